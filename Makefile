@@ -1,0 +1,56 @@
+# Every target does its own set-up in .venv; only Python 3.11-3.13 and make are needed.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+FOLDER ?= runs/quickstart
+export DATA
+
+.PHONY: help quickstart lab test test-slow notebooks lint doctor requirements
+.DELETE_ON_ERROR:
+
+help:
+	@echo "make quickstart              train on the default images, report in runs/quickstart/report.html"
+	@echo "make quickstart DATA=folder  the same on your images, one subfolder per class"
+	@echo "make lab                     open the notebooks in JupyterLab"
+	@echo "make doctor                  check this machine"
+	@echo "make notebooks               run all notebooks at full size and keep their outputs"
+	@echo "make test                    run the tests"
+
+$(VENV)/installed: requirements.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(0 if (3, 11) <= v[:2] <= (3, 13) else "cnnlab needs Python 3.11, 3.12 or 3.13; $(PYTHON) is %d.%d. Name another one: make PYTHON=python3.12" % v[:2])'
+	@echo "Installing into $(VENV); this takes some minutes, once …"
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	@touch $@
+
+$(VENV)/installed-dev: $(VENV)/installed
+	@echo "Installing the tools for tests …"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt -e '.[dev]'
+	@touch $@
+
+quickstart: $(VENV)/installed
+	@$(BIN)/python -m cnnlab report notebooks/00_quickstart.ipynb --folder $(FOLDER) --data "$$DATA"
+
+lab: $(VENV)/installed
+	@$(BIN)/jupyter lab --ServerApp.ip=127.0.0.1 --ServerApp.root_dir=. --LabApp.default_url=/lab/tree/notebooks/00_quickstart.ipynb
+
+notebooks: $(VENV)/installed
+	@$(BIN)/python -m cnnlab refresh notebooks/*.ipynb
+
+doctor: $(VENV)/installed
+	@$(BIN)/python -m cnnlab doctor
+
+test: $(VENV)/installed-dev
+	@$(BIN)/python -m pytest --cov --cov-report=term --cov-fail-under=90
+
+test-slow: $(VENV)/installed-dev
+	@$(BIN)/python -m pytest -m slow --timeout=3600
+
+lint: $(VENV)/installed-dev
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
+
+# Exact versions from the ranges in pyproject.toml; `pip install uv` first.
+requirements:
+	@{ echo "# Compiled from pyproject.toml by \`make requirements\`: the exact set that is tested. The last line installs cnnlab."; \
+	   uv pip compile pyproject.toml --universal --python-version 3.11 --no-emit-index-url --no-annotate --no-header --upgrade --quiet; \
+	   echo "-e ."; } > requirements.new && mv requirements.new requirements.txt
