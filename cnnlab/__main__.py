@@ -1,0 +1,56 @@
+"""The command line: `python -m cnnlab doctor` and `python -m cnnlab report NOTEBOOK --data FOLDER`."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Runs one command; what a person can mend is one sentence and exit status 1, never a traceback."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    if arguments[:1] == ["doctor"]:  # has its own options, and must work where nothing else does
+        from cnnlab import doctor
+
+        return doctor.main(arguments[1:])
+    options = _parser().parse_args(arguments)
+    from cnnlab import _report as report
+
+    try:
+        if options.command == "refresh":
+            for notebook in options.notebooks:
+                report.refresh(notebook)
+            return 0
+        html = report.run(options.notebook, data=options.data or None, folder=options.folder, parameters=options.set)
+    except (OSError, ValueError, report.NotebookError) as error:
+        print(f"\ncnnlab: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("\ncnnlab: interrupted; run the same command again.", file=sys.stderr)
+        return 130
+    print(f"\nReport:  {html}")
+    if (html.parent / "export").is_dir():
+        print(f"Model:   {html.parent / 'export'}")
+    print("Go on:   make lab   (opens the notebooks in JupyterLab)")
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="cnnlab", description="Train convolutional networks on your own images.")
+    commands = parser.add_subparsers(required=True, metavar="command", dest="command")
+    commands.add_parser("doctor", help="what is this machine, what is broken, which command mends it", add_help=False)
+    report = commands.add_parser("report", help="run a notebook without a browser and make a report of it")
+    report.add_argument("notebook", type=Path, help="such as notebooks/00_quickstart.ipynb")
+    report.add_argument("--data", help="your folder, one subfolder of images per class (default: the notebook's own)")
+    report.add_argument("--folder", type=Path, required=True, help="where model, export and report.html go")
+    report.add_argument(
+        "--set", action="append", default=[], metavar="NAME=VALUE", help="another value in the notebook's parameters"
+    )
+    refresh = commands.add_parser("refresh", help="run notebooks at full size and write their outputs back")
+    refresh.add_argument("notebooks", type=Path, nargs="+")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

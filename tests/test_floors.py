@@ -1,0 +1,80 @@
+"""Holds the floors: a module imports only modules of lower floors, and floor 0 never loads TensorFlow."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import cnnlab
+
+PACKAGE = Path(cnnlab.__file__).parent
+FLOORS = {
+    0: {"doctor", "samples", "tables", "audit", "metrics", "fairness", "plots"},
+    1: {"augment", "pipelines", "models", "explain"},
+    2: {"training", "experiments", "serving"},
+    3: {"widgets", "exercises"},
+}
+SHARED = {"_common": 0, "_quiet": 0, "_report": 3, "__main__": 4, "__init__": 0}
+FLOOR_OF = {room: floor for floor, rooms in FLOORS.items() for room in rooms} | SHARED
+
+
+def room_of(path: Path) -> str:
+    return path.relative_to(PACKAGE).with_suffix("").parts[0]
+
+
+def cnnlab_imports(path: Path) -> set[str]:
+    """The rooms that a file imports, at the top or inside functions."""
+    rooms = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and node.module == "cnnlab":
+            rooms |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("cnnlab."):
+            rooms.add(node.module.split(".")[1])
+        elif isinstance(node, ast.Import):
+            rooms |= {alias.name.split(".")[1] for alias in node.names if alias.name.startswith("cnnlab.")}
+    return rooms
+
+
+FILES = sorted(path for path in PACKAGE.rglob("*.py"))
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_a_module_imports_lower_floors_only(path):
+    room = room_of(path)
+    assert room in FLOOR_OF, f"{room} is on no floor: add it to DESIGN and here"
+    for other in cnnlab_imports(path) - {room}:
+        floor = FLOOR_OF.get(other, 0)
+        shared = other in SHARED
+        assert floor < FLOOR_OF[room] or (shared and floor <= FLOOR_OF[room]), f"{room} imports {other}"
+
+
+def test_the_package_is_relative_import_free():
+    """Relative imports would slip past the reading above."""
+    for path in FILES:
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            assert not (isinstance(node, ast.ImportFrom) and node.level), path
+
+
+def test_floor_0_and_the_package_never_load_tensorflow():
+    present = sorted(room for room in FLOORS[0] if list(PACKAGE.glob(f"{room}*")))
+    code = (
+        "import sys, cnnlab, importlib\n"
+        f"for room in {present}: importlib.import_module('cnnlab.' + room)\n"
+        "print([name for name in ('tensorflow', 'keras', 'jax', 'torch') if name in sys.modules])"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == "[]"
+
+
+def test_import_cnnlab_loads_nothing_heavy():
+    code = "import sys, cnnlab; print(sorted({'numpy', 'pandas', 'matplotlib', 'tensorflow'} & set(sys.modules)))"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == "[]"
+
+
+def test_an_unknown_room_is_named():
+    with pytest.raises(AttributeError, match="no attribute 'tabels'"):
+        cnnlab.tabels  # noqa: B018
+    assert "tables" in dir(cnnlab)
