@@ -1,0 +1,170 @@
+"""A factory camera over brushed metal: parts with known defects, and planted problems whose truth is known."""
+
+import csv
+import io
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+import cv2
+import numpy as np
+from PIL import Image
+
+from cnnlab._common import progress
+from cnnlab.samples import render
+from cnnlab.samples.folder import TRUTH, recipe
+
+CAMERAS = ("north", "south", "west")
+SHIFTS = ("day", "night")
+PLANTS = ("wrong_labels", "broken", "copies", "near_copies", "hard_camera")
+
+
+def inspection(
+    folder: str | os.PathLike[str],
+    *,
+    per_class: int = 250,
+    size: int = 96,
+    imbalance: float = 1.0,
+    plant: Mapping[str, float] | None = None,
+    seed: int = 0,
+) -> Path:
+    """Renders photographs of brushed metal parts: good ones and five kinds of defect, as JPEG files.
+
+    Position, direction, size, light and grain differ from image to image, and harmless look-alikes (dust, brushing
+    lines, reflections) are everywhere, so that a linear model on pixels fails where a convolutional network does not.
+    `metadata.csv` in the folder tells camera and shift of each image; `tables.from_folder` reads it.
+
+    Args:
+        folder: Where to; made if it does not exist. Complete folders are returned at once, interrupted ones continued.
+        per_class: Images of the class "good", and of each defect where `imbalance` is 1.
+        size: Height and width in pixels, 32 or more.
+        imbalance: How many good parts there are for one of each defect; 50 means 1:50.
+        plant: Problems to hide, each a share of all images from 0 to 0.5: "wrong_labels" (filed under a wrong class),
+            "broken" (cut off or not an image), "copies" (same bytes, other name), "near_copies" (resized,
+            recompressed, mirrored, brightened). "hard_camera" from 0 to 1 instead takes that much of the contrast
+            of the defects under the camera "west". `samples.truth(folder)` tells what was planted.
+        seed: The same seed and arguments give the same images.
+
+    Returns:
+        The folder, ready for `tables.from_folder`.
+
+    Raises:
+        ValueError: If an argument is out of range.
+        FileExistsError: If the folder holds anything else.
+
+    Example:
+        >>> from cnnlab import samples
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     parts = samples.inspection(folder + "/parts", per_class=2, size=32, seed=0)
+        ...     sorted(path.name for path in parts.iterdir() if path.is_dir())
+        ['crack', 'good', 'inclusion', 'pit', 'scratch', 'stain']
+    """
+    plant = dict(plant or {})
+    _check(per_class, size, imbalance, plant)
+    made_by = {
+        "name": "inspection",
+        "version": render.VERSION,
+        "per_class": per_class,
+        "size": size,
+        "imbalance": imbalance,
+        "plant": plant,
+        "seed": seed,
+    }
+    folder = Path(folder)
+    with recipe(folder, made_by) as write:
+        if write is not None:
+            parts = _plan(per_class, imbalance, plant, seed)
+            for part in progress(parts, label="inspection"):
+                write(part["path"], _encode(part, size, plant.get("hard_camera", 0.0), seed))
+            write("metadata.csv", _csv(parts, {"file_name": "path", "camera": "camera", "shift": "shift"}))
+            columns = ("path", "true_label", "planted", "picture")
+            write(TRUTH, _csv(parts, {column: column for column in columns}))
+    return folder
+
+
+def _check(per_class: int, size: int, imbalance: float, plant: dict[str, float]) -> None:
+    if per_class < 1 or size < 32 or imbalance < 1:
+        raise ValueError(
+            "`samples.inspection` expects `per_class` ≥ 1, `size` ≥ 32 pixels and `imbalance` ≥ 1. "
+            f"Received: per_class={per_class}, size={size}, imbalance={imbalance}."
+        )
+    for name, share in plant.items():
+        highest = 1.0 if name == "hard_camera" else 0.5
+        if name not in PLANTS:
+            raise ValueError(f"`plant` knows {', '.join(PLANTS)}. Received: {name!r}.")
+        if not 0 <= share <= highest:
+            raise ValueError(f"`plant[{name!r}]` expects a share from 0 to {highest}. Received: {share}.")
+
+
+def _plan(per_class: int, imbalance: float, plant: dict[str, float], seed: int) -> list[dict]:
+    """Decides what every file shows before any is rendered, so that an interrupted run continues identically."""
+    rng = np.random.default_rng([seed, 1])
+    rare = max(1, round(per_class / imbalance))
+    labels = [name for name in render.CLASSES for _ in range(per_class if name == "good" else rare)]
+    parts = [
+        {"true_label": label, "label": label, "picture": picture, "planted": "", "form": "", "source": picture}
+        for picture, label in enumerate(labels)
+    ]
+    for part in parts:
+        part["camera"] = str(rng.choice(CAMERAS))
+        part["shift"] = str(rng.choice(SHIFTS))
+    # Shares are of all images, copies included, so that a share of 0.05 plants 5 in 100 files.
+    originals = len(parts)
+    copied = plant.get("copies", 0.0) + plant.get("near_copies", 0.0)
+    total = originals / max(1 - copied, 0.5)
+    free = list(rng.permutation(originals))
+    for name, planted in (("broken", "broken"), ("wrong_labels", "wrong label")):
+        for _ in range(round(plant.get(name, 0.0) * total)):
+            part = parts[free.pop()]
+            part["planted"] = planted
+            if planted == "wrong label":
+                part["label"] = str(rng.choice([label for label in render.CLASSES if label != part["label"]]))
+    for name, planted in (("copies", "copy"), ("near_copies", "near copy")):
+        for _ in range(round(plant.get(name, 0.0) * total)):
+            original = parts[free.pop() if free else int(rng.integers(originals))]
+            form = str(rng.choice(render.NEAR_COPY_FORMS)) if planted == "near copy" else ""
+            parts.append({**original, "planted": planted, "form": form})
+    # Names are shuffled so that neither the order nor the number of a file tells what it shows.
+    for number, index in enumerate(rng.permutation(len(parts))):
+        parts[index]["path"] = f"{parts[index]['label']}/part_{number:05d}.jpg"
+    return sorted(parts, key=lambda part: part["path"])
+
+
+def _encode(part: dict, size: int, hard_camera: float, seed: int) -> bytes:
+    rng = np.random.default_rng([seed, 2, part["picture"]])
+    hard = hard_camera if part["camera"] == "west" else 0.0
+    image = render.part(part["true_label"], size, part["camera"], part["shift"], hard, rng)
+    if part["planted"] == "near copy":
+        return jpeg(render.near_copy(image, part["form"]), 30 if part["form"] == "recompressed" else 92)
+    data = jpeg(image, 92)
+    if part["planted"] == "broken":
+        return data[: len(data) // 3] if part["picture"] % 2 else b"this is not an image\n"
+    return data
+
+
+def jpeg(image: np.ndarray, quality: int) -> bytes:
+    """Encodes a uint8 image as a camera would."""
+    buffer = io.BytesIO()
+    Image.fromarray(image).save(buffer, "JPEG", quality=quality)
+    return buffer.getvalue()
+
+
+def _csv(parts: list[dict], columns: dict[str, str]) -> bytes:
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow(columns)
+    writer.writerows([part[column] for column in columns.values()] for part in parts)
+    return buffer.getvalue().encode()
+
+
+def show_sheet() -> np.ndarray:  # pragma: no cover
+    """A contact sheet of all classes, for looking at the renderer while changing it."""
+    rng = np.random.default_rng(0)
+    rows = [
+        np.hstack(
+            [render.part(label, 96, str(rng.choice(CAMERAS)), str(rng.choice(SHIFTS)), 0, rng) for _ in range(10)]
+        )
+        for label in render.CLASSES
+    ]
+    return cv2.resize(np.vstack(rows), None, fx=1.5, fy=1.5)

@@ -1,0 +1,163 @@
+"""TensorFlow Datasets as a source of collecting: the stored bytes become files once."""
+
+import difflib
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from cnnlab._common import progress
+from cnnlab.samples.folder import recipe
+
+MAGIC = {b"\x89PNG": "png", b"\xff\xd8\xff": "jpg", b"GIF8": "gif", b"BM": "bmp", b"RIFF": "webp"}
+
+
+def from_tfds(
+    name: str,
+    folder: str | os.PathLike[str],
+    *,
+    split: str | Sequence[str] = "train",
+    data_dir: str | os.PathLike[str] | None = None,
+) -> Path:
+    """Writes an image-classification set of TensorFlow Datasets as one file an image, in its original encoded bytes.
+
+    Runs once; an interrupted call continues where it stopped. Licence and citation are written beside the images,
+    as `ABOUT.txt`. Needs the network unless the set is prepared in `data_dir` already.
+
+    Args:
+        name: A name of the TFDS catalogue, such as "tf_flowers" or "cifar10:3.0.2".
+        folder: Where to; made if it does not exist.
+        split: One split ("train", "test[:10%]", …), or several: each then gets a subfolder of its name, which
+            `tables.from_folder` reads as ready-made splits.
+        data_dir: Where prepared sets lie; TFDS's own default where None.
+
+    Returns:
+        The folder, ready for `tables.from_folder`.
+
+    Raises:
+        ValueError: If there is no such set or split (the nearest names are given), or it has no image and class label.
+        ConnectionError: If the set is not prepared and cannot be downloaded.
+        FileExistsError: If the folder holds anything else.
+
+    Source:
+        `tensorflow_datasets`, with `tfds.decode.SkipDecoding`.
+
+    Example:
+        >>> from cnnlab import samples
+        >>> samples.from_tfds("tf_flowers", "flowers")  # doctest: +SKIP
+    """
+    folder = Path(folder)
+    builder = _builder(name, data_dir)
+    image, label = _features(builder)
+    several = not isinstance(split, str)
+    splits = list(split) if not isinstance(split, str) else [split]
+    made_by = {"name": f"tfds {builder.info.full_name}", "splits": splits}
+    with recipe(folder, made_by) as write:
+        if write is None:
+            return folder
+        _prepare(builder, name, data_dir)
+        _check_splits(builder, splits)
+        names = _folder_names(builder.info.features[label].names)
+        write("ABOUT.txt", _about(builder.info).encode())
+        for one in splits:
+            _write_split(
+                builder,
+                one,
+                (image, label),
+                names,
+                lambda path, data, one=one: write(f"{one}/{path}" if several else path, data),
+            )
+    return folder
+
+
+def _builder(name: str, data_dir: str | os.PathLike[str] | None) -> Any:
+    import tensorflow_datasets as tfds
+
+    from cnnlab import _quiet  # noqa: F401
+
+    try:
+        return tfds.builder(name, data_dir=data_dir)
+    except (tfds.core.registered.DatasetNotFoundError, ValueError) as error:
+        known = tfds.list_builders(with_community_datasets=False)
+        near = difflib.get_close_matches(name.split("/")[0].split(":")[0], known, n=3, cutoff=0.5)
+        hint = f"The nearest names are {', '.join(near)}." if near else "See tensorflow.org/datasets/catalog."
+        raise ValueError(f"Expected the name of a set in TensorFlow Datasets. Received: {name!r}. {hint}") from error
+
+
+def _features(builder: Any) -> tuple[str, str]:
+    import tensorflow_datasets as tfds
+
+    features = builder.info.features
+    images = [key for key in features if isinstance(features[key], tfds.features.Image)]
+    labels = [key for key in features if isinstance(features[key], tfds.features.ClassLabel)]
+    if not images or not labels:
+        raise ValueError(
+            f"Expected a set of images with one class label each. {builder.info.full_name} has the features "
+            f"{', '.join(features)}. Choose an image-classification set."
+        )
+    keys = builder.info.supervised_keys or ()
+    return next((key for key in keys if key in images), images[0]), next(
+        (key for key in keys if key in labels), labels[0]
+    )
+
+
+def _prepare(builder: Any, name: str, data_dir: Any) -> None:
+    """Downloads what is not prepared yet; turns the many ways in which that fails offline into one sentence."""
+    if builder.info.splits:
+        return
+    try:
+        builder.download_and_prepare()
+    except OSError as error:
+        if error.errno is not None and not isinstance(error, ConnectionError):
+            raise  # a full disk is no missing network
+        raise _offline(name, builder, error) from error
+    except Exception as error:  # TFDS raises what its many downloaders raise; the person needs one sentence
+        raise _offline(name, builder, error) from error
+
+
+def _offline(name: str, builder: Any, error: Exception) -> ConnectionError:
+    reason = (str(error).splitlines() or ["no reason given"])[0][:120]
+    return ConnectionError(
+        f"{name!r} is not prepared on this machine and could not be downloaded ({type(error).__name__}: {reason}). "
+        f"Connect to the network once, or copy a prepared set into {builder.data_dir} and pass `data_dir=`."
+    )
+
+
+def _check_splits(builder: Any, splits: list[str]) -> None:
+    for split in splits:
+        try:
+            _ = builder.info.splits[split].num_examples
+        except (KeyError, ValueError) as error:
+            have = ", ".join(builder.info.splits)
+            raise ValueError(f"Expected a split of {builder.info.full_name}: {have}. Received: {split!r}.") from error
+
+
+def _folder_names(names: Sequence[str]) -> list[str]:
+    """Class names as folder names: what a file system reads as a path is replaced."""
+    safe = [name.replace("/", "_").replace("\\", "_").strip(". ") or "_" for name in names]
+    return [name if safe.count(name) == 1 else f"{name}_{index}" for index, name in enumerate(safe)]
+
+
+def _write_split(builder: Any, split: str, features: tuple[str, str], names: list[str], write: Any) -> None:
+    import tensorflow_datasets as tfds
+
+    image, label = features
+    dataset = builder.as_dataset(
+        split=split,
+        shuffle_files=False,  # the order is the file names' order: the next run must find the same names
+        decoders={image: tfds.decode.SkipDecoding()},
+        read_config=tfds.ReadConfig(interleave_cycle_length=1, try_autocache=False, add_tfds_id=False),
+    )
+    total = builder.info.splits[split].num_examples
+    for index, row in enumerate(progress(dataset.as_numpy_iterator(), label=f"{builder.name} {split}", total=total)):
+        data = row[image]
+        ending = next((kind for magic, kind in MAGIC.items() if data.startswith(magic)), "png")
+        write(f"{names[row[label]]}/{index:06d}.{ending}", data)
+
+
+def _about(info: Any) -> str:
+    licence = info.redistribution_info.license if info.redistribution_info else ""
+    return (
+        f"{info.full_name}\n\n{info.description}\n\nHomepage: {info.homepage or 'not stated'}\n"
+        f"Licence: {licence or 'not stated in TFDS; see the homepage'}\n\nCitation:\n{info.citation or 'not stated'}\n"
+    )
