@@ -1,0 +1,94 @@
+"""One finding, and how a list of them reads in a terminal."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+STATUSES = ("ok", "note", "warning", "problem")
+COLUMNS = ("area", "status", "finding", "why", "fix")
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What was seen in one area of the machine.
+
+    Attributes:
+        area: The part looked at: python, packages, gpu, …
+        status: `ok`; `note` (works, good to know); `warning` (works, but slower or at risk); `problem` (something fails
+            or stays unused until it is mended).
+        finding: What was seen, with its numbers.
+        why: Why it matters.
+        fix: The commands that mend it, one a line, or what to do where no command does.
+    """
+
+    area: str
+    status: str
+    finding: str
+    why: str = ""
+    fix: str = ""
+
+    def __post_init__(self) -> None:
+        if self.status not in STATUSES:
+            raise ValueError(f"`status` must be one of {', '.join(STATUSES)}. Received: {self.status!r}.")
+
+
+def sort_key(finding: Finding) -> int:
+    """Worst first; the order of looking stays within a status."""
+    return -STATUSES.index(finding.status)
+
+
+def summary(findings: Iterable[Finding]) -> str:
+    """`1 problem, 2 warnings, 9 ok`."""
+    counted = []
+    statuses = [finding.status for finding in findings]
+    for status in reversed(STATUSES):
+        count = statuses.count(status)
+        plural = "s" if count > 1 and status != "ok" else ""
+        if count:
+            counted.append(f"{count} {status}{plural}")
+    return ", ".join(counted)
+
+
+def as_text(findings: Sequence[Finding], *, width: int = 100) -> str:
+    """The findings for a terminal: what is well in one line each, then what is not, the worst last and in full.
+
+    Prose wraps at `width`; a command stays on its line, so that it can be copied whole.
+    """
+    area_width = max((len(finding.area) for finding in findings), default=0)
+    margin = len("problem") + area_width + 4
+    lines: list[str] = []
+    for finding in sorted(findings, key=sort_key, reverse=True):
+        head = f"{finding.status:<7}  {finding.area:<{area_width}}  "
+        if finding.status != "ok":
+            lines.append("")
+        lines += _wrapped(finding.finding, first=head, margin=margin, width=width)
+        if finding.status == "ok":
+            continue
+        lines += _wrapped(finding.why, first=f"{'':<7}  {'why':<{area_width}}  ", margin=margin, width=width)
+        fix = f"{'':<7}  {'fix':<{area_width}}  "
+        for line in finding.fix.splitlines():
+            lines += _wrapped(line, first=fix, margin=margin, width=width) if _is_prose(line) else [fix + line]
+            fix = " " * margin
+    return "\n".join(lines).strip("\n")
+
+
+def _is_prose(line: str) -> bool:
+    """Sentences end with a full stop or a colon; commands do not, but for `pip install -e .`."""
+    return line.endswith((".", ":")) and not line.endswith(" .")
+
+
+def _wrapped(text: str, *, first: str, margin: int, width: int) -> list[str]:
+    lines = []
+    for paragraph in text.splitlines():
+        lines += textwrap.wrap(
+            paragraph,
+            max(width, margin + 30),
+            initial_indent=first,
+            subsequent_indent=" " * margin,
+            break_long_words=False,
+            break_on_hyphens=False,
+        )
+        first = " " * margin
+    return lines

@@ -1,0 +1,442 @@
+"""doctor on described graphics cards: each known fault is named, with the library, the card and the command."""
+
+import dataclasses
+import json
+import shutil
+import subprocess
+import sys
+import sysconfig
+from pathlib import Path
+
+import pytest
+from doctor_machines import (
+    LOADED,
+    RTX_3060,
+    RTX_4090,
+    RTX_5090,
+    SITE,
+    TENSORFLOW,
+    computer,
+    only,
+    proof,
+    smi,
+    troubles,
+)
+
+from cnnlab import doctor
+from cnnlab.doctor import Finding, Library, Outcome, Package, _gpu, _graphics, _machine
+
+INSTALL = '.venv/bin/python -m pip install "tensorflow[and-cuda]==2.21.0"'
+BUILD_FILE = f"{TENSORFLOW}/python/platform/build_info.py"
+GROWTH = {"TF_FORCE_GPU_ALLOW_GROWTH": "true"}
+WSL = "5.15.153.1-microsoft-standard-WSL2"
+
+
+def look(machine: doctor.Machine) -> list[Finding]:
+    return _gpu.look(machine, fast=False).findings
+
+
+def pc(*cards, environment=GROWTH, **changes) -> doctor.Machine:
+    return computer(nvidia_smi=smi(*(cards or [RTX_4090])), environment=environment, **changes)
+
+
+def test_a_card_that_works():
+    findings = doctor.examine(pc(facts=proof("NVIDIA GeForce RTX 4090")))
+    assert {f.status for f in findings} == {"ok"}
+    said = [f.finding for f in findings if f.area == "gpu"]
+    assert said[0] == (
+        "0: NVIDIA GeForce RTX 4090, compute capability 8.9, 24 GiB; driver 550.54.14; TensorFlow is built for CUDA "
+        "12.5.1, cuDNN 9"
+    )
+    assert said[1].startswith("all 7 CUDA libraries load: cudart 12.5, cublas 12.5.3")
+    assert "cudnn 9.3.0" in said[1]
+    assert "weights equal the processor's to 3e-06" in findings[-1].finding
+
+
+# -- driver ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("driver", "status"), [("524.99", "problem"), ("525.60.13", "ok"), ("580.1", "ok")])
+def test_drivers_on_both_sides_of_the_oldest(driver, status):
+    finding = look(pc((RTX_4090[0], driver, "8.9", 24564, 1)))[0]
+    assert finding.status == status
+    assert f"driver {driver}" in finding.finding
+    if status == "problem":
+        assert "CUDA 12 needs driver 525 or newer" in finding.why
+        assert "ubuntu-drivers" in finding.fix
+
+
+def test_the_driver_of_wsl_is_that_of_windows():
+    old = (RTX_4090[0], "511.0", "8.9", 24564, 1)
+    finding = look(pc(old, release=WSL))[0]
+    assert "in Windows" in finding.fix
+    assert "wsl --shutdown" in finding.fix
+
+
+@pytest.mark.parametrize(
+    ("words", "fix"),
+    [
+        ("Failed to initialize NVML: Driver/library version mismatch\nNVML library version: 535.183", "sudo reboot"),
+        ("NVIDIA-SMI has failed because it couldn't communicate with the NVIDIA driver.", "ubuntu-drivers"),
+        ("No devices were found", "dmesg"),
+        ("Failed to initialize NVML: Insufficient Permissions", "usermod"),
+        ("Segmentation fault", "nvidia-smi"),
+        ("", "nvidia-smi"),
+    ],
+)
+def test_nvidia_smi_that_fails(words, fix):
+    finding = only(look(computer(nvidia_smi=Outcome(9, errors=words))), "gpu")
+    assert finding.status == "problem"
+    assert finding.finding == f"nvidia-smi fails: {words.splitlines()[0] if words else 'no output'}"
+    assert fix in finding.fix
+
+
+def test_a_container_that_lost_its_card():
+    machine = computer(
+        nvidia_smi=Outcome(255, errors="Failed to initialize NVML: Unknown Error"), files={"/.dockerenv": ""}
+    )
+    assert "docker restart" in only(look(machine), "gpu").fix
+
+
+@pytest.mark.parametrize("kind", ["x86_64 Kernel Module", "Open Kernel Module for x86_64"])
+def test_nvidia_smi_that_hangs(kind):
+    hung = Outcome(None, trouble="timeout")
+    assert only(look(computer(nvidia_smi=hung)), "gpu").status == "problem"
+    files = {
+        "/proc/driver/nvidia/version": f"NVRM version: NVIDIA UNIX {kind}  550.54.14  Thu Feb 22\nGCC 12\n",
+        "/proc/driver/nvidia/gpus/0000:01:00.0/information": "Model: \t\t NVIDIA GeForce RTX 4090\nIRQ: 1\n",
+    }
+    graphics = _gpu.look(computer(nvidia_smi=hung, files=files, environment=GROWTH), fast=True)
+    assert [f.status for f in graphics.findings] == ["note", "ok", "ok"]
+    assert graphics.findings[1].finding.startswith("0: NVIDIA GeForce RTX 4090; driver 550.54.14")
+
+
+def pci(vendor: str = "0x10de", kind: str = "0x030000") -> dict[str, str]:
+    return {"/sys/bus/pci/devices/0000:01:00.0/vendor": vendor, "/sys/bus/pci/devices/0000:01:00.0/class": kind}
+
+
+@pytest.mark.parametrize(
+    ("changes", "status", "words"),
+    [
+        ({}, "ok", "no NVIDIA card"),
+        ({"files": pci("0x8086")}, "ok", "no NVIDIA card"),
+        ({"files": pci(kind="0x040300")}, "ok", "no NVIDIA card"),  # the sound part of a card passed elsewhere
+        ({"files": pci()}, "warning", "no NVIDIA driver"),
+        ({"files": {**pci(), "/.dockerenv": ""}}, "warning", "this container was started without it"),
+        ({"files": {"/dev/dxg": ""}, "release": WSL}, "note", "No NVIDIA driver answers in WSL2"),
+    ],
+)
+def test_no_driver(changes, status, words):
+    finding = only(look(computer(**changes)), "gpu")
+    assert finding.status == status
+    assert words in finding.finding
+
+
+def test_wsl_keeps_nvidia_smi_off_the_path():
+    asked = []
+
+    def run(command, **_):
+        asked.append(command[0])
+        return smi(RTX_4090)
+
+    machine = computer(release=WSL, files={"/usr/lib/wsl/lib/nvidia-smi": ""}, run=run, environment=GROWTH)
+    assert [f.status for f in look(machine)] == ["ok", "ok"]
+    assert asked == ["/usr/lib/wsl/lib/nvidia-smi"]
+
+
+# -- other systems ---------------------------------------------------------------------------------------------------
+
+
+def test_native_windows_is_sent_to_wsl():
+    windows = {"system": "Windows", "project": "C:\\lab", "prefix": "C:\\lab\\.venv", "which": lambda name: name}
+    finding = only(look(computer(nvidia_smi=smi(RTX_4090), **windows)), "gpu")
+    assert finding.status == "warning"
+    assert "does not use it on native Windows" in finding.finding
+    assert "wsl --install" in finding.fix
+
+
+def test_macs():
+    mac = {"system": "Darwin", "architecture": "arm64"}
+    assert only(look(computer(**mac)), "gpu").status == "ok"
+    finding = only(look(computer(**mac, packages={"tensorflow-metal": [Package("1.2.0", SITE)]})), "gpu")
+    assert finding.status == "problem"
+    assert "uninstall -y tensorflow-metal" in finding.fix
+
+
+# -- what TensorFlow was built for -----------------------------------------------------------------------------------
+
+
+def test_a_build_without_cuda():
+    files = {BUILD_FILE: "build_info = collections.OrderedDict([('is_cuda_build', False)])"}
+    finding = only(look(pc(files=files)), "gpu", "problem")
+    assert "tensorflow is built without CUDA" in finding.finding
+    assert finding.fix == INSTALL
+    cpu = {"tensorflow": [], "tensorflow-cpu": [Package("2.21.0", SITE)]}
+    machine = pc(files=files, packages=cpu, module_folder=lambda name: TENSORFLOW)
+    finding = only(look(machine), "gpu", "problem")
+    assert "uninstall -y tensorflow-cpu" in finding.fix
+    assert '"tensorflow[and-cuda]"' in finding.fix
+
+
+@pytest.mark.parametrize("text", [None, "nonsense", "OrderedDict([('a', 1 +)])"])
+def test_a_build_that_cannot_be_read(text):
+    machine = pc(files={BUILD_FILE: text})
+    assert _graphics.read_build(machine) is None
+    assert troubles(look(machine)) == []
+
+
+def test_the_real_build_is_read():
+    """The file that is read without importing says what TensorFlow says."""
+    tensorflow = pytest.importorskip("tensorflow")
+    assert _graphics.read_build(_machine.here()) == dict(tensorflow.sysconfig.get_build_info())
+
+
+@pytest.mark.parametrize(
+    ("capability", "status", "words"),
+    [
+        ("5.2", "problem", "serves 6.0 and newer"),
+        ("6.1", "ok", ""),
+        ("7.5", "ok", ""),
+        ("8.6", "ok", ""),
+        ("9.0", "note", "compiled by the driver at the first start"),
+        ("10.0", "problem", "code up to 9.0"),
+        ("12.0", "problem", "code up to 9.0"),
+        ("[N/A]", "ok", ""),
+    ],
+)
+def test_compute_capabilities(capability, status, words):
+    findings = look(pc(("Card", "575.51", capability, 8192, 1)))
+    said = [f for f in findings if words and words in f.finding]
+    assert bool(said) == bool(words)
+    assert (said[0].status if said else "ok") == status
+    assert len(troubles(findings)) == (status == "problem")
+
+
+def test_an_rtx_50xx_gets_two_ways_out():
+    finding = only(look(pc(RTX_5090)), "gpu", "problem")
+    assert "CUDA_ERROR_INVALID_PTX" in finding.why
+    assert 'pip install --upgrade "jax[cuda12]"' in finding.fix
+    assert "export KERAS_BACKEND=jax" in finding.fix
+    assert "export CUDA_VISIBLE_DEVICES=-1" in finding.fix
+    taken = pc(RTX_5090, environment={**GROWTH, "KERAS_BACKEND": "jax"})
+    assert troubles(look(taken)) == [], "whoever took the first is left in peace"
+
+
+# -- libraries -------------------------------------------------------------------------------------------------------
+
+
+def missing(name: str) -> Library:
+    return Library(error=f"{name}: cannot open shared object file: No such file or directory")
+
+
+def test_a_missing_cudnn_is_named():
+    finding = only(look(pc(libraries={"libcudnn.so.9": missing("libcudnn.so.9")})), "gpu", "problem")
+    assert finding.finding == "TensorFlow will not find its CUDA libraries: libcudnn.so.9 is missing."
+    assert "Cannot dlopen some GPU libraries" in finding.why
+    assert finding.fix == INSTALL
+
+
+def test_all_missing_libraries_are_named():
+    gone = {name: missing(name) for name in LOADED if name != "libcuda.so.1"}
+    finding = only(look(pc(libraries=gone)), "gpu", "problem")
+    for name in gone:
+        assert f"{name} is missing" in finding.finding
+
+
+def test_a_library_that_lacks_another():
+    broken = {"libcusolver.so.11": missing("libnvJitLink.so.12")}
+    finding = only(look(pc(libraries=broken)), "gpu", "problem")
+    assert "libcusolver.so.11 needs libnvJitLink.so.12, which is missing" in finding.finding
+
+
+def test_a_damaged_file_is_installed_anew():
+    broken = {"libcudnn.so.9": Library("/x/libcudnn.so.9", error="/x/libcudnn.so.9: file too short")}
+    packages = {"nvidia-cudnn-cu12": [Package("9.3.0.75", SITE)]}
+    finding = only(look(pc(libraries=broken, packages=packages)), "gpu", "problem")
+    assert "file too short" in finding.finding
+    assert finding.fix.endswith("pip install --force-reinstall --no-deps nvidia-cudnn-cu12==9.3.0.75")
+
+
+@pytest.mark.parametrize(
+    ("version", "status"), [("8.9.7", "problem"), ("9.2.1", "problem"), ("9.3.0", "ok"), ("9.10.2", "ok")]
+)
+def test_cudnn_versions(version, status):
+    found = {"libcudnn.so.9": Library("/usr/local/cuda/lib64/libcudnn.so.9", version)}
+    machine = pc(libraries=found, environment={**GROWTH, "LD_LIBRARY_PATH": "/usr/local/cuda/lib64"})
+    said = [f for f in look(machine) if "libcudnn" in f.finding]
+    if status == "ok":
+        assert said == []
+    else:
+        assert said[0].status == status
+        assert f"version {version}, from /usr/local/cuda/lib64/libcudnn.so.9" in said[0].finding
+        assert "built for 9.3 or newer" in said[0].finding
+        assert said[0].fix == "unset LD_LIBRARY_PATH"
+
+
+def test_an_older_cublas_is_a_warning():
+    finding = only(look(pc(libraries={"libcublas.so.12": Library("/x", "12.1.0")})), "gpu", "warning")
+    assert "libcublas.so.12 is version 12.1.0" in finding.finding
+    assert finding.fix == INSTALL
+
+
+@pytest.mark.parametrize(
+    ("changes", "fix"),
+    [
+        ({}, "ubuntu-drivers"),
+        ({"release": WSL}, "export LD_LIBRARY_PATH=/usr/lib/wsl/lib"),
+        ({"files": {"/.dockerenv": ""}}, "NVIDIA_DRIVER_CAPABILITIES=compute,utility"),
+    ],
+)
+def test_a_driver_without_libcuda(changes, fix):
+    finding = only(look(pc(libraries={"libcuda.so.1": missing("libcuda.so.1")}, **changes)), "gpu", "problem")
+    assert "libcuda.so.1" in finding.finding
+    assert fix in finding.fix
+
+
+def test_libraries_are_sought_where_tensorflow_seeks_them():
+    asked = []
+
+    def libraries(names, folders, timeout):
+        asked.extend(folders)
+        return LOADED
+
+    files = {f"{SITE}/nvidia/cudnn/lib/libcudnn.so.9": "", f"{SITE}/nvidia/cublas/lib/libcublas.so.12": ""}
+    machine = dataclasses.replace(pc(files=files, environment={**GROWTH, "LD_LIBRARY_PATH": "/a::/b"}))
+    look(dataclasses.replace(machine, libraries=libraries))
+    assert asked[:4] == ["/a", "/b", f"{SITE}/nvidia/cublas/lib", f"{SITE}/nvidia/cudnn/lib"]
+
+
+def test_libraries_that_were_not_reached_in_time():
+    machine = dataclasses.replace(pc(), libraries=lambda names, folders, timeout: {"libcuda.so.1": Library("/x")})
+    finding = only(look(machine), "gpu", "note")
+    assert finding.finding.startswith("Not looked at for want of time: libcudart.so.12")
+
+
+# -- several cards, memory -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("told", "hidden"),
+    [
+        (None, []),
+        ("0,1", []),
+        ("1,0", []),
+        ("0", [1]),
+        ("1", [0]),
+        ("", [0, 1]),
+        ("-1", [0, 1]),
+        ("0,7,1", [1]),
+        ("GPU-1aaa", [0]),
+        ("MIG-1aaa", []),
+    ],
+)
+def test_cards_that_are_hidden(told, hidden):
+    environment = GROWTH if told is None else {**GROWTH, "CUDA_VISIBLE_DEVICES": told}
+    graphics = _gpu.look(pc(RTX_4090, RTX_3060, environment=environment), fast=False)
+    assert [card.index for card in graphics.hidden] == hidden
+    said = [f for f in graphics.findings if "hides" in f.finding]
+    assert len(said) == bool(hidden)
+    if hidden:
+        assert said[0].status == "warning"
+        assert f"hides {len(hidden)} of 2 cards" in said[0].finding
+        assert said[0].fix == "unset CUDA_VISIBLE_DEVICES"
+        assert "CUDA_DEVICE_ORDER=PCI_BUS_ID" in said[0].why
+        assert ("it trains on the processor" in said[0].why) == (len(hidden) == 2)
+
+
+def test_one_of_two_cards_that_tensorflow_leaves_out():
+    log = "I0000 Ignoring visible gpu device (device: 1) with core count: 6. The minimum required count is 8."
+    findings = doctor.examine(pc(RTX_4090, RTX_3060, facts=proof("RTX 4090"), errors=log))
+    finding = only(findings, "gpu", "problem")
+    assert "TensorFlow uses 1 of 2 cards" in finding.finding
+    assert "TF_MIN_GPU_MULTIPROCESSOR_COUNT" in only(findings, "log", "warning").fix
+
+
+def test_a_hidden_card_is_not_expected():
+    machine = pc(RTX_4090, RTX_3060, facts=proof("RTX 4090"), environment={**GROWTH, "CUDA_VISIBLE_DEVICES": "0"})
+    assert troubles(doctor.examine(machine)) == [("gpu", "warning")]
+
+
+def test_a_card_that_tensorflow_does_not_reach():
+    gone = {"libcudnn.so.9": missing("libcudnn.so.9")}
+    log = "W0000 Cannot dlopen some GPU libraries. Please make sure the missing libraries mentioned above are installed"
+    findings = doctor.examine(pc(facts=proof(), libraries=gone, errors=log))
+    said = [f for f in findings if f.area == "gpu" and f.status == "problem"]
+    assert "libcudnn.so.9 is missing" in said[0].finding
+    assert "TensorFlow uses 0 of 1 cards (NVIDIA GeForce RTX 4090)" in said[1].finding
+    assert "libcudnn.so.9 does not load" in said[1].why
+    assert said[1].fix == INSTALL
+    assert "Cannot dlopen" in only(findings, "log", "warning").finding
+
+
+def test_memory_that_another_process_holds():
+    finding = only(look(pc((RTX_4090[0], "550.1", "8.9", 24564, 23000))), "gpu", "warning")
+    assert "22.5 of 24.0 GiB" in finding.finding
+    assert "another process" in finding.finding
+    mine = pc((RTX_4090[0], "550.1", "8.9", 24564, 23000), loaded=frozenset({"tensorflow"}))
+    assert "this notebook" in only(look(mine), "gpu", "warning").finding
+
+
+def test_memory_growth_is_a_note():
+    finding = only(look(pc(environment={})), "gpu", "note")
+    assert "memory growth is off" in finding.finding
+    assert finding.fix == "export TF_FORCE_GPU_ALLOW_GROWTH=true"
+
+
+# -- loading libraries, for real -------------------------------------------------------------------------------------
+
+
+def load(names: list[str], folder: Path, timeout: float = 60) -> dict[str, Library]:
+    return _machine.load_libraries(names, [str(folder)], timeout)
+
+
+def test_real_files_that_are_no_libraries(tmp_path):
+    (tmp_path / "libcudnn.so.9").write_text("nonsense")
+    found = load(["libcudnn.so.9", "libcufft.so.11"], tmp_path)
+    assert found["libcudnn.so.9"].error
+    assert found["libcudnn.so.9"].path == str(tmp_path / "libcudnn.so.9")
+    assert "libcufft.so.11: cannot open shared object file" in found["libcufft.so.11"].error
+
+
+def test_a_real_library_without_a_version(tmp_path):
+    extension = next(Path(sysconfig.get_path("stdlib"), "lib-dynload").glob("_bisect*.so"))
+    shutil.copy(extension, tmp_path / "libcudart.so.12")
+    found = load(["libcudart.so.12"], tmp_path)["libcudart.so.12"]
+    assert found == Library(str(tmp_path / "libcudart.so.12"), "", "")
+
+
+SOURCES = {
+    "libcudnn.so.9": "unsigned long cudnnGetVersion(void) { return 90300; }",
+    "libcudnn.so.8": "unsigned long cudnnGetVersion(void) { return 8907; }",
+    "libcudart.so.12": "int cudaRuntimeGetVersion(int *v) { *v = 12050; return 0; }",
+    "libcuda.so.1": "int cuDriverGetVersion(int *v) { *v = 12040; return 0; }",
+    "libcublas.so.12": "int cublasGetProperty(int k, int *v) { int p[] = {12, 5, 3}; *v = p[k]; return 0; }",
+    "libcufft.so.11": "#include <stdlib.h>\n__attribute__((constructor)) static void start(void) { abort(); }",
+}
+
+
+@pytest.mark.skipif(shutil.which("cc") is None, reason="needs a C compiler")
+def test_versions_are_asked_of_the_library_and_a_crash_is_named(tmp_path):
+    for name, source in SOURCES.items():
+        command = ["cc", "-shared", "-fPIC", "-x", "c", "-", "-o", str(tmp_path / name)]
+        subprocess.run(command, input=source, text=True, check=True)
+    order = [*(name for name in SOURCES if name != "libcufft.so.11"), "libcufft.so.11", "libcusparse.so.12"]
+    found = load(order, tmp_path)
+    assert {name: library.version for name, library in found.items() if library.version} == {
+        "libcudnn.so.9": "9.3.0",
+        "libcudnn.so.8": "8.9.7",
+        "libcudart.so.12": "12.5",
+        "libcuda.so.1": "12.4",
+        "libcublas.so.12": "12.5.3",
+    }
+    assert found["libcufft.so.11"].error == "ended the process that loaded it"
+    assert "libcusparse.so.12" not in found, "never reached"
+    late = _machine.load_libraries(["libcudnn.so.9"], [str(tmp_path)], 0.0001)
+    assert late["libcudnn.so.9"].error == "did not load in time"
+
+
+def test_a_library_of_the_system_says_where_it_lies():
+    request = json.dumps({"libraries": ["libm.so.6"], "folders": []})
+    script = str(_machine.SCRIPTS / "_libraries.py")
+    done = subprocess.run([sys.executable, script, request], capture_output=True, text=True, check=True)
+    assert json.loads(done.stdout)["path"].endswith("libm.so.6")
