@@ -1,0 +1,22 @@
+"""Prediction table in, scores out: with intervals, per class, against baselines, compared, calibrated, thresholded."""
+
+from cnnlab.metrics.calibrated import calibrate, reliability, temperature
+from cnnlab.metrics.comparison import compare
+from cnnlab.metrics.curves import apply_threshold, choose_threshold, precision_recall, roc, thresholds
+from cnnlab.metrics.score import baselines, confusion, per_class, scores
+
+__all__ = [
+    "apply_threshold",
+    "baselines",
+    "calibrate",
+    "choose_threshold",
+    "compare",
+    "confusion",
+    "per_class",
+    "precision_recall",
+    "reliability",
+    "roc",
+    "scores",
+    "temperature",
+    "thresholds",
+]

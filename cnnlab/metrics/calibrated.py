@@ -1,0 +1,173 @@
+"""Is 90 % certain right nine times in ten? Reliability, and the temperature that mends it."""
+
+import warnings
+
+import numpy as np
+import pandas as pd
+from scipy.special import softmax
+from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.calibration import CalibratedClassifierCV
+
+from cnnlab.metrics import intervals
+from cnnlab.metrics.table import Outcome, outcome, probabilities, scored
+from cnnlab.metrics.values import BINS, bin_of, divide
+
+TINY = float(np.finfo(np.float32).tiny)  # of a probability, before its logarithm
+
+
+def reliability(predictions: pd.DataFrame, *, bins: int = BINS) -> pd.DataFrame:
+    """Sets confidence against what came true: of the images called with about 0.9, how many were right?
+
+    Args:
+        predictions: A table with label, predicted and confidence.
+        bins: Equally wide parts of 0 to 1.
+
+    Returns:
+        One row per bin that has images: left, right (its edges), confidence and accuracy (means of its images), low,
+        high (Wilson's 95 % interval of the accuracy), images.
+
+    Example:
+        >>> import pandas as pd
+        >>> from cnnlab import metrics
+        >>> label = pd.Categorical(["cat", "dog"] * 10)
+        >>> wrong = ["dog"] + list(label[1:])
+        >>> table = pd.DataFrame({"label": label, "predicted": wrong, "confidence": 0.97})
+        >>> metrics.reliability(table, bins=10).round(2)
+           left  right  confidence  accuracy   low  high  images
+        0   0.9    1.0        0.97      0.95  0.76  0.99      20
+    """
+    if bins < 1:
+        raise ValueError(f"`bins` expects a number from 1 up. Received: bins={bins}.")
+    table = scored(predictions, "confidence", caller="metrics.reliability")
+    seen = outcome(table, caller="metrics.reliability")
+    confidence = np.asarray(seen.confidence)
+    place = bin_of(confidence, bins)
+    images = np.bincount(place, minlength=bins)
+    accuracy = divide(np.bincount(place, seen.true == seen.predicted, bins), images, np.nan)
+    low, high = intervals.wilson(accuracy, images)
+    edges = np.linspace(0, 1, bins + 1)
+    found = pd.DataFrame(
+        {
+            "left": edges[:-1],
+            "right": edges[1:],
+            "confidence": divide(np.bincount(place, confidence, bins), images, np.nan),
+            "accuracy": accuracy,
+            "low": low,
+            "high": high,
+            "images": images,
+        }
+    )
+    return found[images > 0].reset_index(drop=True)
+
+
+def temperature(validation: pd.DataFrame) -> float:
+    """Finds by how much a model is too sure of itself: divide its logits by this number, and confidence becomes honest.
+
+    Above 1 the model was too sure, below 1 not sure enough. Classes keep their order in every row, so that accuracy
+    stays what it was.
+
+    Args:
+        validation: Predictions with p_<class> for images that were used neither for training nor for the final score.
+
+    Returns:
+        The temperature; 1.0, with a warning, where the model made no mistake and nothing can be learned.
+
+    Raises:
+        ValueError: If the table has no probabilities.
+
+    Source: Guo et al. (2017), On calibration of modern neural networks; scikit-learn's
+        `CalibratedClassifierCV(method="temperature")`.
+
+    Example:
+        >>> import pandas as pd
+        >>> from cnnlab import metrics
+        >>> label = pd.Categorical(["cat"] * 7 + ["dog"] * 3)
+        >>> table = pd.DataFrame({"label": label, "predicted": "cat", "p_cat": 0.99, "p_dog": 0.01})
+        >>> round(metrics.temperature(table), 1)
+        5.4
+    """
+    seen = outcome(scored(validation, caller="metrics.temperature"), caller="metrics.temperature")
+    if seen.probability is None:
+        raise ValueError(
+            "`metrics.temperature` expects the columns p_<class>, such as `experiments.predict` gives. Received none."
+        )
+    rest = seen.probability.copy()
+    rest[np.arange(len(seen)), seen.true] = -1
+    if (seen.probability[np.arange(len(seen)), seen.true] > rest.max(axis=1)).all():
+        warnings.warn(
+            f"The model made no mistake on the {len(seen)} images given, so that its temperature cannot be told and "
+            "stays 1. Use more images.",
+            UserWarning,
+            stacklevel=2,
+        )
+        return 1.0
+    return 1 / _inverse_temperature(seen, seen.probability)
+
+
+def _inverse_temperature(seen: Outcome, probability: np.ndarray) -> float:
+    count = len(seen.classes)
+    logits = np.log(np.maximum(probability, TINY))
+    # scikit-learn expects each class at least once, and two classes as half of the difference of their logits
+    logits = np.concatenate([logits, np.zeros((count, count))])
+    true = np.concatenate([seen.true, np.arange(count)])
+    weight = np.concatenate([np.ones(len(seen)), np.zeros(count)])
+    everything = np.arange(len(true))
+    model = CalibratedClassifierCV(_Logits(), method="temperature", ensemble=False, cv=[(everything, everything)]).fit(
+        logits, true, sample_weight=weight
+    )
+    little = np.zeros((1, count))
+    little[0, 0] = 1e-3  # what becomes of a small logit tells the factor, without reaching into the model
+    chance = model.predict_proba(little)[0]
+    return float(np.log(chance[0] / chance[1]) / little[0, 0])
+
+
+class _Logits(ClassifierMixin, BaseEstimator):
+    """A classifier for scikit-learn whose features are the logits already."""
+
+    def fit(self, X: np.ndarray, y: np.ndarray, sample_weight: np.ndarray | None = None) -> "_Logits":
+        self.classes_ = np.unique(y)
+        return self
+
+    def decision_function(self, X: np.ndarray) -> np.ndarray:
+        return (X[:, 1] - X[:, 0]) / 2 if X.shape[1] == 2 else X
+
+    def predict(self, X: np.ndarray) -> np.ndarray:
+        return self.classes_[X.argmax(axis=1)]
+
+
+def calibrate(predictions: pd.DataFrame, *, on: pd.DataFrame | float) -> pd.DataFrame:
+    """Gives predictions the confidence that they deserve, learned on other images.
+
+    Args:
+        predictions: A table with p_<class>.
+        on: Predictions of the validation images, from which `temperature` is learned; or that number.
+
+    Returns:
+        A copy with new p_<class> and confidence; `predicted` stays as it is.
+
+    Raises:
+        ValueError: If the temperature is not above 0, or a table has no probabilities.
+
+    Example:
+        >>> import pandas as pd
+        >>> from cnnlab import metrics
+        >>> label = pd.Categorical(["cat", "dog"])
+        >>> table = pd.DataFrame({"label": label, "predicted": label, "p_cat": [0.9, 0.2], "p_dog": [0.1, 0.8]})
+        >>> metrics.calibrate(table, on=2.0)[["p_cat", "p_dog"]].round(2).to_numpy().tolist()
+        [[0.75, 0.25], [0.33, 0.67]]
+    """
+    factor = temperature(on) if isinstance(on, pd.DataFrame) else float(on)
+    if not factor > 0:
+        raise ValueError(f"`on` expects a table of predictions or a temperature above 0. Received: on={on}.")
+    names = [f"p_{name}" for name in predictions["label"].cat.categories]
+    whole = predictions[[name for name in names if name in predictions]].notna().all(axis=1).to_numpy()
+    chance = probabilities(predictions[whole], caller="metrics.calibrate")
+    if chance is None:
+        raise ValueError("`metrics.calibrate` expects the columns p_<class>. Received none.")
+    matrix = np.full((len(predictions), len(names)), np.nan)
+    matrix[whole] = softmax(np.log(np.maximum(chance, TINY)) / factor, axis=1)
+    table = predictions.assign(**{name: matrix[:, place] for place, name in enumerate(names)})
+    if "predicted" in table:
+        place = predictions["label"].cat.categories.get_indexer(pd.Index(table["predicted"].astype(object)))
+        table["confidence"] = np.where(place >= 0, matrix[np.arange(len(table)), place], np.nan)
+    return table

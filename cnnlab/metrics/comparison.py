@@ -1,0 +1,134 @@
+"""Is the second model better than the first, or is the difference what chance makes of equal models?"""
+
+import numpy as np
+import pandas as pd
+import scipy.stats
+
+from cnnlab._common import require_columns
+from cnnlab.metrics import intervals
+from cnnlab.metrics.limits import sampling
+from cnnlab.metrics.table import Outcome, outcome, scored
+from cnnlab.metrics.values import scorer, values
+
+LOSSES = ("log_loss", "brier", "calibration_error")  # the smaller the better
+
+
+def compare(
+    a: pd.DataFrame,
+    b: pd.DataFrame,
+    *,
+    group: str | None = None,
+    bootstrap: int = 1000,
+    top: int = 3,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """Compares two models on the same images, and says which differences are more than noise.
+
+    Both models meet the same easy and hard images, so that their difference is known far better than either score:
+    each resample draws images and scores both models on them (a paired bootstrap). Choose the score to decide by before
+    looking; among fifteen, one differs "significantly" by chance more often than not.
+
+    Args:
+        a: Predictions of the first model.
+        b: Predictions of the second for the same images, in any order where both tables have `path`.
+        group: Column of `a` that says which images belong together; see `scores`.
+        bootstrap: Resamples.
+        top: As in `scores`.
+        seed: Same seed, same answer.
+
+    Returns:
+        One row per score that both tables allow: metric, a, b, difference (b less a), low, high (95 % interval of the
+        difference), p_value (of a difference as large between equal models), mcnemar, and verdict: "a is better",
+        "b is better" or "noise". `mcnemar` is the mid-p value of McNemar's exact test, which looks only at the images
+        where one model is right and the other wrong; it is given for accuracy, if images are independent.
+
+    Raises:
+        ValueError: If the tables are not about the same images with the same labels.
+
+    Source: Efron and Tibshirani (1993), An introduction to the bootstrap; Fagerland, Lydersen and Laake (2013), The
+        McNemar test for binary matched-pairs data: mid-p and asymptotic are better than exact conditional.
+
+    Example:
+        >>> import pandas as pd
+        >>> from cnnlab import metrics
+        >>> label = pd.Categorical(["cat", "dog"] * 50)
+        >>> a = pd.DataFrame({"label": label, "predicted": ["cat"] * 30 + list(label[30:])})
+        >>> b = pd.DataFrame({"label": label, "predicted": ["cat"] * 4 + list(label[4:])})
+        >>> metrics.compare(a, b)[["metric", "a", "b", "difference", "verdict"]].head(1)
+             metric    a    b  difference      verdict
+        0  accuracy 0.85 0.98        0.13  b is better
+    """
+    a, b = _paired(a, b, group)
+    a = scored(a, *([group] if group else []), caller="metrics.compare")
+    b = b.loc[a.index]
+    first, second = outcome(a, caller="metrics.compare"), outcome(b, caller="metrics.compare")
+    how = sampling(a, group, count=bootstrap, seed=seed)
+
+    score_first, score_second = scorer(first, top=top), scorer(second, top=top)
+
+    def difference(weights: np.ndarray) -> dict[str, np.ndarray]:
+        one, other = score_first(weights), score_second(weights)
+        return {name: other[name] - one[name] for name in one if name in other}
+
+    one, other = values(first, top=top), values(second, top=top)
+    drawn = intervals.bootstrap(difference, how.units, count=bootstrap, seed=seed)
+    rows = []
+    for name, moved in drawn.items():
+        found = other[name] - one[name]
+        error = float(np.nanstd(moved, ddof=1)) if (~np.isnan(moved)).sum() > bootstrap / 2 else np.nan
+        reach = float(intervals.quantile(how.freedom)) * error
+        p_value = _p_value(found, error, how.freedom)
+        better = (found > 0) != (name in LOSSES)
+        verdict = ("b is better" if better else "a is better") if p_value < 1 - intervals.LEVEL else "noise"
+        limits = (found - reach, found + reach)
+        rows.append((name, one[name], other[name], found, *limits, p_value, np.nan, verdict))
+    columns = ["metric", "a", "b", "difference", "low", "high", "p_value", "mcnemar", "verdict"]
+    table = pd.DataFrame(rows, columns=columns)
+    if not how.grouped:
+        table.loc[table["metric"] == "accuracy", "mcnemar"] = mcnemar(first, second)
+    return table
+
+
+def _p_value(found: float, error: float, freedom: float) -> float:
+    if np.isnan(error) or np.isnan(found):
+        return np.nan
+    if error <= 1e-12:
+        return 1.0 if abs(found) <= 1e-12 else 0.0
+    return float(2 * scipy.stats.t.sf(abs(found) / error, max(freedom, 1)))
+
+
+def mcnemar(first: Outcome, second: Outcome) -> float:
+    """The mid-p value of McNemar's exact test."""
+    right, also = first.true == first.predicted, second.true == second.predicted
+    lost, won = int((right & ~also).sum()), int((~right & also).sum())
+    exact = scipy.stats.binom(lost + won, 0.5)
+    return float(min(1.0, 2 * exact.cdf(min(lost, won)) - exact.pmf(min(lost, won))))
+
+
+def _paired(a: pd.DataFrame, b: pd.DataFrame, group: str | None) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Both tables in the order of `a`, which has no prediction where either has none."""
+    further = [group] if group else []
+    require_columns(a, "label", "predicted", *further, caller="metrics.compare")
+    require_columns(b, "label", "predicted", caller="metrics.compare")
+    if "path" in a and "path" in b:
+        if set(a["path"]) != set(b["path"]) or a["path"].duplicated().any() or b["path"].duplicated().any():
+            strange = len(set(a["path"]) ^ set(b["path"]))
+            raise ValueError(
+                "`metrics.compare` expects predictions of both models for the same images, each once. Received "
+                f"{len(a)} and {len(b)} rows; {strange} images are in one table only. Predict the same table with both."
+            )
+        b = b.set_index("path", drop=False).loc[a["path"]]
+    elif len(a) != len(b):
+        raise ValueError(
+            "`metrics.compare` expects predictions of both models for the same images, in the same order where the "
+            f"tables have no `path`. Received {len(a)} and {len(b)} rows."
+        )
+    if not np.array_equal(a["label"].astype(object).to_numpy(), b["label"].astype(object).to_numpy()):
+        raise ValueError(
+            "`metrics.compare` expects both tables to give each image the same label. They differ: were labels "
+            "corrected in one of them only?"
+        )
+    both = a["predicted"].notna().to_numpy() & b["predicted"].notna().to_numpy()
+    if both.any():  # else `scored` explains what is missing
+        a = a.assign(predicted=a["predicted"].where(both))
+    return a.reset_index(drop=True), b.reset_index(drop=True)

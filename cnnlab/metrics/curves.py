@@ -1,0 +1,285 @@
+"""What happens when the threshold moves: ROC, precision and recall, and choosing one for a stated purpose."""
+
+from collections.abc import Callable
+
+import numpy as np
+import pandas as pd
+
+from cnnlab._common import require_columns
+from cnnlab.metrics.table import Outcome, outcome, probabilities, scored
+from cnnlab.metrics.values import Areas, divide
+
+
+def roc(predictions: pd.DataFrame) -> pd.DataFrame:
+    """Traces, for each class against the rest, how many are found as more false alarms are allowed.
+
+    Args:
+        predictions: A table with label, predicted and p_<class>.
+
+    Returns:
+        Columns class, threshold, false_positive_rate, true_positive_rate, area (of the whole class); thresholds fall.
+        A class without images, or without others, has no curve.
+
+    Raises:
+        ValueError: If the table has no probabilities.
+
+    Example:
+        >>> import pandas as pd
+        >>> from cnnlab import metrics
+        >>> label = pd.Categorical(["cat", "cat", "dog"])
+        >>> table = pd.DataFrame({"label": label, "predicted": label,
+        ...                       "p_cat": [0.9, 0.6, 0.2], "p_dog": [0.1, 0.4, 0.8]})
+        >>> metrics.roc(table)["area"].unique().tolist()
+        [1.0]
+    """
+
+    def curve(counts: pd.DataFrame, areas: tuple[float, float]) -> dict[str, object]:
+        return {
+            "false_positive_rate": counts["false_alarms"] / counts["negatives"],
+            "true_positive_rate": counts["hits"] / counts["positives"],
+            "area": areas[0],
+        }
+
+    return _curves(predictions, curve, caller="metrics.roc")
+
+
+def precision_recall(predictions: pd.DataFrame) -> pd.DataFrame:
+    """Traces, for each class against the rest, what finding more of it costs in precision.
+
+    Args:
+        predictions: A table with label, predicted and p_<class>.
+
+    Returns:
+        Columns class, threshold, recall, precision, area (average precision), share (of the images that are the class:
+        the precision of calling everything so); thresholds fall. A class without images, or without others, has no
+        curve.
+
+    Raises:
+        ValueError: If the table has no probabilities.
+    """
+
+    def curve(counts: pd.DataFrame, areas: tuple[float, float]) -> dict[str, object]:
+        flagged = (counts["hits"] + counts["false_alarms"]).to_numpy()
+        return {
+            "recall": counts["hits"] / counts["positives"],
+            "precision": divide(counts["hits"].to_numpy(), flagged, 1.0),
+            "area": areas[1],
+            "share": counts["positives"] / (counts["positives"] + counts["negatives"]),
+        }
+
+    return _curves(predictions, curve, caller="metrics.precision_recall")
+
+
+def _curves(
+    predictions: pd.DataFrame, curve: Callable[[pd.DataFrame, tuple[float, float]], dict[str, object]], *, caller: str
+) -> pd.DataFrame:
+    seen = outcome(scored(predictions, caller=caller), caller=caller)
+    if seen.probability is None:
+        raise ValueError(f"`{caller}` expects the columns p_<class>, such as `experiments.predict` gives.")
+    (roc_area,), (average,) = Areas(seen.true, seen.probability)(np.ones((len(seen), 1)))
+    parts = []
+    for number, name in enumerate(seen.classes):
+        positive, score = seen.true == number, seen.probability[:, number]
+        if 0 < positive.sum() < len(seen):
+            counts = _counts(positive, score)
+            columns = curve(counts, (float(roc_area[number]), float(average[number])))
+            parts.append(pd.DataFrame({"class": name, "threshold": counts["threshold"], **columns}))
+    if not parts:
+        raise ValueError(f"`{caller}` expects images of at least two classes. Received one class only.")
+    return pd.concat(parts, ignore_index=True)
+
+
+def _counts(positive: np.ndarray, score: np.ndarray) -> pd.DataFrame:
+    """Hits and false alarms at each threshold at which something changes, from none flagged to all."""
+    order = np.argsort(-score, kind="stable")
+    ends = np.append(np.flatnonzero(np.diff(score[order])), len(score) - 1)
+    hits = np.cumsum(positive[order])[ends]
+    return pd.DataFrame(
+        {
+            "threshold": np.append(np.inf, score[order][ends]),
+            "hits": np.append(0, hits),
+            "false_alarms": np.append(0, ends + 1 - hits),
+            "positives": int(positive.sum()),
+            "negatives": int((~positive).sum()),
+        }
+    )
+
+
+def thresholds(
+    predictions: pd.DataFrame, positive: str, *, miss_cost: float = 1.0, false_alarm_cost: float = 1.0
+) -> pd.DataFrame:
+    """Lists what each threshold on one class would do: an image is called `positive` from that probability up.
+
+    Args:
+        predictions: A table with label, predicted and p_<class>.
+        positive: The class that matters: the defect, the tumour.
+        miss_cost: What overlooking one costs, in any unit.
+        false_alarm_cost: What one false alarm costs, in the same unit.
+
+    Returns:
+        Columns threshold, precision, recall, f1, false_positive_rate, flagged, misses, false_alarms (images), cost (of
+        all mistakes); thresholds fall from inf, which flags nothing.
+
+    Raises:
+        ValueError: If `positive` is no class, or has no images, or there are no probabilities, or a cost is below 0.
+
+    Example:
+        >>> import pandas as pd
+        >>> from cnnlab import metrics
+        >>> label = pd.Categorical(["ok", "ok", "crack", "crack"])
+        >>> table = pd.DataFrame({"label": label, "predicted": label,
+        ...                       "p_ok": [0.9, 0.6, 0.7, 0.2], "p_crack": [0.1, 0.4, 0.3, 0.8]})
+        >>> metrics.thresholds(table, "crack", miss_cost=10)[["threshold", "recall", "false_alarms", "cost"]]
+           threshold  recall  false_alarms  cost
+        0        inf     0.0             0  20.0
+        1        0.8     0.5             0  10.0
+        2        0.4     0.5             1  11.0
+        3        0.3     1.0             1   1.0
+        4        0.1     1.0             2   2.0
+    """
+    caller = "metrics.thresholds"
+    if miss_cost < 0 or false_alarm_cost < 0:
+        raise ValueError(
+            f"Costs expect numbers from 0 up. Received: miss_cost={miss_cost}, false_alarm_cost={false_alarm_cost}."
+        )
+    seen = outcome(scored(predictions, caller=caller), caller=caller)
+    counts = _counts(*_question(seen, positive, caller))
+    hits, alarms = counts["hits"].to_numpy(), counts["false_alarms"].to_numpy()
+    positives, negatives = counts["positives"].to_numpy(), counts["negatives"].to_numpy()
+    return pd.DataFrame(
+        {
+            "threshold": counts["threshold"],
+            "precision": divide(hits, hits + alarms, np.nan),
+            "recall": hits / positives,
+            "f1": divide(2 * hits, positives + hits + alarms),
+            "false_positive_rate": divide(alarms, negatives, np.nan),
+            "flagged": hits + alarms,
+            "misses": positives - hits,
+            "false_alarms": alarms,
+            "cost": miss_cost * (positives - hits) + false_alarm_cost * alarms,
+        }
+    )
+
+
+def _question(seen: Outcome, positive: str, caller: str) -> tuple[np.ndarray, np.ndarray]:
+    """Which images are the class, and how likely each was called."""
+    if positive not in seen.classes:
+        raise ValueError(
+            f"`{caller}` expects `positive` to be one of the classes {', '.join(map(str, seen.classes[:10]))}. "
+            f"Received: {positive!r}."
+        )
+    if seen.probability is None:
+        raise ValueError(f"`{caller}` expects the columns p_<class>, such as `experiments.predict` gives.")
+    number = seen.classes.index(positive)
+    if not (seen.true == number).any():
+        raise ValueError(f"`{caller}` expects images of {positive!r}. Received none among {len(seen)} rows.")
+    return seen.true == number, seen.probability[:, number]
+
+
+def choose_threshold(
+    validation: pd.DataFrame,
+    positive: str,
+    *,
+    recall: float | None = None,
+    precision: float | None = None,
+    miss_cost: float | None = None,
+    false_alarm_cost: float = 1.0,
+) -> float:
+    """Chooses the threshold for a stated purpose: a recall to reach, a precision to keep, or the least cost.
+
+    Choose on validation images, then `apply_threshold` to the test images: a threshold chosen and scored on the same
+    images looks better than it is.
+
+    Args:
+        validation: Predictions with p_<class>.
+        positive: The class that matters.
+        recall: Find at least this share of it, with as few alarms as possible.
+        precision: Of the images flagged, at least this share must be right; find as many as possible.
+        miss_cost: What overlooking one costs; the threshold with the least total cost is taken.
+        false_alarm_cost: What one false alarm costs, in the same unit.
+
+    Returns:
+        The threshold, for `apply_threshold`; inf means: never call it.
+
+    Raises:
+        ValueError: If not exactly one purpose is stated, or it cannot be reached.
+
+    Example:
+        >>> import pandas as pd
+        >>> from cnnlab import metrics
+        >>> label = pd.Categorical(["ok", "ok", "crack", "crack"])
+        >>> table = pd.DataFrame({"label": label, "predicted": label,
+        ...                       "p_ok": [0.9, 0.6, 0.7, 0.2], "p_crack": [0.1, 0.4, 0.3, 0.8]})
+        >>> metrics.choose_threshold(table, "crack", recall=0.9)
+        0.3
+        >>> metrics.choose_threshold(table, "crack", miss_cost=0.5)
+        0.8
+    """
+    stated = {"recall": recall, "precision": precision, "miss_cost": miss_cost}
+    purpose = [name for name, value in stated.items() if value is not None]
+    if len(purpose) != 1:
+        raise ValueError(
+            "`metrics.choose_threshold` expects one purpose: recall=…, precision=… or miss_cost=…. "
+            f"Received: {', '.join(purpose) or 'none'}."
+        )
+    for name in ("recall", "precision"):
+        share = stated[name]
+        if share is not None and not 0 < share <= 1:
+            raise ValueError(f"`{name}` expects a share above 0 and up to 1. Received: {name}={share}.")
+    table = thresholds(
+        validation, positive, miss_cost=1.0 if miss_cost is None else miss_cost, false_alarm_cost=false_alarm_cost
+    )
+    falling = table["threshold"].to_numpy()
+    if recall is not None:
+        return float(falling[np.argmax(table["recall"].to_numpy() >= recall - 1e-12)])
+    if precision is None:
+        return float(falling[table["cost"].argmin()])
+    reached = np.flatnonzero(table["precision"].to_numpy() >= precision - 1e-12)
+    if not len(reached):
+        raise ValueError(
+            f"No threshold on {positive!r} reaches a precision of {precision}; the best is "
+            f"{table['precision'].max():.3f}. Ask for less, or improve the model."
+        )
+    return float(falling[reached[-1]])
+
+
+def apply_threshold(predictions: pd.DataFrame, positive: str, threshold: float) -> pd.DataFrame:
+    """Calls an image `positive` from a probability of `threshold` up, and otherwise the likeliest of the other classes.
+
+    Args:
+        predictions: A table with label and p_<class>.
+        positive: The class that matters.
+        threshold: From `choose_threshold`.
+
+    Returns:
+        A copy with new `predicted` and `confidence` (the probability of what is predicted).
+
+    Raises:
+        ValueError: If `positive` is no class, or there are no probabilities.
+
+    Example:
+        >>> import pandas as pd
+        >>> from cnnlab import metrics
+        >>> label = pd.Categorical(["ok", "crack"])
+        >>> table = pd.DataFrame({"label": label, "p_ok": [0.9, 0.7], "p_crack": [0.1, 0.3]})
+        >>> metrics.apply_threshold(table, "crack", 0.3)["predicted"].tolist()
+        ['ok', 'crack']
+    """
+    require_columns(predictions, "label", caller="metrics.apply_threshold")
+    classes = predictions["label"].cat.categories
+    if positive not in classes:
+        raise ValueError(
+            f"`positive` expects one of the classes {', '.join(map(str, classes[:10]))}. Received: {positive!r}."
+        )
+    names = [f"p_{name}" for name in classes]
+    whole = predictions[[name for name in names if name in predictions]].notna().all(axis=1).to_numpy()
+    chance = probabilities(predictions[whole], caller="metrics.apply_threshold")
+    if chance is None:
+        raise ValueError("`metrics.apply_threshold` expects the columns p_<class>. Received none.")
+    number = list(classes).index(positive)
+    others = chance.copy()
+    others[:, number] = -1
+    called = np.where(chance[:, number] >= threshold, number, others.argmax(axis=1))
+    codes, confidence = np.full(len(predictions), -1), np.full(len(predictions), np.nan)
+    codes[whole], confidence[whole] = called, chance[np.arange(len(called)), called]
+    return predictions.assign(predicted=pd.Categorical.from_codes(codes, categories=classes), confidence=confidence)
