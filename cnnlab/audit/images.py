@@ -1,0 +1,170 @@
+"""Looks at every image of a table: what is wrong with the file, what is odd, and which images are the same picture."""
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from cnnlab._common import require_columns
+from cnnlab.audit import copies
+from cnnlab.audit.reading import Facts, read_all
+
+TINY = 8  # pixels along the shorter side
+TINIEST = 4  # too few even for a set of tiny images
+SMALL, SMALL_SHARE = 64, 0.25  # worth a look: shorter than this, and than this share of the table's median
+DRAWN_OUT = 2.0  # times as drawn out as the table's median
+DARK, BRIGHT = 50, 205  # grey levels that even the brightest (darkest) part does not reach
+EMPTY = 12  # grey levels between the darkest and the brightest part of a picture that shows next to nothing
+BLURRED, BLURRED_SHARE = 0.65, 0.75  # sharpness, and share of the table's median
+CONFLICT = "same picture as "
+
+
+def scan(table: pd.DataFrame) -> pd.DataFrame:
+    """Reads every image once and says what is wrong with it, what is odd about it, and which are the same picture.
+
+    Problems are: files that are missing, empty, cut off, damaged, not images, or too large to decode; images that are
+    blank or tiny; the same picture under two labels. Notes are: a wrong file ending, animation, alpha, palette, CMYK,
+    16 bits, a rotation in EXIF; very dark, very bright, almost empty, blurred, small or drawn-out images; and copies:
+    the same bytes, or the same picture resized, recompressed, mirrored, brightened or cropped by some percent.
+
+    Args:
+        table: With the column path, and label where there are labels.
+
+    Returns:
+        A copy with three more columns, which replace older ones of these names:
+        problem (str): why not to train on the image, or "". Train on `table[table["problem"] == ""]`.
+        note (str): what is worth knowing, or "".
+        group (int): equal for images that show the same picture; `tables.split(group="group")` keeps them on one side.
+
+    Raises:
+        KeyError: If there is no column path.
+
+    Source:
+        Blur after F. Crété-Roffet et al., "The blur effect: perception and estimation with a new no-reference
+        perceptual blur metric" (2007): how much of the finest structure is left against what a blur takes.
+
+    Example:
+        >>> import tempfile
+        >>> from cnnlab import audit, samples, tables
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     parts = samples.inspection(folder + "/parts", per_class=4, plant={"broken": 0.05, "copies": 0.05})
+        ...     table = audit.scan(tables.from_folder(parts))
+        >>> table["problem"][table["problem"] != ""].tolist()
+        ['not an image']
+        >>> int(table["group"].duplicated().sum())
+        1
+    """
+    require_columns(table, "path", caller="audit.scan")
+    paths = [str(path) for path in table["path"]]
+    facts = read_all(paths)
+    exact, group = same_pictures(facts)
+    problems, notes = _problems(facts), _notes(facts)
+    if "label" in table:
+        conflicts = label_conflicts(table.assign(group=group))
+        problems = [problem or conflict for problem, conflict in zip(problems, conflicts, strict=True)]
+    for numbers, words in ((exact, "copy of"), (group, "near copy of")):
+        _, first = np.unique(numbers, return_index=True)
+        for row, original in enumerate(first[numbers]):
+            if original != row and not any("copy of " in note for note in notes[row]):
+                notes[row].append(f"{words} {paths[original]}")
+    texts = {"problem": problems, "note": ["; ".join(parts) for parts in notes]}
+    columns = {name: pd.Series(values, index=table.index, dtype=str) for name, values in texts.items()}
+    return table.assign(**columns, group=group)
+
+
+def leaks(table: pd.DataFrame) -> pd.DataFrame:
+    """Finds pictures with a copy in another split: there the model would be tested on what it has learned by heart.
+
+    Args:
+        table: With the columns path and split, such as `tables.from_folder` gives for ready-made splits; it is scanned
+            first where it has no column group.
+
+    Returns:
+        One row for each image with a copy in another split: path, split, other (path of the first such copy),
+        other_split; in the order of the table. No rows where nothing leaks.
+
+    Raises:
+        KeyError: If there is no column path or split.
+
+    Example:
+        >>> import pandas as pd
+        >>> from cnnlab import audit
+        >>> table = pd.DataFrame({"path": ["1.png", "2.png", "3.png"], "split": ["train", "test", "test"]})
+        >>> audit.leaks(table.assign(group=[0, 0, 1]))[["path", "other"]].values.tolist()
+        [['1.png', '2.png'], ['2.png', '1.png']]
+    """
+    require_columns(table, "path", "split", caller="audit.leaks")
+    if "group" not in table:
+        table = scan(table)
+    rows = table[["path", "split", "group"]].astype({"split": object}).dropna()
+    rows = rows[rows.groupby("group")["split"].transform("nunique") > 1]
+    first_in = rows.drop_duplicates(["group", "split"])
+    found = []
+    for path, split, group in rows.itertuples(index=False):
+        other = first_in[(first_in["group"] == group) & (first_in["split"] != split)].iloc[0]
+        found.append({"path": path, "split": split, "other": other["path"], "other_split": other["split"]})
+    return pd.DataFrame(found, columns=["path", "split", "other", "other_split"])
+
+
+def same_pictures(facts: Facts) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Two group numbers for each image: of the same bytes, and of the same picture; unreadable ones stand alone."""
+    count = len(facts.shown)
+    rows = np.flatnonzero(facts.shown)
+    digests = facts.table["digest"].to_numpy(dtype=object)[rows]
+    _, number = np.unique(np.array([digest.hex() for digest in digests], dtype=str), return_inverse=True)
+    same = [rows[part] for part in copies.same_value(number)]
+    near = copies.near_copies(facts.thumbnails)
+    both = [np.concatenate(pair) for pair in zip(same, near, strict=True)]
+    return copies.groups(count, *same), copies.groups(count, *both)
+
+
+def label_conflicts(table: pd.DataFrame) -> list[str]:
+    """For each row "same picture as … labelled …" where a member of its group has another label, else ""."""
+    rows = table[["path", "label", "group"]].astype({"label": object}).reset_index(drop=True).dropna()
+    rows = rows[rows.groupby("group")["label"].transform("nunique") > 1]
+    conflicts = [""] * len(table)
+    for _, members in rows.groupby("group"):
+        for row, label in members["label"].items():
+            other = members[members["label"] != label].iloc[0]
+            conflicts[row] = f"{CONFLICT}{other['path']}, which is labelled {other['label']!r}"  # type: ignore[index]
+    return conflicts
+
+
+def _problems(facts: Facts) -> list[str]:
+    """Of each file by itself, and tiny ones; a set of tiny images has a right to be so."""
+    problems = facts.table["problem"].tolist()
+    side = facts.thumbnails.side
+    least = TINY if facts.shown.any() and np.median(side[facts.shown]) >= 2 * TINY else TINIEST
+    tiny = facts.shown & (side < least)
+    for row in np.flatnonzero(tiny):
+        problems[row] = problems[row] or f"tiny: {_size(facts, row)}"
+    return problems
+
+
+def _size(facts: Facts, row: int) -> str:
+    return f"{facts.table['width'].iat[row]} × {facts.table['height'].iat[row]} pixels"
+
+
+def _notes(facts: Facts) -> list[list[str]]:
+    """What is odd about each image, by itself or beside the others."""
+    notes = [list(parts) for parts in facts.table["notes"]]
+    if not facts.shown.any():
+        return notes
+    side = facts.thumbnails.side
+    longer = facts.table[["width", "height"]].max(axis=1).to_numpy()
+    shape = longer / np.maximum(side, 1)
+    light = facts.thumbnails.colour.astype(np.float32) @ copies.GREY
+    darkest, brightest = light.min(axis=(1, 2)), light.max(axis=(1, 2))
+    usual = {name: np.median(values[facts.shown]) for name, values in (("side", side), ("shape", shape))}
+    soft = min(BLURRED, BLURRED_SHARE * np.median(facts.sharpness[facts.shown]))
+    good = facts.shown & (facts.table["problem"] == "").to_numpy()
+    for words, odd in (
+        ("small: {}", side < min(SMALL, SMALL_SHARE * usual["side"])),
+        ("unusual shape: {}", shape > DRAWN_OUT * usual["shape"]),
+        ("very dark", brightest < DARK),
+        ("very bright", darkest > BRIGHT),
+        ("almost empty", brightest - darkest < EMPTY),
+        ("blurred", facts.sharpness < soft),
+    ):
+        for row in np.flatnonzero(odd & good):
+            notes[row].append(words.format(_size(facts, row)))
+    return notes

@@ -1,0 +1,149 @@
+"""audit.scan on real images and on files of every kind."""
+
+import hashlib
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from cnnlab import audit, samples, tables
+
+
+def table_of(paths, labels=None):
+    labels = labels or ["a" if index % 2 else "b" for index in range(len(paths))]
+    return pd.DataFrame({"path": [str(path) for path in paths], "label": pd.Categorical(labels)})
+
+
+@pytest.fixture(scope="module")
+def photos(real_data):
+    return sorted((real_data / "clothing" / "train" / "dress").glob("*.jpg"))[:24]
+
+
+def test_files_with_two_labels_are_found_in_real_data(real_data):
+    table = audit.scan(tables.from_folder(real_data / "trash"))
+    digests = table["path"].map(lambda path: hashlib.sha256(Path(path).read_bytes()).hexdigest())
+    labels = table.groupby(digests)["label"].nunique()
+    conflicting = digests.map(labels) > 1
+    assert conflicting.sum() == 6
+    assert table.loc[conflicting, "problem"].str.startswith("same picture as ").all()
+    assert (table.groupby(digests)["group"].nunique() == 1).all()
+
+
+def test_no_real_photo_is_called_broken(real_data):
+    table = audit.scan(tables.from_folder(real_data / "clothing"))
+    problems = table.loc[table["problem"] != "", "problem"]
+    assert problems.str.startswith("same picture as ").all()
+    assert len(problems) <= 4
+    assert len(audit.leaks(table)) == table.groupby("group")["split"].nunique().gt(1).sum() * 2
+
+
+def test_every_kind_of_damage_is_named(photos, tmp_path):
+    whole = photos[0].read_bytes()
+    files = {
+        "empty.jpg": b"",
+        "text.jpg": b"no image at all",
+        "half.jpg": whole[: len(whole) // 2],
+        "page.png": b"<html></html>",
+        "head.png": b"\x89PNG\r\n\x1a\n" + b"\0" * 50,
+    }
+    for name, data in files.items():
+        (tmp_path / name).write_bytes(data)
+    Image.new("RGB", (200, 200), (90, 90, 90)).save(tmp_path / "blank.png")
+    Image.new("RGB", (2, 300)).save(tmp_path / "tiny.png")
+    table = audit.scan(table_of([*sorted(tmp_path.iterdir()), tmp_path / "gone.png", *photos]))
+    found = dict(zip(table["path"].map(lambda path: Path(path).name), table["problem"], strict=True))
+    expected = {"empty": "empty", "half": "truncated", "text": "not an image", "page": "HTML", "head": "damaged"}
+    expected |= {"blank": "blank", "tiny": "tiny"}
+    for name, words in expected.items():
+        problem = next(problem for file, problem in found.items() if file.startswith(name + "."))
+        assert words in problem, (name, problem)
+    assert found["gone.png"] != ""
+    assert all(found[path.name] == "" for path in photos)
+
+
+def test_what_works_but_is_odd_is_a_note(photos, tmp_path):
+    image = Image.open(photos[1]).convert("RGB")
+    image.convert("RGBA").save(tmp_path / "alpha.png")
+    image.convert("P").save(tmp_path / "palette.png")
+    image.convert("CMYK").save(tmp_path / "cmyk.jpg")
+    image.save(tmp_path / "ending.png", "JPEG")
+    grey = np.asarray(image.convert("L")).astype(np.uint16) * 257
+    Image.fromarray(grey).save(tmp_path / "deep.png")
+    image.save(tmp_path / "moving.gif", save_all=True, append_images=[image.transpose(Image.Transpose.ROTATE_180)])
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    image.save(tmp_path / "turned.jpg", exif=exif)
+    Image.fromarray((np.asarray(image) * 0.1).astype(np.uint8)).save(tmp_path / "dark.png")
+    table = audit.scan(table_of(sorted(tmp_path.iterdir()), ["a"] * 8))
+    assert (table["problem"] == "").all()
+    notes = dict(zip(table["path"].map(lambda path: Path(path).stem), table["note"], strict=True))
+    expected = {"alpha": "alpha", "palette": "palette", "cmyk": "CMYK", "ending": "JPEG file named .png"}
+    expected |= {"deep": "16-bit", "moving": "animated", "turned": "rotated by EXIF", "dark": "very dark"}
+    for name, words in expected.items():
+        assert words in notes[name], (name, notes[name])
+
+
+def changed(image, how):
+    width, height = image.size
+    if how == "half":
+        return image.resize((width // 2, height // 2), Image.Resampling.LANCZOS)
+    if how == "mirror":
+        return image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+    if how == "crop":
+        return image.crop((0, 0, int(width * 0.95), int(height * 0.95)))
+    factor = {"brighter": 1.2, "darker": 0.8}.get(how, 1.0)
+    return Image.fromarray(np.clip(np.asarray(image) * factor, 0, 255).astype(np.uint8))
+
+
+@pytest.mark.parametrize("how", ["half", "quality", "mirror", "brighter", "darker", "crop"])
+def test_near_copies_of_photos_share_a_group(photos, tmp_path, how):
+    for path in photos[:12]:
+        changed(Image.open(path).convert("RGB"), how).save(tmp_path / path.name, quality=30 if how == "quality" else 92)
+    table = audit.scan(table_of([*photos, *sorted(tmp_path.iterdir())], ["a"] * 36))
+    groups = table["group"].groupby(table["path"].map(lambda path: Path(path).name)).nunique()
+    assert (groups == 1).sum() >= 23  # of 12 pairs and 12 photographs that have no copy
+    assert table["group"].nunique() >= 23
+    assert table["note"].str.contains("copy of").sum() >= 11
+
+
+def test_planted_copies_are_found_and_kept_on_one_side(tmp_path):
+    folder = samples.inspection(
+        tmp_path / "parts", per_class=30, plant={"copies": 0.1, "near_copies": 0.1, "broken": 0.05}, seed=1
+    )
+    table = audit.scan(tables.from_folder(folder)).merge(samples.truth(folder), on="path")
+    assert ((table["problem"] != "") == (table["planted"] == "broken")).all()
+    readable = table[table["problem"] == ""]
+    assert (readable.groupby("group")["picture"].nunique() == 1).all()
+    copies = readable[readable["planted"].isin(["copy", "near copy"])]
+    assert copies["note"].str.contains("copy of").mean() >= 0.95
+    divided = tables.split(readable, val=0.2, test=0.2, group="group", seed=0)
+    assert len(audit.leaks(divided)) == 0
+    careless = tables.split(readable, val=0.2, test=0.2, seed=0)
+    assert len(audit.leaks(careless)) > 0
+
+
+def test_the_table_itself_stays_as_it_is(photos):
+    table = table_of(photos).set_index(pd.Index(range(100, 100 + len(photos))))
+    before = table.copy()
+    result = audit.scan(table)
+    pd.testing.assert_frame_equal(table, before)
+    assert result.index.equals(table.index)
+    assert audit.scan(result).columns.tolist() == result.columns.tolist()
+    assert audit.scan(result[:0])["problem"].tolist() == []
+
+
+def test_leaks_between_ready_made_splits(photos, tmp_path):
+    for part, names in (("train", photos[:4]), ("test", [photos[0], *photos[5:8]])):
+        (tmp_path / part / "a").mkdir(parents=True)
+        for path in names:
+            shutil.copy(path, tmp_path / part / "a")
+        (tmp_path / part / "b").mkdir()
+        shutil.copy(photos[10 if part == "train" else 11], tmp_path / part / "b")
+    found = audit.leaks(tables.from_folder(tmp_path))
+    assert {Path(path).name for path in found["path"]} == {photos[0].name}
+    assert found["other_split"].tolist() == ["train", "test"]
+    with pytest.raises(KeyError, match="'split'"):
+        audit.leaks(table_of(photos))
