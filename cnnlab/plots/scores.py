@@ -1,0 +1,172 @@
+"""Figures of how good predictions are: what is taken for what, and each class with its interval."""
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.colors import PowerNorm
+from matplotlib.ticker import PercentFormatter
+
+from cnnlab._common import require_columns
+from cnnlab.plots.style import SKY, new_axes, readable, shown
+
+NUMBERS_UP_TO = 25  # classes: beyond, numbers in the cells of a confusion would not be legible
+NAMES_UP_TO = 40  # … and beyond this, not every name at its sides; the most frequent mistakes are then listed
+
+
+def confusion(predictions: pd.DataFrame, ax: Axes | None = None, *, mistakes: int = 12) -> Axes:
+    """Shows what is taken for what: a row for each label, a column for each prediction, the diagonal is right.
+
+    Colour is the share of the label's images, so that a rare class is as visible as a frequent one; numbers are images.
+    With more than 40 classes the most frequent mistakes are listed in words, since not every name fits at the sides.
+
+    Args:
+        predictions: With label and predicted; or a square table of counts, such as `metrics.confusion` gives.
+        ax: Where to draw; new Axes where None.
+        mistakes: How many of the most frequent mistakes to list beyond 40 classes.
+
+    Raises:
+        ValueError: If there is nothing to show.
+
+    Example:
+        >>> import pandas as pd
+        >>> from cnnlab import plots
+        >>> label = pd.Categorical(["cat", "cat", "dog", "dog"])
+        >>> ax = plots.confusion(pd.DataFrame({"label": label, "predicted": label[[0, 2, 2, 2]]}))
+        >>> [text.get_text() for text in ax.texts]
+        ['1', '1', '0', '2']
+    """
+    table = _confusion_table(predictions)
+    counts = table.to_numpy(dtype=float)
+    rows = counts.sum(axis=1, keepdims=True)
+    share = np.divide(counts, rows, out=np.zeros_like(counts), where=rows > 0)
+    classes = len(table)
+    side = min(1.2 + 0.5 * classes, 5.8)
+    margin = 0.075 * min(max(len(str(name)) for name in table.columns), 22)
+    ax = new_axes(ax, (min(side + 1.4 + margin, 8), side + margin) if classes <= NAMES_UP_TO else (8, 5.2))
+    # a root lifts the few mistakes of a good model out of white
+    picture = ax.imshow(share, cmap="Blues", norm=PowerNorm(0.5, 0, 1), interpolation="nearest")
+    ax.set_xlabel("predicted")
+    ax.set_ylabel("label (images)")
+    ax.set_title(f"n = {int(counts.sum()):,} images", fontsize=9, loc="left")
+    _names(ax, table, counts)
+    if classes <= NUMBERS_UP_TO:
+        _numbers(ax, counts, share)
+    if classes > NAMES_UP_TO:
+        _mistakes(ax, table, counts, mistakes)
+        bar = ax.figure.colorbar(picture, cax=ax.inset_axes((1.04, 0.0, 0.03, 0.25)))
+    else:
+        bar = ax.figure.colorbar(picture, ax=ax, shrink=0.8, pad=0.02)
+    bar.ax.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+    bar.set_ticks([0, 0.05, 0.25, 0.5, 1])
+    bar.set_label("of the label's images", fontsize=8)
+    bar.ax.tick_params(labelsize=8)
+    bar.outline.set_visible(False)
+    return readable(ax)
+
+
+def _confusion_table(predictions: pd.DataFrame) -> pd.DataFrame:
+    if isinstance(predictions, pd.DataFrame) and "label" in predictions.columns:
+        require_columns(predictions, "label", "predicted", caller="plots.confusion")
+        classes = predictions["label"].cat.categories
+        table = pd.crosstab(predictions["label"].astype(object), predictions["predicted"].astype(object))
+        table = table.reindex(index=classes, columns=classes, fill_value=0)
+    else:
+        require_columns(predictions, caller="plots.confusion")
+        table = predictions
+        if list(table.index) != list(table.columns):
+            raise ValueError(
+                "`plots.confusion` expects a prediction table with the columns label and predicted, or the square "
+                f"table of `metrics.confusion`. Received the columns {', '.join(map(str, table.columns[:8]))}."
+            )
+    if not table.to_numpy(dtype=float).sum() > 0:
+        raise ValueError("`plots.confusion` expects rows that have a label and a prediction. Received none.")
+    return table.fillna(0)
+
+
+def _numbers(ax: Axes, counts: np.ndarray, share: np.ndarray) -> None:
+    classes = len(counts)
+    size = float(np.clip(10.5 - 0.2 * classes, 5.5, 10))
+    whole = np.allclose(counts, np.round(counts))
+    for (row, column), count in np.ndenumerate(counts):
+        if count or classes <= 5:
+            words = f"{count:,.0f}" if whole else f"{count:.2f}".removeprefix("0")
+            color = "white" if share[row, column] > 0.35 else "black"
+            ax.text(column, row, words, ha="center", va="center", fontsize=size, color=color)
+
+
+def _names(ax: Axes, table: pd.DataFrame, counts: np.ndarray) -> None:
+    """Names at the sides: all of them, or every second, third … where they would run into each other."""
+    classes = len(table)
+    size = 9 if classes <= 12 else 7.5 if classes <= NUMBERS_UP_TO else 6
+    step = 1 if classes <= NAMES_UP_TO else -(-classes // 16)
+    places = list(range(0, classes, step))
+    names = [shown(table.columns[place], 22 if classes <= 12 else 16) for place in places]
+    straight = max(map(len, names)) * len(names) < 36
+    ax.set_xticks(places, names, fontsize=size, rotation=0 if straight else 90)
+    sums = counts.sum(axis=1)
+    whole = np.allclose(counts, np.round(counts))
+    rows = [f"{name} ({sums[place]:,.0f})" if whole else name for name, place in zip(names, places, strict=True)]
+    ax.set_yticks(places, rows, fontsize=size)
+
+
+def _mistakes(ax: Axes, table: pd.DataFrame, counts: np.ndarray, most: int) -> None:
+    """Lists the largest cells off the diagonal, at the right of the picture."""
+    off = counts - np.diag(np.diag(counts))
+    order = np.argsort(-off, axis=None, kind="stable")[:most]
+    lines = []
+    for row, column in zip(*np.unravel_index(order, off.shape), strict=True):
+        if off[row, column] > 0:
+            label, guess = shown(table.index[row], 18), shown(table.columns[column], 18)
+            lines.append(f"{label} → {guess}: {off[row, column]:g} of {counts[row].sum():g}")
+    if lines:
+        words = "most frequent mistakes\n(label → predicted)\n\n" + "\n".join(lines)
+        ax.annotate(words, (1.04, 1.0), xycoords="axes fraction", va="top", fontsize=7.5, linespacing=1.5)
+
+
+def per_class(table: pd.DataFrame, ax: Axes | None = None, *, score: str = "f1", sort: bool = False) -> Axes:
+    """Shows one score of each class, with its interval where the table has it.
+
+    Args:
+        table: From `metrics.per_class`; with `bootstrap=1000` there, bars carry their 95 % interval.
+        ax: Where to draw; new Axes where None.
+        score: precision, recall or f1.
+        sort: Whether the worst class comes first, instead of the order of the classes.
+
+    Raises:
+        ValueError: If the table is not one of `metrics.per_class`, or lacks the score.
+
+    Example:
+        >>> import pandas as pd
+        >>> from cnnlab import metrics, plots
+        >>> label = pd.Categorical(["cat", "cat", "dog", "dog"])
+        >>> predictions = pd.DataFrame({"label": label, "predicted": label[[0, 2, 2, 2]]})
+        >>> ax = plots.per_class(metrics.per_class(predictions), score="recall")
+        >>> [float(bar.get_width()) for bar in ax.patches]
+        [0.5, 1.0]
+    """
+    require_columns(table, caller="plots.per_class")
+    if score not in table or "support" not in table:
+        raise ValueError(
+            f"`plots.per_class` expects the table of `metrics.per_class` and one of its scores. Received: "
+            f"score={score!r} and the columns {', '.join(map(str, table.columns[:8]))}."
+        )
+    if sort:
+        table = table.sort_values(score, kind="stable")
+    classes = len(table)
+    ax = new_axes(ax, (7, min(0.9 + 0.3 * classes, 0.9 + 0.13 * max(classes, 40))))
+    places = np.arange(classes)
+    value = table[score].to_numpy(dtype=float)
+    ax.barh(places, np.nan_to_num(value), color=SKY, height=0.75)
+    if f"{score}_low" in table:
+        low, high = table[f"{score}_low"].to_numpy(dtype=float), table[f"{score}_high"].to_numpy(dtype=float)
+        ax.hlines(places, low, high, color="black", linewidth=1.2 if classes <= 40 else 0.7, label="95 % interval")
+        ax.legend(frameon=False, fontsize=8, loc="lower right", bbox_to_anchor=(1, 1))
+    size = 9 if classes <= 25 else 7 if classes <= 60 else 5.5
+    names = [f"{shown(name)} ({n:,})" for name, n in zip(table.index, table["support"], strict=True)]
+    ax.set_yticks(places, names, fontsize=size)
+    ax.set_ylim(classes - 0.4, -0.6)
+    ax.set_xlim(0, 1)
+    ax.set_xlabel(f"{score} (n = {int(table['support'].sum()):,} images)")
+    ax.set_ylabel("class (images)")
+    ax.spines[["top", "right"]].set_visible(False)
+    return readable(ax)

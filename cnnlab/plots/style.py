@@ -1,0 +1,131 @@
+"""What all figures share: colours that colour-blind people tell apart, names as they can be drawn, grids of images."""
+
+import functools
+import warnings
+from collections.abc import Iterable
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib import font_manager
+from matplotlib.axes import Axes
+from matplotlib.text import Text
+from PIL import Image, ImageOps
+
+# Okabe and Ito's palette: told apart with any colour vision.
+BLUE, ORANGE, GREEN, RED, PURPLE, SKY, GREY = (
+    "#0072B2",
+    "#E69F00",
+    "#009E73",
+    "#D55E00",
+    "#CC79A7",
+    "#56B4E9",
+    "#7F7F7F",
+)
+CYCLE = (BLUE, ORANGE, GREEN, RED, PURPLE, SKY, GREY)
+
+# Fonts that hold what DejaVu lacks, on the systems people use; the ones that are not installed are passed over.
+FURTHER_FONTS = (
+    "Noto Sans CJK JP",
+    "Noto Sans CJK SC",
+    "Microsoft YaHei",
+    "Yu Gothic",
+    "Malgun Gothic",
+    "PingFang SC",
+    "Hiragino Sans",
+    "Apple SD Gothic Neo",
+    "WenQuanYi Zen Hei",
+    "Arial Unicode MS",
+    "Nirmala UI",
+    "Noto Sans Devanagari",
+    "Segoe UI Symbol",
+)
+
+
+def new_axes(ax: Axes | None, size: tuple[float, float]) -> Axes:
+    """The Axes given, or new ones of `size` inches."""
+    return plt.subplots(figsize=size, layout="constrained")[1] if ax is None else ax
+
+
+def shown(name: object, length: int = 28) -> str:
+    """A name as a figure can show it: one line, not too long, no mathematics between dollar signs.
+
+    A letter that no font here holds becomes a box.
+    """
+    text = " ".join(str(name).split()) or "(empty)"
+    text = text if len(text) <= length else text[: length - 1] + "…"
+    if not text.isascii():
+        text = "".join(letter if _has_glyph(letter) else "□" for letter in text)
+    return text.replace("$", r"\$")
+
+
+def readable(ax: Axes) -> Axes:
+    """Gives every text on `ax` further fonts for letters that the first one lacks."""
+    for text in ax.findobj(Text):
+        if not text.get_text().isascii():
+            text.set_fontfamily(_families())
+    return ax
+
+
+@functools.cache
+def _families() -> list[str]:
+    installed = set(font_manager.fontManager.get_font_names())
+    return ["DejaVu Sans", *(name for name in FURTHER_FONTS if name in installed)]
+
+
+@functools.cache
+def _has_glyph(letter: str) -> bool:
+    if letter.isspace():
+        return True
+    return any(font_manager.get_font(font_manager.findfont(name)).get_char_index(ord(letter)) for name in _families())
+
+
+def image_grid(
+    images: Iterable[np.ndarray],
+    titles: list[str],
+    *,
+    columns: int,
+    colors: list[str] | None = None,
+    ax: Axes | None = None,
+) -> Axes:
+    """Draws images side by side, each under its title, inside one Axes.
+
+    Args:
+        images: uint8 arrays of any size.
+        titles: One for each image.
+        columns: Images in a row.
+        colors: Of the titles.
+        ax: Where to; new Axes where None.
+    """
+    rows = -(-len(titles) // columns)
+    lines = max(title.count("\n") for title in titles) + 1
+    ax = new_axes(ax, (1.35 * columns, (1.3 + 0.2 * lines) * rows))
+    ax.axis("off")
+    height = 1.3 / (1.3 + 0.2 * lines)  # of a row; the rest is for the title
+    for index, (image, title) in enumerate(zip(images, titles, strict=True)):
+        row, column = divmod(index, columns)
+        cell = ax.inset_axes((column / columns + 0.005, 1 - (row + 1) / rows, 0.97 / columns, height * 0.97 / rows))
+        cell.imshow(
+            image, cmap="gray", vmin=0, vmax=255, interpolation="nearest" if min(image.shape[:2]) < 64 else None
+        )
+        cell.set_xticks([])
+        cell.set_yticks([])
+        cell.spines[:].set_visible(False)
+        cell.set_title(title, fontsize=8, pad=3, color=(colors or ["black"] * len(titles))[index])
+    return readable(ax)
+
+
+def thumbnail(path: str, size: int = 160) -> np.ndarray:
+    """An image for looking at: RGB, at most `size` pixels wide and high; a grey tile where the file cannot be read."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # a figure is no place to complain about a file's metadata
+            with Image.open(path) as file:
+                file.draft("RGB", (size, size))
+                image: Image.Image = file
+                if image.mode.startswith("I"):
+                    image = image.point(lambda value: value / 256).convert("L")
+                image = ImageOps.exif_transpose(image).convert("RGB")
+                image.thumbnail((size, size), Image.Resampling.LANCZOS)
+                return np.asarray(image)
+    except Exception:  # whatever a broken file makes a decoder raise
+        return np.full((size, size, 3), 200, np.uint8)
