@@ -1,0 +1,121 @@
+"""A policy as a Keras layer, for augmenting on the device that trains."""
+
+import math
+from typing import Any
+
+from cnnlab import _quiet  # noqa: F401  (first, as it silences what the next line imports)
+
+import keras  # isort: skip
+import numpy as np
+from keras import ops
+
+from cnnlab.augment import draws, pixels
+from cnnlab.augment.policy import Policy
+
+
+@keras.saving.register_keras_serializable(package="cnnlab")
+class PolicyLayer(keras.layers.Layer):
+    """Does to a batch what the policy says, while training; hands it through otherwise.
+
+    Written in `keras.ops`: runs with every backend, on the device of the model or inside `dataset.map`. For the same
+    drawn parameters its pixels are those of the pipeline, up to rounding. Images come at their final size, so what
+    geometry uncovers is filled as the policy says, where the pipeline may still see the photograph's own margin.
+
+    Call it with images of shape (batch, height, width, 3), 0-255; it returns float32 of the same shape and range.
+
+    Args:
+        policy: What may happen.
+        seed: Any whole number; the draws of the n-th batch depend on it and n.
+        **kwargs: As for every Keras layer.
+    """
+
+    def __init__(self, policy: Policy, *, seed: int | None = None, **kwargs: Any) -> None:
+        super().__init__(**({"dtype": "float32"} | kwargs))
+        self.policy = policy
+        self.seed = seed
+        self.seed_generator = keras.random.SeedGenerator(seed)
+        # TensorFlow's resampling has no XLA kernel; Keras then leaves the model uncompiled, as for its own layers.
+        self.supports_jit = keras.backend.backend() != "tensorflow"
+
+    def call(self, images: Any, training: bool = False) -> Any:
+        """Draws and applies, in training only."""
+        if not training or not self.policy.operations:
+            return images
+        shape = (ops.shape(images)[0], len(draws.COLUMNS))
+        uniform = keras.random.uniform(shape, seed=self.seed_generator)
+        return self.apply(images, draws.parameters(self.policy, uniform, ops))
+
+    def apply(self, images: Any, drawn: draws.Draws) -> Any:
+        """Does what was drawn by `policy.draw` to images of shape (images, height, width, 3)."""
+        images = ops.cast(images, "float32")
+        drawn = {name: ops.cast(values, "float32") for name, values in drawn.items()}
+        height, width = images.shape[1:3]
+        matrices = draws.matrices(drawn, (height, width), ops)
+        if matrices is not None:
+            transform = ops.pad(matrices, [[0, 0], [0, 2]])
+            images = ops.image.affine_transform(
+                images, transform, interpolation="bilinear", fill_mode=self.policy.fill, data_format="channels_last"
+            )
+        kernels = draws.blur_kernels(drawn, self.policy.blur, ops)
+        if kernels is not None:
+            images = _blur(_blur(images, kernels, axis=1), kernels, axis=2)
+        images = self._colour(images, drawn)
+        erasures = draws.erasures(drawn, (height, width), ops)
+        return images if erasures is None else _erase(images, erasures)
+
+    def _colour(self, images: Any, drawn: draws.Draws) -> Any:
+        found = draws.colours(drawn, ops)
+        if found is not None:
+            matrix, gain, offset = found
+            if matrix is not None:
+                images = ops.einsum("nhwc,ndc->nhwd", images, matrix)
+            images = images * gain[:, None, None, None] + offset[:, None, None, None]
+            if matrix is not None or "noise" not in drawn:
+                images = ops.clip(images, 0.0, 255.0)
+        if "noise" in drawn:
+            images = ops.clip(images + self._noise(drawn, images.shape[1:]), 0.0, 255.0)
+        return images
+
+    def _noise(self, drawn: draws.Draws, shape: tuple[int, ...]) -> Any:
+        length = math.prod(shape)
+        starts = ops.cast(drawn["noise_at"], "int32")
+        places = starts[:, None] + ops.arange(length, dtype="int32")[None, :]
+        pattern = ops.take(ops.convert_to_tensor(pixels.noise_bank(length)), places)
+        pattern = (ops.cast(pattern, "float32") - pixels.BANK_ZERO) / pixels.BANK_STEP
+        return ops.reshape(pattern, (-1, *shape)) * drawn["noise"][:, None, None, None]
+
+    def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
+        """The shape stays."""
+        return input_shape
+
+    def get_config(self) -> dict[str, Any]:
+        """What a saved model needs to make the layer again."""
+        return super().get_config() | {"policy": self.policy.settings, "seed": self.seed}
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> "PolicyLayer":
+        """Makes the layer that `get_config` described."""
+        return cls(Policy(**config.pop("policy")), **config)
+
+
+def _blur(images: Any, kernels: Any, *, axis: int) -> Any:
+    """Weighted sum of shifted copies: every image has a kernel of its own, which no convolution offers."""
+    size = kernels.shape[-1]
+    padding = [[0, 0]] * 4
+    padding[axis] = [size // 2, size // 2]
+    length = images.shape[axis]
+    padded = ops.pad(images, padding, mode="reflect")
+    take = [slice(None)] * 4
+    total = 0.0
+    for shift in range(size):
+        take[axis] = slice(shift, shift + length)
+        total = total + padded[tuple(take)] * kernels[:, shift, None, None, None]
+    return total
+
+
+def _erase(images: Any, erasures: Any) -> Any:
+    left, top, right, bottom = (erasures[:, side, None, None, None] for side in range(4))
+    y = ops.cast(np.arange(images.shape[1])[None, :, None, None], "float32")
+    x = ops.cast(np.arange(images.shape[2])[None, None, :, None], "float32")
+    inside = (x >= left) & (x < right) & (y >= top) & (y < bottom)
+    return ops.where(inside, float(pixels.ERASED), images)

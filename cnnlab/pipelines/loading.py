@@ -1,0 +1,185 @@
+"""`load`: a table becomes a batched `tf.data.Dataset`."""
+
+import random
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+import tensorflow as tf
+
+from cnnlab._common import require_columns
+from cnnlab.pipelines import cache as caches
+from cnnlab.pipelines import reading
+from cnnlab.pipelines.feed import Feed
+
+SAMPLE = 48  # files whose headers tell how much memory all of them would take
+
+
+def load(
+    table: pd.DataFrame,
+    *,
+    image_size: tuple[int, int],
+    batch_size: int = 32,
+    training: bool = False,
+    augment: Any = None,
+    seed: int | None = None,
+    cache: caches.Kind = "auto",
+    balance: Literal["oversample", "undersample"] | float | None = None,
+    resize: reading.Resize = "fit",
+    one_hot: bool = False,
+    shard: tuple[int, int] | None = None,
+) -> tf.data.Dataset:
+    """Turns a table into batches of images and labels, as `model.fit`, `evaluate` and `predict` take them.
+
+    Files are read as `read_image` does, brought to one size, and stay uint8, 0-255: rescaling belongs into the model.
+    For training every pass over the dataset is another epoch, with another order and other augmentation; both depend
+    on `seed` and the number of the epoch alone, however many threads or processes work. Otherwise the order is the
+    table's. `len(dataset)` is the exact number of batches. A file that cannot be read is left out of its batch, and
+    `broken(dataset)` lists it; if a whole batch is unreadable, the next readable image stands in for it.
+    Batches are made in parallel, each on one thread, for which OpenCV is set to one thread in this process.
+
+    Args:
+        table: One row per image with `path` and a categorical `label`; labels become the numbers of their categories.
+        image_size: Height and width of the images.
+        batch_size: Images in a batch; the last one may have fewer.
+        training: Whether to shuffle; a must for `augment` and `balance`.
+        augment: An `augment.Policy`.
+        seed: Decides order and augmentation. Without one, Python's `random` does, which `keras.utils.set_random_seed`
+            sets.
+        cache: Where decoded images are kept for later epochs. `"memory"`; `"disk"`, in $CNNLAB_CACHE or the user's
+            cache folder, shared by all datasets; `"auto"`, in memory if a quarter of what is free holds them all; or
+            False.
+        balance: `"oversample"` shows images of the rarer classes several times an epoch, until all classes count alike;
+            `"undersample"` shows as many of each class as the rarest has, others every epoch; a number from 0 to 1
+            oversamples until each class has that share of the largest.
+        resize: `"fit"` fills the image and cuts off what does not fit, equally on both sides; `"pad"` adds black bars;
+            `"stretch"` distorts. Where it matters what is at the edge, take one of the latter.
+        one_hot: Whether labels are one-hot, float32, of shape (batch, classes); so they are with `mixup` and `cutmix`.
+        shard: (index, count) gives worker `index` of `count` its share of the rows, in training as many for each.
+
+    Returns:
+        Batches of (uint8 images of shape (batch, height, width, 3), int32 labels of shape (batch,)).
+
+    Raises:
+        TypeError: If `table` is no table, or its `label` is not categorical.
+        ValueError: If an argument is outside its range, or does not go with another.
+        FileNotFoundError: If none of the first files exist.
+    """
+    require_columns(table, "path", "label", caller="pipelines.load")
+    _require_rows(table)
+    size = require_image_size(image_size)
+    _require_arguments(batch_size, training, augment, balance, resize, cache, shard)
+    feed = Feed(table, image_size=size, batch_size=int(batch_size), resize=resize)
+    feed.training, feed.policy, feed.balance = training, augment, balance
+    feed.shard = (shard[0], shard[1]) if shard is not None else (0, 1)
+    feed.seed = int(seed) if seed is not None else random.randrange(2**31)
+    feed.one_hot = one_hot or (augment is not None and augment.mixes)
+    feed.cache = _make_cache(cache, feed)
+    if len(feed) == 0:
+        raise ValueError(f"`shard` {shard} leaves no row of {len(table)}. Use fewer workers.")
+    return feed.dataset()
+
+
+def _make_cache(kind: caches.Kind, feed: Feed) -> caches.Cache:
+    if kind == "disk":
+        return caches.DiskCache()
+    if kind is False:
+        return caches.NoCache()
+    limit = int(caches.free_memory() * caches.MEMORY_SHARE)
+    if kind == "auto" and _expected_bytes(feed) > limit:
+        return caches.NoCache()
+    return caches.MemoryCache(limit)
+
+
+def _expected_bytes(feed: Feed) -> float:
+    """What all decoded images take, judged by the headers of a few."""
+    height, width = feed.image_size
+    if feed.detail is None:
+        return height * width * 3.0 * len(feed.paths)
+    sizes = []
+    for row in np.linspace(0, len(feed.paths) - 1, num=min(SAMPLE, len(feed.paths)), dtype=int):
+        try:
+            size = reading.image_size_of(reading.read_bytes(feed.paths[row]))
+        except (OSError, ValueError):
+            continue
+        if size is not None:
+            factor = reading.reduction(size, feed.image_size, feed.resize, feed.detail)
+            sizes.append(size[0] * size[1] * 3 / factor**2)
+    return float(np.mean(sizes)) * len(feed.paths) if sizes else 0.0
+
+
+def _require_rows(table: pd.DataFrame) -> None:
+    if len(table) == 0:
+        raise ValueError("`table` has no rows, so there is nothing to load. Check the condition that selected them.")
+    if table["path"].isna().any():
+        raise ValueError(f"`path` is empty in {int(table['path'].isna().sum())} of {len(table)} rows. Drop those rows.")
+    missing = int(table["label"].isna().sum())
+    if missing:
+        raise ValueError(
+            f"`label` is empty in {missing} of {len(table)} rows, which have no class to learn or to check. "
+            "Drop them, for example with table.dropna(subset=['label'])."
+        )
+    first = [str(path) for path in table["path"].head(8)]
+    if not any(Path(path).exists() for path in first):
+        raise FileNotFoundError(
+            f"None of the first {len(first)} files exist, such as {first[0]} (looked up from {Path.cwd()}). "
+            "Paths that are not absolute are relative to the folder Python runs in."
+        )
+
+
+def require_image_size(image_size: object) -> tuple[int, int]:
+    """Refuses what is no (height, width) in whole pixels from 1."""
+    if (
+        not isinstance(image_size, (tuple, list))
+        or len(image_size) != 2
+        or not all(
+            isinstance(side, (int, np.integer)) and not isinstance(side, bool) and side >= 1 for side in image_size
+        )
+    ):
+        raise ValueError(
+            "`image_size` must be (height, width) in whole pixels of at least 1, for example (96, 96). "
+            f"Received: image_size={image_size!r}."
+        )
+    return int(image_size[0]), int(image_size[1])
+
+
+def _require_arguments(
+    batch_size: object, training: bool, augment: Any, balance: object, resize: object, cache: object, shard: Any
+) -> None:
+    if isinstance(batch_size, bool) or not isinstance(batch_size, (int, np.integer)) or batch_size < 1:
+        raise ValueError(f"`batch_size` must be a whole number from 1. Received: batch_size={batch_size!r}.")
+    if augment is not None and not (hasattr(augment, "brush") and hasattr(augment, "magnification")):
+        raise TypeError(
+            "`augment` must be an augment.Policy, such as augment.Policy(flip='horizontal') or augment.light. "
+            f"Received: {augment!r}."
+        )
+    if augment is not None and not training:
+        raise ValueError(
+            "`augment` is for training only: scores on images that were changed at random say nothing about real ones. "
+            "Received: a policy with training=False. Add training=True for the training rows, or leave the policy out."
+        )
+    if balance is not None and not training:
+        raise ValueError(
+            "`balance` is for training only: scores must count every image once. Received: "
+            f"balance={balance!r} with training=False."
+        )
+    number = isinstance(balance, (int, float)) and not isinstance(balance, bool) and 0 <= balance <= 1
+    if balance is not None and balance not in ("oversample", "undersample") and not number:
+        raise ValueError(
+            "`balance` must be 'oversample', 'undersample', a number from 0 to 1 (the share of the largest class that "
+            f"each class reaches), or None. Received: balance={balance!r}."
+        )
+    if resize not in reading.RESIZES:
+        raise ValueError(
+            f"`resize` must be one of {', '.join(map(repr, reading.RESIZES))}. Received: resize={resize!r}."
+        )
+    if cache is not False and cache not in ("auto", "memory", "disk"):
+        raise ValueError(f"`cache` must be 'auto', 'memory', 'disk' or False. Received: cache={cache!r}.")
+    if shard is not None:
+        whole = isinstance(shard, (tuple, list)) and len(shard) == 2 and all(isinstance(part, int) for part in shard)
+        if not whole or not 0 <= shard[0] < shard[1]:
+            raise ValueError(
+                "`shard` must be (index, count) with 0 <= index < count, for example (0, 2). "
+                f"Received: shard={shard!r}."
+            )

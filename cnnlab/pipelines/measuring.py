@@ -1,0 +1,109 @@
+"""How fast a dataset is, and what takes the time."""
+
+import time
+from collections.abc import Callable
+
+import numpy as np
+import pandas as pd
+import tensorflow as tf
+
+from cnnlab.pipelines import reading
+from cnnlab.pipelines.control import feed_of
+from cnnlab.pipelines.feed import Feed
+
+
+def measure(dataset: tf.data.Dataset, *, seconds: float = 3.0, images: int = 256) -> pd.DataFrame:
+    """Measures images a second, and how the time of one image divides.
+
+    The stages are measured one after the other on a single thread, without any cache; `all` is the dataset as training
+    sees it, on all threads and with its cache, from the second pass on where that fits into the time. So `all` may be
+    faster than the stages add up to. Passes count as epochs.
+
+    Args:
+        dataset: What `load` returned.
+        seconds: How long to run the dataset, about.
+        images: How many images to take apart.
+
+    Returns:
+        One row per stage (read, decode, augment, batch) and one for `all`: stage, milliseconds (per image), share (of
+        the stages' sum), images_per_second. The resize counts to `augment` where geometry is drawn, else to `decode`.
+
+    Raises:
+        TypeError: If `dataset` does not come from `load`.
+        ValueError: If no image can be read.
+    """
+    feed = feed_of(dataset, "measure")
+    spent = _stages(feed, images)
+    rate = _rate(dataset, seconds)
+    whole = sum(spent.values())
+    table = pd.DataFrame({"stage": [*spent, "all"], "milliseconds": [1000 * s for s in (*spent.values(), 1 / rate)]})
+    table["share"] = [*(seconds / whole for seconds in spent.values()), np.nan]
+    table["images_per_second"] = 1000 / table["milliseconds"]
+    return table
+
+
+def _rate(dataset: tf.data.Dataset, seconds: float) -> float:
+    """Images a second of the fastest pass: the first one fills caches, and other programs only slow it down."""
+    until, fastest = time.perf_counter() + seconds, 0.0
+    while True:
+        count, start = 0, time.perf_counter()
+        for images, _ in dataset:
+            count += int(images.shape[0])
+            if time.perf_counter() > until:
+                break
+        fastest = max(fastest, count / (time.perf_counter() - start))
+        if time.perf_counter() > until:
+            return fastest
+
+
+def _stages(feed: Feed, images: int) -> dict[str, float]:
+    """Seconds per image of each stage on this thread, the best of three rounds."""
+    pairs = feed.rows_of(0)[:images]
+    pairs = pairs[[_works(feed, feed.paths[row]) for row in pairs[:, 0]]]
+    if not len(pairs):
+        raise ValueError(f"None of the images tried can be read. The first: {feed.paths[feed.rows_of(0)[0, 0]]}")
+    paths = [feed.paths[row] for row in pairs[:, 0]]
+    files = [reading.read_bytes(path) for path in paths]
+    pictures = [feed.decode(data, path) for data, path in zip(files, paths, strict=True)]
+    starts = range(0, len(pairs), feed.batch_size)
+    painted = np.empty((min(feed.batch_size, len(pairs)), *feed.image_size, 3), np.uint8)
+
+    def read() -> None:
+        for path in paths:
+            reading.read_bytes(path)
+
+    def decode() -> None:
+        for data, path in zip(files, paths, strict=True):
+            feed.decode(data, path)
+
+    def augment() -> None:
+        for start in starts:
+            brush = feed.brush(feed.draw(0, pairs[start : start + feed.batch_size]))
+            for place, picture in enumerate(pictures[start : start + feed.batch_size]):
+                feed.put(picture, place, painted[place], brush)
+
+    def batch() -> None:
+        for start in starts:
+            part = pairs[start : start + feed.batch_size]
+            mixed, labels = feed.mix(painted[: len(part)], feed.labels_of(part[:, 0]), feed.draw(0, part))
+            tf.constant(mixed), tf.constant(labels)
+
+    stages = {"read": read, "decode": decode, "augment": augment, "batch": batch}
+    return {stage: _best(work) / len(pairs) for stage, work in stages.items()}
+
+
+def _works(feed: Feed, path: str) -> bool:
+    try:
+        feed.decode(reading.read_bytes(path), path)
+    except (OSError, ValueError):
+        return False
+    return True
+
+
+def _best(work: Callable[[], None]) -> float:
+    times = []
+    for _ in range(3):
+        start = time.perf_counter()
+        work()
+        times.append(time.perf_counter() - start)
+    return min(times)

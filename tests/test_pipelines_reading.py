@@ -1,0 +1,322 @@
+"""Any file becomes the same RGB, and comes to size in one way everywhere."""
+
+import io
+import struct
+import zlib
+
+import cv2
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image, ImageOps
+
+from cnnlab import pipelines
+from cnnlab.pipelines import reading
+
+HEIGHT, WIDTH = 48, 64
+
+
+@pytest.fixture(scope="module")
+def picture():
+    """Smooth, so that lossy files stay close, and alike in no mirror or turn."""
+    y, x = np.mgrid[:HEIGHT, :WIDTH]
+    return np.stack([x * 4, y * 5, np.where((x < 20) & (y < 15), 200, 30)], axis=-1).astype(np.uint8)
+
+
+def encoded(image, kind, **options):
+    file = io.BytesIO()
+    (image if isinstance(image, Image.Image) else Image.fromarray(image)).save(file, kind, **options)
+    return file.getvalue()
+
+
+def close(one, two, tolerance):
+    assert one.shape == two.shape
+    assert np.abs(one.astype(float) - two).mean() <= tolerance
+
+
+@pytest.mark.parametrize(
+    ("kind", "options", "tolerance"),
+    [
+        ("PNG", {}, 0),
+        ("BMP", {}, 0),
+        ("TIFF", {}, 0),
+        ("WEBP", {"lossless": True}, 0),
+        ("WEBP", {"quality": 95}, 3),
+        ("JPEG", {"quality": 95, "subsampling": 0}, 2),
+        ("JPEG", {"quality": 95, "progressive": True}, 3),
+        ("GIF", {}, 12),
+        ("JPEG2000", {}, 0),
+    ],
+)
+def test_kinds_of_files(picture, kind, options, tolerance, tmp_path):
+    data = encoded(picture, kind, **options)
+    close(pipelines.read_image(data), picture, tolerance)
+    path = tmp_path / "image.bin"  # the name does not matter
+    path.write_bytes(data)
+    for source in (path, str(path)):
+        np.testing.assert_array_equal(pipelines.read_image(source), pipelines.read_image(data))
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
+def test_the_orientation_of_cameras_is_applied(picture, kind, orientation):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    options = {"lossless": True} if kind == "WEBP" else {"quality": 98, "subsampling": 0} if kind == "JPEG" else {}
+    data = encoded(picture, kind, exif=exif, **options)
+    expected = np.asarray(ImageOps.exif_transpose(Image.open(io.BytesIO(data))).convert("RGB"))
+    close(pipelines.read_image(data), expected, 1)
+    assert pipelines.read_image(data).shape[:2] == ((HEIGHT, WIDTH) if orientation < 5 else (WIDTH, HEIGHT))
+
+
+def test_grey_palette_and_bits_become_rgb(picture):
+    grey = Image.fromarray(picture[..., 0])
+    for mode, kind in (("L", "PNG"), ("L", "JPEG"), ("1", "PNG"), ("P", "PNG"), ("P", "BMP")):
+        source = grey.convert(mode)
+        expected = np.asarray(source.convert("RGB"))
+        close(pipelines.read_image(encoded(source, kind)), expected, 2 if kind == "JPEG" else 0)
+
+
+def test_cmyk_photographs_keep_their_colours(picture):
+    cmyk = Image.fromarray(picture).convert("CMYK")
+    close(pipelines.read_image(encoded(cmyk, "JPEG", quality=98, subsampling=0)), picture, 8)
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "P"])
+def test_transparent_parts_turn_white(picture, mode):
+    image = Image.fromarray(picture)
+    if mode == "P":
+        image = image.quantize(16)
+        image.info["transparency"] = index = int(np.asarray(image)[0, 0])
+        hidden = np.asarray(image) == index
+        data = encoded(image, "PNG", transparency=index)
+    else:
+        alpha = np.full((HEIGHT, WIDTH), 255, np.uint8)
+        alpha[:10] = 0
+        hidden = alpha == 0
+        image = image.convert(mode)
+        image.putalpha(Image.fromarray(alpha))
+        data = encoded(image, "PNG")
+    found = pipelines.read_image(data)
+    assert (found[hidden] == 255).all()
+    np.testing.assert_array_equal(found[~hidden], np.asarray(image.convert("RGBA"))[..., :3][~hidden])
+
+
+def test_half_transparent_is_blended_with_white():
+    image = Image.new("RGBA", (4, 4), (100, 0, 200, 128))
+    np.testing.assert_allclose(pipelines.read_image(encoded(image, "PNG"))[0, 0], [177, 127, 227], atol=1)
+
+
+@pytest.mark.parametrize("kind", ["PNG", "TIFF"])
+def test_sixteen_bits_become_eight(kind):
+    deep = np.linspace(0, 65535, HEIGHT * WIDTH).reshape(HEIGHT, WIDTH).astype(np.uint16)
+    found = pipelines.read_image(encoded(Image.fromarray(deep), kind))
+    np.testing.assert_array_equal(found, np.repeat(np.rint(deep / 257.0).astype(np.uint8)[..., None], 3, axis=-1))
+
+
+def test_sixteen_bit_colours_become_eight(picture):
+    deep = cv2.imencode(".png", picture[..., ::-1].astype(np.uint16) * 257)[1].tobytes()
+    close(pipelines.read_image(deep), picture, 0.5)
+
+
+@pytest.mark.parametrize("top", [1.0, 255.0])
+def test_float_images_are_taken_as_they_are_meant(top):
+    levels = np.linspace(0, top, 256, dtype=np.float32).reshape(16, 16)
+    found = pipelines.read_image(encoded(Image.fromarray(levels), "TIFF"))
+    np.testing.assert_array_equal(found[..., 0].ravel(), np.arange(256))
+
+
+def test_of_moving_pictures_the_first_frame(picture):
+    frames = [Image.fromarray(picture), Image.new("RGB", (WIDTH, HEIGHT), "white")]
+    for kind, options in (("GIF", {}), ("WEBP", {"lossless": True}), ("PNG", {})):
+        data = encoded(frames[0], kind, save_all=True, append_images=frames[1:], **options)
+        close(pipelines.read_image(data), picture, 12)
+
+
+# Broken
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "GIF", "WEBP", "BMP", "TIFF"])
+@pytest.mark.parametrize("share", [0.1, 0.5, 0.9])
+def test_files_that_are_cut_short_are_refused(kind, share):
+    noise = np.random.default_rng(0).integers(0, 256, (80, 80, 3), np.uint8)
+    data = encoded(noise, kind)
+    with pytest.raises(reading.UnreadableImageError, match=r"broken|no image"):
+        pipelines.read_image(data[: int(len(data) * share)])
+
+
+def test_what_is_no_image_is_refused_in_words(tmp_path):
+    with pytest.raises(ValueError, match="is empty"):
+        pipelines.read_image(b"")
+    path = tmp_path / "notes.jpg"
+    path.write_text("not an image")
+    with pytest.raises(ValueError, match=r"notes.jpg is no image of a kind that can be read \(12 bytes\)"):
+        pipelines.read_image(path)
+    with pytest.raises(ValueError, match=r"broken|no image"):
+        pipelines.read_image(reading.JPEG + bytes(100))
+    with pytest.raises(FileNotFoundError):
+        pipelines.read_image(tmp_path / "missing.png")
+    with pytest.raises(TypeError, match=r"from a path or from bytes. Received: ndarray"):
+        pipelines.read_image(np.zeros((3, 3, 3), np.uint8))
+
+
+@given(st.integers(0, 10**6), st.sampled_from(["JPEG", "PNG", "GIF", "WEBP", "BMP", "TIFF"]))
+def test_damaged_bytes_give_an_image_or_a_refusal(seed, kind):
+    rng = np.random.default_rng(seed)
+    data = bytearray(encoded(np.full((20, 20, 3), 90, np.uint8), kind))
+    for place in rng.integers(0, len(data), 5):
+        data[place] = rng.integers(0, 256)
+    try:
+        image = pipelines.read_image(bytes(data))
+    except reading.UnreadableImageError:
+        return
+    assert image.dtype == np.uint8 and image.ndim == 3 and image.shape[-1] == 3
+
+
+def png_header(width, height):
+    def chunk(name, body):
+        return struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
+
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    return (
+        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(bytes(100))) + chunk(b"IEND", b"")
+    )
+
+
+def jpeg_header(width, height):
+    data = bytearray(encoded(np.zeros((8, 8, 3), np.uint8), "JPEG"))
+    place = data.index(b"\xff\xc0")
+    data[place + 5 : place + 9] = struct.pack(">HH", height, width)
+    return bytes(data)
+
+
+def test_a_small_file_that_would_unfold_to_gigabytes_is_refused():
+    for data in (png_header(20_000, 20_000), jpeg_header(60_000, 60_000), png_header(100_000, 100_000)):
+        assert len(data) < 2000
+        with pytest.raises(ValueError, match=r"claims .* pixels; more than 178,956,970 are refused|exceeds limit"):
+            pipelines.read_image(data)
+
+
+def test_the_limit_itself_is_read(monkeypatch, picture):
+    monkeypatch.setattr(reading, "LARGEST", HEIGHT * WIDTH)
+    for kind in ("PNG", "JPEG"):
+        assert pipelines.read_image(encoded(picture, kind)).shape == (HEIGHT, WIDTH, 3)
+    monkeypatch.setattr(reading, "LARGEST", HEIGHT * WIDTH - 1)
+    for kind in ("PNG", "JPEG"):
+        with pytest.raises(ValueError, match=r"48 × 64|64 × 48"):
+            pipelines.read_image(encoded(picture, kind))
+
+
+def test_headers_tell_the_size(picture):
+    for kind in ("JPEG", "PNG", "WEBP"):
+        assert reading.image_size_of(encoded(picture, kind)) == (HEIGHT, WIDTH)
+    assert reading.image_size_of(b"nothing") is None
+    assert reading.jpeg_size(reading.JPEG + b"\xff\xff\xe0\x00\x02" + bytes(20)) is None
+    restart = b"\xff\xd8" + b"\xff\xd0" + b"\xff\xff" + encoded(picture, "JPEG")[2:]  # markers without length, filling
+    assert reading.jpeg_size(restart) == (HEIGHT, WIDTH)
+
+
+# To size
+
+
+@pytest.mark.parametrize("mode", ["fit", "pad", "stretch"])
+@pytest.mark.parametrize("size", [(24, 24), (10, 40), (90, 33), (48, 64), (1, 1)])
+def test_sizes_are_exact_whatever_the_mode(picture, size, mode):
+    for image in (picture, picture.transpose(1, 0, 2), picture[:1], picture[:, :1]):
+        found = pipelines.resize(np.ascontiguousarray(image), size, mode)
+        assert found.shape == (*size, 3) and found.dtype == np.uint8
+
+
+def test_the_same_size_is_the_same_image(picture):
+    for mode in ("fit", "pad", "stretch"):
+        np.testing.assert_array_equal(pipelines.resize(picture, (HEIGHT, WIDTH), mode), picture)
+
+
+def test_fit_cuts_the_middle_pad_shows_all_stretch_distorts(picture):
+    # Half the size is the average of blocks of four pixels.
+    half = picture.reshape(HEIGHT // 2, 2, WIDTH // 2, 2, 3).mean(axis=(1, 3))
+    middle = pipelines.resize(picture, (24, 24), "fit")
+    close(middle, half[:, 4:28], 0.5)
+    padded = pipelines.resize(picture, (32, 32), "pad")
+    close(padded[4:28], half, 0.5)
+    assert (padded[:4] == 0).all() and (padded[28:] == 0).all()
+    stretched = pipelines.resize(picture, (24, 64), "stretch")
+    close(stretched, picture.reshape(24, 2, 64, 3).mean(axis=1), 1.5)
+
+
+def test_thin_lines_do_not_flicker():
+    """A grid of lines one pixel wide becomes an even grey, where plain bilinear scaling would show moiré."""
+    lines = np.zeros((400, 400, 3), np.uint8)
+    lines[:, ::2] = 255
+    found = pipelines.resize(lines, (90, 90))
+    assert found.std() < 3 and found.mean() == pytest.approx(127.5, abs=2)
+
+
+@pytest.mark.parametrize("size", [(224, 224), (160, 160), (96, 96), (64, 64)])
+def test_photographs_come_close_to_an_antialiased_resize(real_data, size):
+    paths = sorted((real_data / "trash").glob("*/*.jpg"))[::60]
+    for path in paths:
+        found = pipelines.prepare(path, size)
+        image = Image.open(path)
+        expected = ImageOps.fit(image, size, Image.Resampling.BILINEAR)
+        close(found, np.asarray(expected), 4)
+        close(found, pipelines.resize(pipelines.read_image(path), size), 1)
+
+
+def test_prepare_takes_a_path_bytes_or_an_array(picture, tmp_path):
+    path = tmp_path / "a.png"
+    path.write_bytes(encoded(picture, "PNG"))
+    expected = pipelines.resize(picture, (30, 20), "pad")
+    for source in (path, str(path), path.read_bytes(), picture):
+        np.testing.assert_array_equal(pipelines.prepare(source, (30, 20), "pad"), expected)
+    for wrong in (picture / 255, picture[..., 0], picture[None]):
+        with pytest.raises(ValueError, match="uint8, 0-255, of shape"):
+            pipelines.prepare(wrong, (30, 20))
+    with pytest.raises(ValueError, match="Received: list"):
+        pipelines.resize([[1]], (30, 20))
+
+
+# Reduced decoding
+
+
+@pytest.mark.parametrize("factor", [1, 2, 4, 8])
+def test_reduced_jpegs_are_averages_of_blocks(real_data, factor):
+    data = next((real_data / "trash").glob("*/*.jpg")).read_bytes()
+    full = pipelines.read_image(data)
+    close(pipelines.read_image(data, reduce=factor), reading.reduce_by(full, factor), 1)
+
+
+@given(
+    st.tuples(st.integers(1, 5000), st.integers(1, 5000)),
+    st.tuples(st.integers(1, 400), st.integers(1, 400)),
+    st.sampled_from(["fit", "pad", "stretch"]),
+    st.floats(1, 3),
+)
+def test_enough_pixels_remain_for_what_the_result_needs(size, image_size, mode, detail):
+    factor = reading.reduction(size, image_size, mode, detail)
+    for height, width in (size, size[::-1]):
+        _, (_, _, _to_width, _to_height) = reading.windows((height, width), image_size, mode)
+        if factor > 1 and mode != "pad":
+            assert height / factor >= image_size[0] * detail and width / factor >= image_size[1] * detail
+        if factor > 1 and mode == "pad":  # the bars need none
+            assert max((height / factor) / image_size[0], (width / factor) / image_size[1]) >= detail
+    assert reading.reduction(None, image_size, mode) == 1
+
+
+@given(
+    st.tuples(st.integers(1, 300), st.integers(1, 300)),
+    st.tuples(st.integers(1, 300), st.integers(1, 300)),
+    st.sampled_from(["fit", "pad", "stretch"]),
+)
+def test_the_base_map_lays_corner_on_corner(size, image_size, mode):
+    (left, top, width, height), (to_left, to_top, to_width, to_height) = reading.windows(size, image_size, mode)
+    assert left >= 0 and left + width <= size[1] and top >= 0 and top + height <= size[0]
+    assert to_left >= 0 and to_left + to_width <= image_size[1]
+    matrix = reading.base_matrix(size, image_size, mode)
+    for x, y, from_x, from_y in (
+        (to_left, to_top, left, top),
+        (to_left + to_width, to_top + to_height, left + width, top + height),
+    ):
+        # corners of pixels lie half a pixel before their centres
+        np.testing.assert_allclose(matrix @ [x - 0.5, y - 0.5, 1], [from_x - 0.5, from_y - 0.5], atol=1e-6)
