@@ -1,0 +1,118 @@
+"""`model.compile` with the arguments that fit the labels and this hardware."""
+
+from typing import Any
+
+from cnnlab import _quiet  # noqa: F401  isort: skip
+import keras
+
+# Below this many multiply-adds a batch, starting a step costs as much as computing it on a CPU.
+CHEAP_STEP = 1.5e9
+
+
+def compile(
+    model: keras.Model,
+    *,
+    learning_rate: Any = None,
+    optimizer: str | keras.optimizers.Optimizer = "adamw",
+    data: Any = None,
+    label_smoothing: float = 0.0,
+    **arguments: Any,
+) -> keras.Model:
+    """Fills in `model.compile`'s own arguments for classification on this hardware, and prints its choice in one line.
+
+    Loss: cross-entropy for integer labels, or for soft ones where `data` yields them (mixup, cutmix) or
+    `label_smoothing` asks for them. On a CPU, small networks run several steps at a time and without XLA, which is what
+    is faster there. Anything given in `arguments` wins.
+
+    Args:
+        model: Uncompiled or compiled; it is compiled anew.
+        learning_rate: A number, a `keras.optimizers.schedules` object, or None for the optimizer's default.
+        optimizer: A name Keras knows, or an optimizer object (then `learning_rate` must stay None).
+        data: The training data; only the shape of its labels is looked at.
+        label_smoothing: Share of each label spread over all classes, 0 to below 1. Needs soft labels in `data`.
+        **arguments: Passed on to `model.compile`: metrics, steps_per_execution, jit_compile …
+
+    Returns:
+        The model, compiled.
+
+    Raises:
+        ValueError: If `label_smoothing` meets integer labels, or an optimizer object meets a learning rate.
+
+    Example:
+        >>> from cnnlab import models, training
+        >>> model = models.small_cnn(image_size=(16, 16), classes=["cat", "dog"])
+        >>> _ = training.compile(model, learning_rate=0.01)
+        AdamW · learning rate 0.01 · sparse_categorical_crossentropy · 16 steps an execution · CPU
+    """
+    soft = _labels_are_soft(data)
+    if label_smoothing and not soft:
+        raise ValueError(
+            f"`label_smoothing={label_smoothing}` expects soft labels of shape (batch, classes). Received integer "
+            "labels, or no `data`. Pass `data=` with labels from `mixup`, `cutmix` or `keras.ops.one_hot`."
+        )
+    rule = _optimizer(optimizer, learning_rate)
+    on_gpu = _on_accelerator()
+    if label_smoothing:
+        loss: Any = keras.losses.CategoricalCrossentropy(label_smoothing=label_smoothing)
+    else:
+        loss = "categorical_crossentropy" if soft else "sparse_categorical_crossentropy"
+    chosen = {
+        "optimizer": rule,
+        "loss": loss,
+        "metrics": ["accuracy"],
+        "jit_compile": "auto" if on_gpu or keras.backend.backend() == "jax" else False,
+        "steps_per_execution": 1 if on_gpu else _steps_per_execution(model),
+    } | arguments
+    model.compile(**chosen)
+    loss_name = chosen["loss"] if isinstance(chosen["loss"], str) else getattr(chosen["loss"], "name", "own loss")
+    print(  # noqa: T201  (the one line that says what was chosen)
+        f"{type(rule).__name__} · learning rate {_describe(rule)} · {loss_name} · "
+        f"{chosen['steps_per_execution']} steps an execution · {'GPU' if on_gpu else 'CPU'}"
+    )
+    return model
+
+
+def _labels_are_soft(data: Any) -> bool:
+    spec = getattr(data, "element_spec", None)
+    return spec is not None and len(spec[1].shape) == 2
+
+
+def _optimizer(optimizer: Any, learning_rate: Any) -> keras.optimizers.Optimizer:
+    if isinstance(optimizer, keras.optimizers.Optimizer):
+        if learning_rate is not None:
+            raise ValueError(
+                "`learning_rate` expects an optimizer by name. Received an optimizer object, which has one already: "
+                f"pass keras.optimizers.{type(optimizer).__name__}(learning_rate=…) alone."
+            )
+        return optimizer
+    rule = keras.optimizers.get(optimizer)
+    return rule if learning_rate is None else type(rule)(learning_rate=learning_rate)
+
+
+def _describe(rule: keras.optimizers.Optimizer) -> str:
+    rate = rule._learning_rate  # the public property evaluates a schedule at step 0
+    if isinstance(rate, keras.optimizers.schedules.LearningRateSchedule):
+        peak = getattr(rate, "warmup_target", None) or getattr(rate, "initial_learning_rate", None)
+        return f"{getattr(rate, 'name', type(rate).__name__)} up to {peak:.3g}" if peak else type(rate).__name__
+    return f"{float(rate):.3g}"
+
+
+def _on_accelerator() -> bool:
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        return bool(tf.config.list_physical_devices("GPU") or tf.config.list_physical_devices("TPU"))
+    return any(not name.startswith("cpu") for name in keras.distribution.list_devices())
+
+
+def _steps_per_execution(model: keras.Model) -> int:
+    """Many steps at a time where a step is over in a moment, one where it is long enough to want the progress bar."""
+    work = 0.0
+    for layer in model.layers:
+        if isinstance(layer, keras.layers.Conv2D) and layer.built:
+            kernel = layer.kernel.shape
+            height, width = layer.output.shape[1:3]
+            work += 32 * int(keras.ops.prod(kernel)) * height * width if height and width else CHEAP_STEP
+        elif not isinstance(layer, keras.layers.Layer) or hasattr(layer, "layers"):
+            work += CHEAP_STEP  # a whole network inside: never cheap
+    return 16 if work < CHEAP_STEP else 1

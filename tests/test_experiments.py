@@ -1,0 +1,54 @@
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from cnnlab import experiments, models, pipelines
+
+
+def test_predictions_are_the_models_own_in_table_order(digits_model, digits):
+    table = digits[digits["split"] == "test"].sample(frac=1, random_state=1)
+    predictions = experiments.predict(digits_model, table, batch_size=37)
+    images = np.stack([np.asarray(Image.open(path).convert("RGB")) for path in table["path"]]).astype("float32")
+    expected = digits_model.predict(images, verbose=0)
+    np.testing.assert_allclose(predictions.filter(like="p_").to_numpy(), expected, atol=1e-5)
+    assert predictions["path"].tolist() == table["path"].tolist()
+    assert predictions["predicted"].cat.codes.tolist() == expected.argmax(axis=1).tolist()
+    np.testing.assert_allclose(predictions["confidence"], expected.max(axis=1), atol=1e-5)
+    assert (predictions["predicted"].astype(str) == predictions["label"].astype(str)).mean() > 0.8
+    assert "predicted" not in table
+
+
+def test_a_broken_image_keeps_its_row_without_a_prediction(digits_model, digits, tmp_path):
+    table = digits[digits["split"] == "test"].head(20).reset_index(drop=True)
+    whole = experiments.predict(digits_model, table)
+    for row in (0, 7, 19):
+        broken = tmp_path / f"{row}.png"
+        broken.write_bytes(b"nothing")
+        table.loc[row, "path"] = str(broken)
+    with pytest.warns(UserWarning, match="3 of 20 images could not be read"):
+        predictions = experiments.predict(digits_model, table, batch_size=4)
+    assert predictions["predicted"].isna().to_numpy().nonzero()[0].tolist() == [0, 7, 19]
+    assert predictions["confidence"].isna().sum() == 3
+    others = [row for row in range(20) if row not in (0, 7, 19)]
+    columns = [column for column in predictions if column.startswith("p_")]
+    pd.testing.assert_frame_equal(predictions.loc[others, columns], whole.loc[others, columns], atol=1e-5)
+
+
+def test_predicting_again_replaces_the_columns(digits_model, digits):
+    once = experiments.predict(digits_model, digits.head(5))
+    assert experiments.predict(digits_model, once).columns.tolist() == once.columns.tolist()
+
+
+def test_another_models_classes_are_refused(digits):
+    model = models.small_cnn(image_size=(8, 8), classes=["x", "y"])
+    with pytest.raises(ValueError, match=r"\['x', 'y'\]"):
+        experiments.predict(model, digits.head(5))
+    renamed = digits.head(5).assign(label=lambda t: t["label"].cat.reorder_categories(list("9876543210")))
+    with pytest.raises(ValueError, match="in the model's order"):
+        experiments.predict(models.small_cnn(image_size=(8, 8), classes=list("0123456789")), renamed)
+
+
+def test_fitting_on_a_pipeline_learns(digits_model, digits):
+    data = pipelines.load(digits[digits["split"] == "val"], image_size=(8, 8))
+    assert digits_model.evaluate(data, verbose=0)[1] > 0.85

@@ -1,0 +1,171 @@
+import json
+import math
+
+import keras
+import numpy as np
+import pandas as pd
+import pytest
+
+from cnnlab import models, pipelines, training
+
+
+@pytest.fixture
+def small():
+    return models.small_cnn(image_size=(8, 8), classes=["a", "b"], filters=(4,), dropout=0.0)
+
+
+@pytest.fixture
+def pictures():
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 2, 64)
+    return (rng.integers(0, 100, (64, 8, 8, 3)) + labels[:, None, None, None] * 100).astype("float32"), labels
+
+
+def test_compile_fills_in_keras_own_arguments(small, capsys):
+    training.compile(small, learning_rate=0.02)
+    assert isinstance(small.optimizer, keras.optimizers.AdamW)
+    assert float(small.optimizer.learning_rate) == pytest.approx(0.02)
+    assert small.loss == "sparse_categorical_crossentropy"
+    assert capsys.readouterr().out.count("\n") == 1
+
+
+def test_a_costly_network_runs_step_by_step():
+    big = models.small_cnn(image_size=(160, 160), classes=["a", "b"])
+    training.compile(big)
+    assert big.steps_per_execution == 1
+    small = training.compile(models.small_cnn(image_size=(16, 16), classes=["a", "b"]))
+    assert small.steps_per_execution == 16
+
+
+def test_soft_labels_decide_the_loss(small, digits):
+    soft = pipelines.load(digits.head(8), image_size=(8, 8), one_hot=True)
+    assert training.compile(small, data=soft).loss == "categorical_crossentropy"
+    smoothed = training.compile(small, data=soft, label_smoothing=0.1)
+    assert smoothed.loss.label_smoothing == 0.1
+    with pytest.raises(ValueError, match="soft labels"):
+        training.compile(small, label_smoothing=0.1)
+    with pytest.raises(ValueError, match="SGD"):
+        training.compile(small, optimizer=keras.optimizers.SGD(), learning_rate=0.1)
+    assert training.compile(small, optimizer="sgd", steps_per_execution=3).steps_per_execution == 3
+
+
+def test_training_through_compile_equals_plain_keras(small, pictures):
+    images, labels = pictures
+    plain = keras.models.clone_model(small)
+    plain.set_weights(small.get_weights())
+    plain.compile(keras.optimizers.AdamW(0.01), loss="sparse_categorical_crossentropy", jit_compile=False)
+    training.compile(small, learning_rate=0.01)
+    for model in (small, plain):
+        model.fit(images, labels, batch_size=16, epochs=3, shuffle=False, verbose=0)
+    for one, other in zip(small.get_weights(), plain.get_weights(), strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-6)
+
+
+@pytest.mark.parametrize("warmup", [0.0, 0.25, 0.5])
+def test_one_cycle_is_the_cosine_it_claims(warmup):
+    schedule = training.one_cycle(0.1, steps=200, warmup=warmup)
+    rising = 200 * warmup
+    for step in range(0, 201, 10):
+        if step < rising:
+            expected = 0.01 + (0.1 - 0.01) * step / rising
+        else:
+            expected = 0.1 * 0.5 * (1 + math.cos(math.pi * (step - rising) / (200 - rising)))
+        assert float(schedule(step)) == pytest.approx(expected, abs=1e-6)
+
+
+@pytest.mark.parametrize("arguments", [{"peak": 0}, {"steps": 0}, {"warmup": 1.0}])
+def test_an_impossible_cycle_is_refused(arguments):
+    with pytest.raises(ValueError, match="one_cycle"):
+        training.one_cycle(**{"peak": 0.1, "steps": 10} | arguments)
+
+
+def fit(model, pictures, folder, *, epochs=4, **options):
+    images, labels = pictures
+    training.compile(model, learning_rate=0.01)
+    return model.fit(
+        images,
+        labels,
+        validation_data=(images[:32], labels[:32]),
+        epochs=epochs,
+        verbose=0,
+        callbacks=training.callbacks(folder, **options),
+    )
+
+
+def test_a_run_leaves_its_record(small, pictures, tmp_path):
+    history = fit(small, pictures, tmp_path / "run", seed=7)
+    record = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert record["seed"] == 7
+    assert record["packages"]["keras"] == keras.__version__
+    assert record["fit"]["epochs"] == 4
+    table = pd.read_csv(tmp_path / "run" / "history.csv")
+    for key, values in history.history.items():
+        np.testing.assert_allclose(table[key], values)
+    assert (table["seconds"] > 0).all()
+    assert list((tmp_path / "run" / "tensorboard").rglob("*tfevents*"))
+
+
+def test_the_best_model_is_the_one_of_the_best_epoch(small, pictures, tmp_path):
+    images, labels = pictures
+    weights = []
+    keep = keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: weights.append(small.get_weights()))
+    training.compile(small, learning_rate=0.3)  # jumps about, so that the last epoch is not the best
+    history = small.fit(
+        images,
+        labels,
+        validation_data=(images, labels),
+        epochs=6,
+        verbose=0,
+        callbacks=[keep, *training.callbacks(tmp_path / "run")],
+    )
+    best = int(np.argmin(history.history["val_loss"]))
+    saved = keras.models.load_model(tmp_path / "run" / "best.keras")
+    for one, other in zip(saved.get_weights(), weights[best], strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_patience_stops_and_goes_back(small, pictures, tmp_path):
+    images, labels = pictures
+    training.compile(small, learning_rate=1.0)
+    history = small.fit(
+        images,
+        labels,
+        validation_data=(images, 1 - labels),  # nothing to be learned from the wrong labels
+        epochs=30,
+        verbose=0,
+        callbacks=training.callbacks(tmp_path / "run", patience=2, tensorboard=False),
+    )
+    assert len(history.epoch) < 30
+    best = min(history.history["val_loss"])
+    assert small.evaluate(images, 1 - labels, verbose=0)[0] == pytest.approx(best, rel=1e-4)
+
+
+def test_an_earlier_run_is_moved_aside(small, pictures, tmp_path):
+    for _ in range(3):
+        fit(small, pictures, tmp_path / "run", epochs=1, tensorboard=False)
+    assert (tmp_path / "run" / "best.keras").exists()
+    earlier = sorted((tmp_path / "run" / "earlier").iterdir())
+    assert len(earlier) == 2
+    assert {path.name for path in earlier[0].iterdir()} == {"best.keras", "history.csv", "run.json"}
+
+
+def test_monitoring_without_validation_uses_training(small, pictures, tmp_path):
+    images, labels = pictures
+    training.compile(small)
+    small.fit(images, labels, verbose=0, callbacks=training.callbacks(tmp_path / "run", tensorboard=False))
+    assert (tmp_path / "run" / "best.keras").exists()
+    with pytest.raises(ValueError, match="Received: 'val_f1'"):
+        small.fit(images, labels, verbose=0, callbacks=training.callbacks(tmp_path / "r2", monitor="val_f1"))
+
+
+@pytest.mark.parametrize("patience", [0, -1, 2.5, True])
+def test_impossible_patience_is_refused(tmp_path, patience):
+    with pytest.raises(ValueError, match="patience"):
+        training.callbacks(tmp_path, patience=patience)
+
+
+def test_a_bar_shows_where_somebody_watches(small, pictures, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("CNNLAB_QUIET", "0")
+    monkeypatch.setitem(__import__("sys").modules, "ipykernel", None)
+    fit(small, pictures, tmp_path / "run", epochs=2, tensorboard=False)
+    assert "training" in capsys.readouterr().err
