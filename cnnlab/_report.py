@@ -122,7 +122,7 @@ def _execute(notebook: Path, result: Path, values: dict[str, Any]) -> None:
 
     print(f"Running {notebook.name} …", flush=True)  # noqa: T201
     try:
-        with environment(KERNEL_ENVIRONMENT), warnings.catch_warnings():
+        with environment(KERNEL_ENVIRONMENT), _quiet_kernel(), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Jupyter's own, about paths and event loops
             papermill.execute_notebook(
                 str(notebook),
@@ -147,6 +147,26 @@ def _execute(notebook: Path, result: Path, values: dict[str, Any]) -> None:
             f"{notebook.name} stopped because its Python process died, most often for want of memory. Close other "
             "programs, or use a smaller `image_size` or fewer images."
         ) from error
+
+
+@contextmanager
+def _quiet_kernel() -> Iterator[None]:
+    """Sends descriptor 2 nowhere, which a kernel inherits: while it stops it may write of sockets already closed.
+
+    On a terminal papermill's progress bar needs it; errors of cells travel another way.
+    """
+    if sys.stderr.isatty():
+        yield
+        return
+    sys.stderr.flush()
+    saved = os.dup(2)
+    with open(os.devnull, "w") as nowhere:  # noqa: PTH123
+        os.dup2(nowhere.fileno(), 2)
+    try:
+        yield
+    finally:
+        os.dup2(saved, 2)
+        os.close(saved)
 
 
 @contextmanager
@@ -226,7 +246,9 @@ def lighter(notebook: Any) -> Any:
             png = data.get("image/png")
             if png and len(png) > LARGE_FIGURE:
                 buffer = io.BytesIO()
-                Image.open(io.BytesIO(base64.b64decode(png))).convert("RGB").save(buffer, "JPEG", quality=82)
+                Image.open(io.BytesIO(base64.b64decode(png))).convert("RGB").save(
+                    buffer, "JPEG", quality=68, optimize=True
+                )
                 if len(buffer.getvalue()) * 4 / 3 < len(png):
                     data["image/jpeg"] = base64.b64encode(buffer.getvalue()).decode()
                     del data["image/png"]

@@ -36,7 +36,7 @@ def thumbnails(pixels: NDArray[np.uint8], side: NDArray[np.int64]) -> Thumbnails
     stacked = pixels.reshape(-1, FINE, 3)
     grey = cv2.cvtColor(stacked, cv2.COLOR_RGB2GRAY).reshape(-1, FINE, FINE)
     colour = cv2.resize(stacked, (COLOUR, len(pixels) * COLOUR), interpolation=cv2.INTER_AREA)
-    return Thumbnails(grey, colour.reshape(-1, COLOUR, COLOUR, 3), side)
+    return Thumbnails(grey, colour.reshape(-1, COLOUR, COLOUR, 3), side)  # type: ignore[arg-type]
 
 
 def groups(count: int, first: Integers, second: Integers) -> Integers:
@@ -71,14 +71,14 @@ def near_copies(thumbs: Thumbnails) -> tuple[Integers, Integers]:
     pairs = candidates(coarse[shown])
     for start in range(0, len(pairs.one), BATCH):
         one, other, mirrored = (values[start : start + BATCH] for values in pairs)
-        batch = Candidates(shown[one], shown[other], mirrored)
+        batch = Candidates(shown[one], shown[other], mirrored)  # type: ignore[arg-type]
         same, difference = _compared(thumbs, coarse, batch)
         first.append(batch.one[same])
         second.append(batch.other[same])
         leftover.append(difference[same])
-    one, other, difference = (np.concatenate(part) for part in (first, second, leftover))
-    kept = without_crowds(count, one, other, difference)
-    return one[kept], other[kept]
+    one, other, difference = (np.concatenate(part) for part in (first, second, leftover))  # type: ignore[assignment]
+    kept = without_crowds(count, one, other, difference)  # type: ignore[arg-type]
+    return one[kept], other[kept]  # type: ignore[return-value]
 
 
 def _by_parts(pictures: NDArray, function: Callable[[NDArray], Floats]) -> Floats:
@@ -109,7 +109,7 @@ def _compared(thumbs: Thumbnails, coarse: Floats, pairs: Candidates) -> tuple[ND
     def judge(rows: Integers, pose: Floats, *, soften: bool = False) -> Integers:
         grey = _grey(thumbs, pairs, rows)
         if soften:
-            grey = tuple(register.blurred(register.blurred(pictures, 3), 3) for pictures in grey)
+            grey = tuple(register.blurred(register.blurred(pictures, 3), 3) for pictures in grey)  # type: ignore[assignment]
         verdict = register.compare(*grey, *_colour(thumbs, pairs, rows), pose)
         same[rows], leftover[rows] = register.is_same(verdict), verdict.leftover
         return rows[~same[rows]]

@@ -203,7 +203,7 @@ def _decoded(image: Image.Image, data: bytes, facts: File) -> File:
     some = pixels.tobytes()[::131]  # a few values say of nearly every picture that it is not blank
     if max(some) - min(some) <= 3 * BLANK and np.ptp(values, axis=(0, 1)).max() <= BLANK:
         facts = facts._replace(problem="blank: one colour all over")
-    return facts._replace(pixels=pixels, lines=_lines(values))
+    return facts._replace(pixels=pixels, lines=_lines(values))  # type: ignore[arg-type]
 
 
 def _lines(values: NDArray[np.uint8]) -> NDArray[np.uint8]:

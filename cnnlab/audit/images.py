@@ -125,7 +125,7 @@ def label_conflicts(table: pd.DataFrame) -> list[str]:
     for _, members in rows.groupby("group"):
         for row, label in members["label"].items():
             other = members[members["label"] != label].iloc[0]
-            conflicts[row] = f"{CONFLICT}{other['path']}, which is labelled {other['label']!r}"  # type: ignore[index]
+            conflicts[int(row)] = f"{CONFLICT}{other['path']}, which is labelled {other['label']!r}"  # type: ignore[call-overload]
     return conflicts
 
 
@@ -135,7 +135,7 @@ def _problems(facts: Facts) -> list[str]:
     side = facts.thumbnails.side
     least = TINY if facts.shown.any() and np.median(side[facts.shown]) >= 2 * TINY else TINIEST
     tiny = facts.shown & (side < least)
-    for row in np.flatnonzero(tiny):
+    for row in np.flatnonzero(tiny).tolist():
         problems[row] = problems[row] or f"tiny: {_size(facts, row)}"
     return problems
 
@@ -165,6 +165,6 @@ def _notes(facts: Facts) -> list[list[str]]:
         ("almost empty", brightest - darkest < EMPTY),
         ("blurred", facts.sharpness < soft),
     ):
-        for row in np.flatnonzero(odd & good):
+        for row in np.flatnonzero(odd & good).tolist():
             notes[row].append(words.format(_size(facts, row)))
     return notes

@@ -8,12 +8,12 @@ Source:
     stereo vision" (1981), with gain and offset as in tangent distance (P. Simard, Y. LeCun, J. Denker, 1993).
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-Floats = NDArray[np.float32]
+Floats = NDArray[np.floating[Any]]
 
 COARSE = 16  # pixels a side of the first comparison
 MIDDLE = 24  # pixels a side of the second
