@@ -1,5 +1,6 @@
 """The main job on small and on difficult folders, as the command line runs it."""
 
+import json
 import re
 import struct
 import zlib
@@ -66,7 +67,10 @@ def test_a_difficult_folder_ends_with_a_report(difficult, tmp_path, capfd):
         assert name in page
     assert "<script" not in page
     assert "&lt;script&gt;" in page
-    assert not re.search(r"Traceback|Warning:|stderr", page)
+    assert not re.search(r"Traceback|Warning:", page)
+    cells = json.loads((tmp_path / "run" / "report.ipynb").read_text())["cells"]
+    assert "stderr" not in {output.get("name") for cell in cells for output in cell.get("outputs", [])}
+    assert "notes.txt" in page
     assert (tmp_path / "run" / "export" / "model.tflite").exists()
     assert {path: path.stat().st_mtime_ns for path in sorted(difficult.rglob("*")) if path.is_file()} == before
 
