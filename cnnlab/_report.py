@@ -237,22 +237,27 @@ body .jp-RenderedHTMLCommon h2 { margin-top: 1.2em; }
 
 
 def lighter(notebook: Any) -> Any:
-    """The notebook with large figures stored as JPEG: photographs take a quarter of the room they take as PNG."""
+    """The notebook with its figures stored small: grids of photographs as JPEG, drawings as PNG of few colours."""
     from PIL import Image
 
     for cell in notebook.cells:
         for output in cell.get("outputs", []):
             data = output.get("data", {})
             png = data.get("image/png")
-            if png and len(png) > LARGE_FIGURE:
-                buffer = io.BytesIO()
-                Image.open(io.BytesIO(base64.b64decode(png))).convert("RGB").save(
-                    buffer, "JPEG", quality=68, optimize=True
-                )
-                if len(buffer.getvalue()) * 4 / 3 < len(png):
-                    data["image/jpeg"] = base64.b64encode(buffer.getvalue()).decode()
-                    del data["image/png"]
+            if not png:
+                continue
+            picture = Image.open(io.BytesIO(base64.b64decode(png))).convert("RGB")
+            photographs = len(png) > LARGE_FIGURE
+            buffer = io.BytesIO()
+            if photographs:
+                picture.save(buffer, "JPEG", quality=60, optimize=True)
+            else:
+                picture.quantize(DRAWING_COLOURS).save(buffer, "PNG", optimize=True)
+            if len(buffer.getvalue()) * 4 / 3 < len(png):
+                del data["image/png"]
+                data["image/jpeg" if photographs else "image/png"] = base64.b64encode(buffer.getvalue()).decode()
     return notebook
 
 
 LARGE_FIGURE = 60_000  # characters; drawings are smaller than this, photographs larger
+DRAWING_COLOURS = 128  # enough for lines, bars and the edges of letters

@@ -169,3 +169,10 @@ def test_killed_at_random_moments_it_ends_the_same(few, tmp_path):
         kills += 1
     assert kills >= 3
     same(run(few, folds=5, folder=tmp_path / "cv"), run(few, folds=5))
+
+
+def test_other_groups_are_another_experiment(few, tmp_path):
+    lots = few.assign(lot=range(len(few)))
+    run(lots, epochs=1, group="lot", folder=tmp_path / "cv")
+    with pytest.raises(FileExistsError, match=r"\(table differ\)"):
+        run(lots.assign(lot=lots["lot"] // 2), epochs=1, group="lot", folder=tmp_path / "cv")

@@ -83,7 +83,8 @@ def cross_validate(
     plain = table.drop(columns=["split", "fold"], errors="ignore").reset_index(drop=True)
     dealt = [tables.folds(plain, count=folds, group=group, seed=seed + repeat) for repeat in range(repeats)]
     recipe = {"image_size": tuple(image_size), "epochs": epochs, "patience": patience, "seed": seed} | loading
-    store = Store(folder, recipe | {"table": plain[["path", "label"]], "folds": folds, "group": group})
+    facts = ["path", "label", *([group] if group else [])]
+    store = Store(folder, recipe | {"table": plain[facts], "folds": folds, "group": group})
     pieces = [(repeat, fold) for repeat in range(repeats) for fold in range(folds)]
     results = []
     for repeat, fold in progress(pieces, label="cross-validation", unit="fold"):
