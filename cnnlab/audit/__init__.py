@@ -1,5 +1,8 @@
 """Broken, odd, duplicate and mislabelled images; decisions about them that are logged and can be undone."""
 
+from cnnlab.audit.decisions import apply, decide, decisions, undo
 from cnnlab.audit.images import leaks, scan
+from cnnlab.audit.labels import label_issues, label_noise
+from cnnlab.audit.shortcuts import shortcuts
 
-__all__ = ["leaks", "scan"]
+__all__ = ["apply", "decide", "decisions", "label_issues", "label_noise", "leaks", "scan", "shortcuts", "undo"]

@@ -1,0 +1,206 @@
+"""What a person decided about single images: rows in a CSV, applied to a table, undone by dropping the row."""
+
+import datetime
+import difflib
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from cnnlab._common import atomic_path, require_columns
+from cnnlab.audit.images import CONFLICT, label_conflicts
+from cnnlab.tables.store import read_csv
+
+ACTIONS = ("relabel", "exclude", "keep")
+COLUMNS = ["path", "action", "label", "reason", "time"]
+
+
+def decide(
+    table: pd.DataFrame,
+    paths: str | Iterable[str],
+    action: str,
+    *,
+    file: str | os.PathLike[str],
+    label: str | None = None,
+    reason: str = "",
+) -> pd.DataFrame:
+    """Writes down what to do with some images; the images themselves and the table stay as they are.
+
+    Args:
+        table: The table that the images are in.
+        paths: One path or several, as in the table.
+        action: "relabel", "exclude", or "keep" (looked at, and all right: a problem is set aside).
+        file: The CSV of decisions, made if there is none. Paths below its folder are kept relative to it, so that
+            images and decisions can move together.
+        label: The new label, a category of the table's labels; with "relabel" only.
+        reason: For those who read it later.
+
+    Returns:
+        All decisions so far: path, action, label, reason, time; the last one about an image counts.
+
+    Raises:
+        ValueError: If the action or the label is unknown, or a path is not in the table.
+
+    Example:
+        >>> import tempfile
+        >>> import pandas as pd
+        >>> from cnnlab import audit
+        >>> table = pd.DataFrame({"path": ["1.png", "2.png"], "label": pd.Categorical(["cat", "dog"])})
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     file = folder + "/decisions.csv"
+        ...     _ = audit.decide(table, "1.png", "relabel", label="dog", reason="barks", file=file)
+        ...     audit.apply(table, file)["label"].tolist(), audit.undo(file)["path"].tolist()
+        (['dog', 'dog'], [])
+    """
+    require_columns(table, "path", "label", caller="audit.decide")
+    paths = [paths] if isinstance(paths, str | os.PathLike) else list(paths)
+    _check(table, [str(path) for path in paths], action, label)
+    file = Path(file)
+    now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+    rows = [[_kept(path, file), action, "" if label is None else str(label), reason, now] for path in paths]
+    before = decisions(file)
+    added = pd.DataFrame(rows, columns=COLUMNS, dtype="str")
+    return _write(pd.concat([before, added], ignore_index=True) if len(before) else added, file)
+
+
+def apply(table: pd.DataFrame, file: str | os.PathLike[str]) -> pd.DataFrame:
+    """Carries out the decisions in `file` on a table: new labels, excluded rows left out, kept ones without problem.
+
+    Args:
+        table: With the columns path and label; where it has a column problem, "same picture … labelled" is looked at
+            anew, since a decision may have settled it.
+        file: The CSV that `audit.decide` or `widgets.relabel` wrote; a file that does not exist holds no decisions.
+
+    Returns:
+        A copy. Decisions about images that are not in the table change nothing.
+
+    Raises:
+        ValueError: If a decided label is no category of the table, or the file is no table of decisions.
+
+    Example:
+        See `audit.decide`.
+    """
+    require_columns(table, "path", "label", caller="audit.apply")
+    file = Path(file)
+    last = decisions(file).drop_duplicates("path", keep="last").set_index("path")
+    found = last.reindex([_kept(path, file) for path in table["path"]])
+    action = found["action"].fillna("").to_numpy(dtype=object)
+    names = {str(name): name for name in table["label"].cat.categories}
+    strange = sorted(set(found["label"][action == "relabel"]) - set(names))
+    if strange:
+        raise ValueError(
+            f"{str(file)!r} gives images the label {strange[0]!r}, which is no category of the table. Add it with "
+            f"`table['label'].cat.add_categories({strange!r})`, or undo that decision."
+        )
+    new = found["label"].map(names).to_numpy(dtype=object)
+    labels = np.where(action == "relabel", new, table["label"].to_numpy(dtype=object))
+    result = table.assign(label=pd.Categorical(labels, dtype=table["label"].dtype))
+    if "problem" in table:
+        result["problem"] = result["problem"].where(action != "keep", "")
+    stays = action != "exclude"
+    result, kept = result[stays], (action == "keep")[stays]
+    return _settled(result, kept) if {"problem", "group"} <= set(result.columns) else result
+
+
+def undo(file: str | os.PathLike[str], paths: str | Iterable[str] | None = None) -> pd.DataFrame:
+    """Takes back the last decision about each of `paths`, or the very last one of all.
+
+    Args:
+        file: The CSV of decisions.
+        paths: As in the table; None for the latest decision, whatever it was about.
+
+    Returns:
+        The decisions that remain.
+
+    Raises:
+        ValueError: If there is nothing to undo.
+
+    Example:
+        See `audit.decide`.
+    """
+    file = Path(file)
+    table = decisions(file)
+    if not len(table):
+        raise ValueError(f"Expected a decision to undo. {str(file)!r} holds none.")
+    if paths is None:
+        return _write(table.iloc[:-1], file)
+    paths = [paths] if isinstance(paths, str | os.PathLike) else list(paths)
+    last = {path: index for index, path in enumerate(table["path"])}
+    missing = [path for path in paths if _kept(path, file) not in last]
+    if missing:
+        raise ValueError(f"Expected paths with a decision in {str(file)!r}. There is none about {missing[0]!r}.")
+    return _write(table.drop(index=[last[_kept(path, file)] for path in paths]), file)
+
+
+def decisions(file: str | os.PathLike[str]) -> pd.DataFrame:
+    """All decisions in a CSV, oldest first; none where there is no such file.
+
+    Args:
+        file: The CSV that `audit.decide` or `widgets.relabel` wrote.
+
+    Returns:
+        path, action, label, reason, time (UTC), all text.
+
+    Raises:
+        ValueError: If the file is no table of decisions.
+
+    Example:
+        >>> from cnnlab import audit
+        >>> len(audit.decisions("there is none.csv"))
+        0
+    """
+    file = Path(file)
+    if not file.exists():
+        return pd.DataFrame(columns=COLUMNS, dtype="str")
+    table = read_csv(file, COLUMNS) if file.stat().st_size else pd.DataFrame()
+    if list(table.columns) != COLUMNS or not table["action"].isin(ACTIONS).all():
+        raise ValueError(
+            f"Expected a table of decisions with the columns {', '.join(COLUMNS)} and the actions "
+            f"{', '.join(ACTIONS)}. {str(file)!r} holds something else and is left as it is. Name another file."
+        )
+    return table
+
+
+def _check(table: pd.DataFrame, paths: list[str], action: str, label: str | None) -> None:
+    if action not in ACTIONS:
+        raise ValueError(f"`action` expects {', '.join(map(repr, ACTIONS))}. Received: {action!r}.")
+    categories = [str(name) for name in table["label"].cat.categories]
+    if action == "relabel" and str(label) not in categories:
+        near = difflib.get_close_matches(str(label), categories, n=1)
+        hint = f" Did you mean {near[0]!r}?" if near else ""
+        raise ValueError(
+            f"`label` expects a class of the table: {', '.join(categories)}. Received: {label!r}.{hint} For a new "
+            "class: `table['label'].cat.add_categories([...])`."
+        )
+    if action != "relabel" and label is not None:
+        raise ValueError(f"`label` goes with action='relabel' only. Received: action={action!r}, label={label!r}.")
+    unknown = set(paths) - set(table["path"].astype(str))
+    if unknown:
+        raise ValueError(
+            f"`paths` expects paths of the table. {len(unknown)} of {len(paths)} are not in it, such as "
+            f"{sorted(unknown)[0]!r}."
+        )
+
+
+def _kept(path: str | os.PathLike[str], file: Path) -> str:
+    """How a path stands in the CSV: relative where the image lies below the CSV's folder, else absolute."""
+    # Not `resolve`: a link to an image is another image, and asking the disk for each of many paths takes long.
+    whole, folder = os.path.abspath(path), os.path.abspath(file.parent)  # noqa: PTH100
+    inside = whole.startswith(folder.rstrip(os.sep) + os.sep)
+    return Path(os.path.relpath(whole, folder) if inside else whole).as_posix()
+
+
+def _write(table: pd.DataFrame, file: Path) -> pd.DataFrame:
+    with atomic_path(file) as temporary:
+        table.to_csv(temporary, index=False, lineterminator="\n")
+    return table.reset_index(drop=True)
+
+
+def _settled(table: pd.DataFrame, kept: NDArray[np.bool_]) -> pd.DataFrame:
+    """The table with the problem "same picture … labelled" brought up to date, except on rows that a person keeps."""
+    conflicts = pd.Series(label_conflicts(table), index=table.index, dtype="str")
+    open_question = (table["problem"] == "") | table["problem"].str.startswith(CONFLICT)
+    return table.assign(problem=table["problem"].where(~open_question | kept, conflicts))
