@@ -97,7 +97,7 @@ def apply(table: pd.DataFrame, file: str | os.PathLike[str]) -> pd.DataFrame:
         )
     new = found["label"].map(names).to_numpy(dtype=object)
     labels = np.where(action == "relabel", new, table["label"].to_numpy(dtype=object))
-    result = table.assign(label=pd.Categorical(labels, dtype=table["label"].dtype))
+    result = table.assign(label=pd.Series(labels, index=table.index).astype(table["label"].dtype))
     if "problem" in table:
         result["problem"] = result["problem"].where(action != "keep", "")
     stays = action != "exclude"
