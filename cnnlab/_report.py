@@ -147,6 +147,13 @@ def _execute(notebook: Path, result: Path, values: dict[str, Any]) -> None:
             f"{notebook.name} stopped because its Python process died, most often for want of memory. Close other "
             "programs, or use a smaller `image_size` or fewer images."
         ) from error
+    except RuntimeError as error:
+        if "respond" not in str(error):
+            raise
+        raise NotebookError(
+            f"{notebook.name} could not start: its Python process did not answer within a minute. Jupyter talks to it "
+            "over this machine's own loopback network, which must be up; else the machine is too busy: try again."
+        ) from error
 
 
 @contextmanager

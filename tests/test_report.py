@@ -64,6 +64,15 @@ def test_a_cell_that_fails_is_one_sentence(tmp_path, source, words, capsys):
         _report.run(notebook, folder=tmp_path / "run")
 
 
+def test_a_process_that_does_not_answer_is_one_sentence(tmp_path, monkeypatch):
+    def silent(*_, **__):
+        raise RuntimeError("Kernel didn't respond in 60 seconds")
+
+    monkeypatch.setattr("papermill.execute_notebook", silent)
+    with pytest.raises(_report.NotebookError, match="loopback network"):
+        _report.run(tiny_notebook(tmp_path, "1"), folder=tmp_path / "run")
+
+
 def folder_of(tmp_path, **classes):
     rng = np.random.default_rng(0)
     for name, count in classes.items():
