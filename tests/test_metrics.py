@@ -25,7 +25,8 @@ def prediction_table(true, chance, names=None):
             "confidence": chance.max(axis=1),
         }
     )
-    return table.assign(**{f"p_{name}": chance[:, number] for number, name in enumerate(names)})
+    columns = pd.DataFrame(chance, table.index, [f"p_{name}" for name in names])
+    return pd.concat([table, columns], axis=1)
 
 
 def drawn_table(images, classes, *, skill=1.5, seed=0, names=None, prior=None):

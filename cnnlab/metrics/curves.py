@@ -17,8 +17,9 @@ def roc(predictions: pd.DataFrame) -> pd.DataFrame:
         predictions: A table with label, predicted and p_<class>.
 
     Returns:
-        Columns class, threshold, false_positive_rate, true_positive_rate, area (of the whole class); thresholds fall.
-        A class without images, or without others, has no curve.
+        Columns class, threshold, false_positive_rate, true_positive_rate, area (of the whole class), images (of the
+        class), others (images of the other classes); thresholds fall. A class without images, or without others, has
+        no curve.
 
     Raises:
         ValueError: If the table has no probabilities.
@@ -51,8 +52,8 @@ def precision_recall(predictions: pd.DataFrame) -> pd.DataFrame:
 
     Returns:
         Columns class, threshold, recall, precision, area (average precision), share (of the images that are the class:
-        the precision of calling everything so); thresholds fall. A class without images, or without others, has no
-        curve.
+        the precision of calling everything so), images (of the class), others (images of the other classes);
+        thresholds fall. A class without images, or without others, has no curve.
 
     Raises:
         ValueError: If the table has no probabilities.
@@ -83,7 +84,8 @@ def _curves(
         if 0 < positive.sum() < len(seen):
             counts = _counts(positive, score)
             columns = curve(counts, (float(roc_area[number]), float(average[number])))
-            parts.append(pd.DataFrame({"class": name, "threshold": counts["threshold"], **columns}))
+            found = pd.DataFrame({"class": name, "threshold": counts["threshold"], **columns})
+            parts.append(found.assign(images=counts["positives"], others=counts["negatives"]))
     if not parts:
         raise ValueError(f"`{caller}` expects images of at least two classes. Received one class only.")
     return pd.concat(parts, ignore_index=True)

@@ -1,8 +1,25 @@
 """Table in, `Axes` out: every figure of the course. Draws on the Axes given and returns it; computes nothing."""
 
 from cnnlab.plots.augmentations import augmentations
+from cnnlab.plots.calibration import reliability
 from cnnlab.plots.curves import history
 from cnnlab.plots.images import class_counts, images, uncertain, worst
+from cnnlab.plots.learning import learning_curve
 from cnnlab.plots.scores import confusion, per_class
+from cnnlab.plots.tradeoffs import precision_recall, roc, thresholds
 
-__all__ = ["augmentations", "class_counts", "confusion", "history", "images", "per_class", "uncertain", "worst"]
+__all__ = [
+    "augmentations",
+    "class_counts",
+    "confusion",
+    "history",
+    "images",
+    "learning_curve",
+    "per_class",
+    "precision_recall",
+    "reliability",
+    "roc",
+    "thresholds",
+    "uncertain",
+    "worst",
+]

@@ -7,6 +7,8 @@ from matplotlib.axes import Axes
 from cnnlab._common import require_columns
 from cnnlab.plots.style import CYCLE, GREEN, RED, image_grid, new_axes, readable, shown, thumbnail
 
+TITLE = 19  # letters of label and prediction that fit above an image in one line
+
 
 def images(table: pd.DataFrame, *, count: int = 12, columns: int = 6, ax: Axes | None = None) -> Axes:
     """Shows images with their labels, taking turns through the classes so that each is seen.
@@ -76,11 +78,11 @@ def _show(table: pd.DataFrame, count: int, columns: int, ax: Axes | None) -> Axe
     colors = None
     if "predicted" in part:
         colors = [RED if wrong else GREEN for wrong in _differ(part)]
+        guesses = [shown(name, 18) for name in part["predicted"]]
+        arrow = " → " if max(len(a) + len(b) for a, b in zip(names, guesses, strict=True)) <= TITLE else "\n→ "
         names = [
-            f"{name} → {shown(guess, 18)}\n{confidence:.0%} certain" if wrong else f"{name}\n{confidence:.0%} certain"
-            for name, guess, confidence, wrong in zip(
-                names, part["predicted"], part["confidence"], _differ(part), strict=True
-            )
+            f"{name}{arrow}{guess}\n{confidence:.0%} certain" if wrong else f"{name}\n{confidence:.0%} certain"
+            for name, guess, confidence, wrong in zip(names, guesses, part["confidence"], _differ(part), strict=True)
         ]
     pictures = (thumbnail(path) for path in part["path"])
     return image_grid(pictures, names, columns=min(columns, len(part)), colors=colors, ax=ax)

@@ -40,9 +40,11 @@ def confusion(predictions: pd.DataFrame, ax: Axes | None = None, *, mistakes: in
     rows = counts.sum(axis=1, keepdims=True)
     share = np.divide(counts, rows, out=np.zeros_like(counts), where=rows > 0)
     classes = len(table)
-    side = min(1.2 + 0.5 * classes, 5.8)
-    margin = 0.075 * min(max(len(str(name)) for name in table.columns), 22)
-    ax = new_axes(ax, (min(side + 1.4 + margin, 8), side + margin) if classes <= NAMES_UP_TO else (8, 5.2))
+    side = min(1.5 + 0.5 * classes, 5.8)
+    longest = min(max(len(str(name)) for name in table.columns), 22)
+    below = 0.3 if _straight(classes, longest) else 0.075 * longest
+    size = (min(side + 1.8 + 0.075 * longest, 8), side + below) if classes <= NAMES_UP_TO else (8, 5.2)
+    ax = new_axes(ax, size)
     # a root lifts the few mistakes of a good model out of white
     picture = ax.imshow(share, cmap="Blues", norm=PowerNorm(0.5, 0, 1), interpolation="nearest")
     ax.set_xlabel("predicted")
@@ -94,6 +96,11 @@ def _numbers(ax: Axes, counts: np.ndarray, share: np.ndarray) -> None:
             ax.text(column, row, words, ha="center", va="center", fontsize=size, color=color)
 
 
+def _straight(names: int, longest: int) -> bool:
+    """Whether so many names, the longest of so many letters, fit below the picture without being turned."""
+    return longest * names <= 24
+
+
 def _names(ax: Axes, table: pd.DataFrame, counts: np.ndarray) -> None:
     """Names at the sides: all of them, or every second, third … where they would run into each other."""
     classes = len(table)
@@ -101,7 +108,7 @@ def _names(ax: Axes, table: pd.DataFrame, counts: np.ndarray) -> None:
     step = 1 if classes <= NAMES_UP_TO else -(-classes // 16)
     places = list(range(0, classes, step))
     names = [shown(table.columns[place], 22 if classes <= 12 else 16) for place in places]
-    straight = max(map(len, names)) * len(names) < 36
+    straight = _straight(len(names), max(map(len, names)))
     ax.set_xticks(places, names, fontsize=size, rotation=0 if straight else 90)
     sums = counts.sum(axis=1)
     whole = np.allclose(counts, np.round(counts))
@@ -123,7 +130,9 @@ def _mistakes(ax: Axes, table: pd.DataFrame, counts: np.ndarray, most: int) -> N
         ax.annotate(words, (1.04, 1.0), xycoords="axes fraction", va="top", fontsize=7.5, linespacing=1.5)
 
 
-def per_class(table: pd.DataFrame, ax: Axes | None = None, *, score: str = "f1", sort: bool = False) -> Axes:
+def per_class(
+    table: pd.DataFrame, ax: Axes | None = None, *, score: str = "f1", sort: bool = False, worst: int | None = None
+) -> Axes:
     """Shows one score of each class, with its interval where the table has it.
 
     Args:
@@ -131,9 +140,10 @@ def per_class(table: pd.DataFrame, ax: Axes | None = None, *, score: str = "f1",
         ax: Where to draw; new Axes where None.
         score: precision, recall or f1.
         sort: Whether the worst class comes first, instead of the order of the classes.
+        worst: Show only so many classes, the worst first.
 
     Raises:
-        ValueError: If the table is not one of `metrics.per_class`, or lacks the score.
+        ValueError: If the table is not one of `metrics.per_class`, or lacks the score, or `worst` is below 1.
 
     Example:
         >>> import pandas as pd
@@ -150,10 +160,13 @@ def per_class(table: pd.DataFrame, ax: Axes | None = None, *, score: str = "f1",
             f"`plots.per_class` expects the table of `metrics.per_class` and one of its scores. Received: "
             f"score={score!r} and the columns {', '.join(map(str, table.columns[:8]))}."
         )
-    if sort:
-        table = table.sort_values(score, kind="stable")
+    if worst is not None and worst < 1:
+        raise ValueError(f"`worst` expects a number of classes from 1 up, or None for all. Received: worst={worst}.")
+    whole = table
+    if sort or worst:
+        table = table.sort_values(score, kind="stable").head(worst or len(table))
     classes = len(table)
-    ax = new_axes(ax, (7, min(0.9 + 0.3 * classes, 0.9 + 0.13 * max(classes, 40))))
+    ax = new_axes(ax, (7, max(1.9, 0.9 + (0.3 if classes <= 25 else 0.19) * classes)))
     places = np.arange(classes)
     value = table[score].to_numpy(dtype=float)
     ax.barh(places, np.nan_to_num(value), color=SKY, height=0.75)
@@ -161,12 +174,13 @@ def per_class(table: pd.DataFrame, ax: Axes | None = None, *, score: str = "f1",
         low, high = table[f"{score}_low"].to_numpy(dtype=float), table[f"{score}_high"].to_numpy(dtype=float)
         ax.hlines(places, low, high, color="black", linewidth=1.2 if classes <= 40 else 0.7, label="95 % interval")
         ax.legend(frameon=False, fontsize=8, loc="lower right", bbox_to_anchor=(1, 1))
-    size = 9 if classes <= 25 else 7 if classes <= 60 else 5.5
     names = [f"{shown(name)} ({n:,})" for name, n in zip(table.index, table["support"], strict=True)]
-    ax.set_yticks(places, names, fontsize=size)
+    ax.set_yticks(places, names, fontsize=9 if classes <= 25 else 8)
     ax.set_ylim(classes - 0.4, -0.6)
     ax.set_xlim(0, 1)
-    ax.set_xlabel(f"{score} (n = {int(table['support'].sum()):,} images)")
+    ax.set_xlabel(f"{score} (n = {int(whole['support'].sum()):,} images)")
+    if classes < len(whole):
+        ax.set_title(f"the worst {classes} of {len(whole)} classes", fontsize=9, loc="left")
     ax.set_ylabel("class (images)")
     ax.spines[["top", "right"]].set_visible(False)
     return readable(ax)

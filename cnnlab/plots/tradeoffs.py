@@ -1,0 +1,208 @@
+"""Figures of what a moving threshold trades: ROC curves, precision against recall, and scores against the threshold."""
+
+from collections.abc import Sequence
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator
+
+from cnnlab._common import require_columns
+from cnnlab.plots.style import BLUE, CYCLE, GREEN, GREY, ORANGE, PURPLE, RED, SKY, new_axes, readable, shown
+
+COLORED = CYCLE[:6]  # beyond so many classes only the worst have a colour, since more are not told apart
+Drawstyle = Literal["default", "steps-pre"]
+SHARES = {"precision": BLUE, "recall": ORANGE, "f1": GREEN, "false_positive_rate": PURPLE}
+AMOUNTS = {"cost": RED, "flagged": SKY, "misses": GREY, "false_alarms": PURPLE}
+
+
+def roc(curves: pd.DataFrame, ax: Axes | None = None, *, highlight: int = 5, up_to: float = 1.0) -> Axes:
+    """Shows, for each class against the rest, how many of it are found as more false alarms are allowed.
+
+    With more than six classes the worst ones, by their area, have colours and names; the rest is grey.
+
+    Args:
+        curves: From `metrics.roc`.
+        ax: Where to draw; new Axes where None.
+        highlight: How many of the worst classes to name when there are more than six.
+        up_to: The largest share of false alarms to show: 0.1 enlarges what good models differ in.
+
+    Raises:
+        KeyError: If the table is another.
+        ValueError: If `up_to` is no share above 0.
+
+    Example:
+        >>> import pandas as pd
+        >>> from cnnlab import metrics, plots
+        >>> label = pd.Categorical(["cat", "cat", "dog"])
+        >>> predictions = pd.DataFrame({"label": label, "predicted": label,
+        ...                             "p_cat": [0.9, 0.6, 0.2], "p_dog": [0.1, 0.4, 0.8]})
+        >>> plots.roc(metrics.roc(predictions)).get_xlabel()
+        'false alarms, share of the other classes (n = 3 images)'
+    """
+    _require(curves, "false_positive_rate", "true_positive_rate", caller="roc")
+    if not 0 < up_to <= 1:
+        raise ValueError(f"`up_to` expects a share of false alarms above 0 and up to 1. Received: up_to={up_to}.")
+    ax = new_axes(ax, (5.2, 4.4))
+    ax.plot([0, 1], [0, 1], color=GREY, linewidth=1, linestyle=":")
+    if up_to == 1:
+        ax.annotate("by chance", (0.5, 0.5), (3, -3), textcoords="offset points", va="top", fontsize=8, color=GREY)
+    _lines(ax, curves, "false_positive_rate", "true_positive_rate", highlight)
+    ax.set_xlabel(f"false alarms, share of the other classes (n = {_images(curves):,} images)")
+    ax.set_ylabel("found, share of the class")
+    return _finish(ax, "lower right", up_to)
+
+
+def precision_recall(curves: pd.DataFrame, ax: Axes | None = None, *, highlight: int = 5) -> Axes:
+    """Shows, for each class against the rest, what finding more of it costs in precision.
+
+    Every curve ends where everything is called so: there, precision is the share of the class among the images.
+
+    Args:
+        curves: From `metrics.precision_recall`.
+        ax: Where to draw; new Axes where None.
+        highlight: How many of the worst classes to name when there are more than six.
+
+    Raises:
+        KeyError: If the table is another.
+
+    Example:
+        >>> import pandas as pd
+        >>> from cnnlab import metrics, plots
+        >>> label = pd.Categorical(["cat", "cat", "dog"])
+        >>> predictions = pd.DataFrame({"label": label, "predicted": label,
+        ...                             "p_cat": [0.9, 0.6, 0.2], "p_dog": [0.1, 0.4, 0.8]})
+        >>> ax = plots.precision_recall(metrics.precision_recall(predictions))
+        >>> [text.get_text() for text in ax.get_legend().get_texts()]
+        ['cat (2 images): area 1.000', 'dog (1 image): area 1.000']
+    """
+    _require(curves, "recall", "precision", caller="precision_recall")
+    ax = new_axes(ax, (5.2, 4.4))
+    # between two thresholds the precision is that of the one which reaches the recall, as average precision counts it
+    _lines(ax, curves, "recall", "precision", highlight, drawstyle="steps-pre")
+    ax.set_xlabel(f"recall: found, share of the class (n = {_images(curves):,} images)")
+    ax.set_ylabel("precision: right, share of those called so")
+    return _finish(ax, "lower left")
+
+
+def _require(curves: pd.DataFrame, *columns: str, caller: str) -> None:
+    if isinstance(curves, pd.DataFrame) and "predicted" in curves and "area" not in curves:
+        raise KeyError(
+            f"`plots.{caller}` draws the table of `metrics.{caller}`. Received a prediction table: call "
+            f"`plots.{caller}(metrics.{caller}(predictions))`."
+        )
+    require_columns(curves, "class", "area", "images", "others", *columns, caller=f"plots.{caller}")
+
+
+def _images(curves: pd.DataFrame) -> int:
+    return int(curves["images"].iloc[0] + curves["others"].iloc[0])
+
+
+def _lines(ax: Axes, curves: pd.DataFrame, x: str, y: str, highlight: int, drawstyle: Drawstyle = "default") -> None:
+    """One line a class; where classes are many, the best ones grey and behind, the worst ones in colour."""
+    classes = curves.drop_duplicates("class")
+    chosen = classes if len(classes) <= len(COLORED) else classes.nsmallest(min(highlight, len(COLORED)), "area")
+    rest = classes[~classes["class"].isin(chosen["class"])]
+    parts = dict(iter(curves.groupby("class", sort=False, observed=True)))
+    for number, name in enumerate(rest["class"]):
+        areas = f"{rest['area'].min():.3f} to {rest['area'].max():.3f}"
+        label = None if number else f"{len(rest)} better classes: area {areas}"
+        ax.plot(parts[name][x], parts[name][y], label=label, color=GREY, alpha=0.35, linewidth=0.8, drawstyle=drawstyle)
+    facts = zip(chosen["class"], chosen["images"], chosen["area"], COLORED, strict=False)
+    for name, images, area, color in facts:
+        label = f"{shown(name, 20)} ({images:,} image{'s' * (images != 1)}): area {area:.3f}"
+        ax.plot(parts[name][x], parts[name][y], label=label, color=color, linewidth=1.6, drawstyle=drawstyle)
+
+
+def _finish(ax: Axes, corner: Literal["lower left", "lower right"], up_to: float = 1.0) -> Axes:
+    ax.set_xlim(-0.01 * up_to, 1.01 * up_to)
+    ax.set_ylim(-0.01, 1.03)
+    ax.spines[["top", "right"]].set_visible(False)
+    ax.legend(frameon=True, framealpha=0.85, edgecolor="none", fontsize=8, loc=corner)
+    return readable(ax)
+
+
+def thresholds(
+    table: pd.DataFrame,
+    ax: Axes | None = None,
+    *,
+    show: Sequence[str] = ("precision", "recall", "f1"),
+    chosen: float | None = None,
+) -> Axes:
+    """Shows what each threshold on one class would do, and the one that was chosen.
+
+    Args:
+        table: From `metrics.thresholds`.
+        ax: Where to draw; new Axes where None.
+        show: Columns of it. Shares (precision, recall, f1, false_positive_rate) are read at the left; cost and numbers
+            of images (cost, flagged, misses, false_alarms) at the right.
+        chosen: A threshold to mark, such as `metrics.choose_threshold` gives.
+
+    Raises:
+        ValueError: If `show` names something else.
+
+    Example:
+        >>> import pandas as pd
+        >>> from cnnlab import metrics, plots
+        >>> label = pd.Categorical(["ok", "ok", "crack", "crack"])
+        >>> predictions = pd.DataFrame({"label": label, "predicted": label,
+        ...                             "p_ok": [0.9, 0.6, 0.7, 0.2], "p_crack": [0.1, 0.4, 0.3, 0.8]})
+        >>> plots.thresholds(metrics.thresholds(predictions, "crack"), chosen=0.3).get_ylabel()
+        'share'
+    """
+    require_columns(table, "threshold", "flagged", "misses", caller="plots.thresholds")
+    strange = [name for name in show if name not in (SHARES | AMOUNTS) or name not in table]
+    if strange or not show:
+        raise ValueError(
+            f"`show` expects columns of `metrics.thresholds`: {', '.join(SHARES | AMOUNTS)}. Received: {list(show)!r}."
+        )
+    ax = new_axes(ax, (6.2, 3.4))
+    rising = table.iloc[::-1]
+    # what holds at a threshold holds down to the next lower one, and from the highest up nothing is flagged
+    places = np.concatenate([[0.0], np.minimum(rising["threshold"], 1.0)])
+    amounts = [name for name in show if name in AMOUNTS]
+    right = ax.twinx() if amounts else ax
+    for name in show:
+        values = rising[name].to_numpy(dtype=float)
+        side, color = (ax, SHARES[name]) if name in SHARES else (right, AMOUNTS[name])
+        dashed = "-" if name in SHARES else "--"
+        side.plot(
+            places,
+            np.concatenate([values[:1], values]),
+            drawstyle="steps-pre",
+            color=color,
+            linestyle=dashed,
+            label=name.replace("_", " "),
+        )
+    if chosen is not None and np.isfinite(chosen):
+        ax.axvline(chosen, color="black", linewidth=1, linestyle=":", label=f"chosen: {chosen:.3g}")
+    _threshold_axes(ax, right, table, amounts)
+    return readable(ax)
+
+
+def _threshold_axes(ax: Axes, right: Axes, table: pd.DataFrame, amounts: list[str]) -> None:
+    count, of_class = int(table["flagged"].max()), int(table["misses"].max())
+    ax.set_xlabel(f"threshold: called so from this probability up (n = {count:,} images, {of_class:,} of the class)")
+    ax.set_xlim(0, 1)
+    ax.set_ylim(-0.01, 1.03)
+    ax.set_ylabel("share")
+    ax.spines["top"].set_visible(False)
+    if amounts:
+        top = float(table[amounts].to_numpy().max()) or 1.0
+        if amounts == ["cost"]:  # beyond a few times the cost of never calling it, costs are of no interest
+            top = min(top, 3 * float(table["cost"].iloc[0]) or top)
+        right.set_ylim(-0.01 * top, 1.03 * top)
+        right.set_ylabel("cost, in your unit" if amounts == ["cost"] else "images" + ", cost" * ("cost" in amounts))
+        right.yaxis.set_major_locator(MaxNLocator(6, integer=True, steps=[1, 2, 5, 10]))
+        right.yaxis.set_major_formatter("{x:,.0f}")
+        right.spines["top"].set_visible(False)
+    else:
+        ax.spines["right"].set_visible(False)
+    lines, names = ax.get_legend_handles_labels()
+    if amounts:
+        more, further = right.get_legend_handles_labels()
+        lines, names = lines + more, names + further
+    ax.legend(
+        lines, names, frameon=False, fontsize=8, ncols=min(len(lines), 5), loc="lower center", bbox_to_anchor=(0.5, 1)
+    )
