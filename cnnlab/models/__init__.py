@@ -1,6 +1,19 @@
 """Uncompiled `keras.Model`s that own their preprocessing: raw pixels 0-255 in, one probability per class out."""
 
+from cnnlab.models.catalogue import table
+from cnnlab.models.losses import LogitAdjusted
 from cnnlab.models.names import class_names
 from cnnlab.models.scratch import small_cnn
+from cnnlab.models.transfer import backbone, learning, pretrained, reuse, unfreeze
 
-__all__ = ["class_names", "small_cnn"]
+__all__ = [
+    "LogitAdjusted",
+    "backbone",
+    "class_names",
+    "learning",
+    "pretrained",
+    "reuse",
+    "small_cnn",
+    "table",
+    "unfreeze",
+]

@@ -74,3 +74,25 @@ def checked_image_size(image_size: Sequence[int], *, caller: str) -> tuple[int, 
     raise ValueError(
         f"`{caller}` expects `image_size` as (height, width) in pixels, for example (96, 96). Received: {image_size!r}."
     )
+
+
+def checked_channels(channels: int, *, caller: str) -> int:
+    """The number of colour channels: 1 or 3.
+
+    Raises:
+        ValueError: Otherwise.
+    """
+    if channels not in (1, 3):
+        raise ValueError(f"`{caller}` expects `channels` to be 3 (colour) or 1 (grey). Received: {channels!r}.")
+    return int(channels)
+
+
+def checked_share(value: float, *, argument: str, caller: str, one: bool = False) -> float:
+    """A share of 0 to below 1; or of 0 to 1, where `one`.
+
+    Raises:
+        ValueError: Otherwise.
+    """
+    if isinstance(value, int | float) and 0 <= value <= 1 and (one or value < 1):
+        return float(value)
+    raise ValueError(f"`{caller}` expects `{argument}` from 0 to {'1' if one else 'below 1'}. Received: {value!r}.")

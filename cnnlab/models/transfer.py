@@ -1,0 +1,275 @@
+"""Networks that have learned before: take one over, give it a new head, unfreeze its upper layers."""
+
+import fnmatch
+import inspect
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from cnnlab import _quiet  # noqa: F401  isort: skip
+import keras
+from keras import layers
+
+from cnnlab.models.catalogue import NETWORKS, PREPROCESSING, SMALLEST_SIDE, checked_name, constructor
+from cnnlab.models.names import checked_channels, checked_classes, checked_image_size, checked_share, with_class_names
+from cnnlab.models.weights import load_file, load_imagenet
+
+OURS = {"include_top", "weights", "input_tensor", "input_shape", "pooling", "classes", "classifier_activation", "name"}
+
+
+def pretrained(
+    name: str,
+    *,
+    image_size: tuple[int, int],
+    classes: Sequence[str],
+    weights: str | Path | None = "imagenet",
+    channels: int = 3,
+    dropout: float = 0.2,
+    **options: Any,
+) -> keras.Model:
+    """A network of `keras.applications` with a new head for your classes; trains on hundreds of images, not millions.
+
+    The preprocessing that its weights expect sits inside: feed it raw pixels 0-255. Everything below the head is frozen
+    and stays in inference mode (batch normalisation and dropout, too) until `models.unfreeze` frees some of it. With
+    `weights=None` nothing is frozen, since there is nothing worth keeping.
+
+    Args:
+        name: As in `keras.applications`; `models.table()` lists them.
+        image_size: Height and width in pixels; 32 or more (75 for the Inceptions, 71 for Xception).
+        classes: Names of the classes, such as `table["label"].cat.categories`.
+        weights: "imagenet", the path of a file with weights of this network, or None to start from scratch.
+        channels: 3 for colour, 1 for grey images, which are shown to the network as grey in three colours.
+        dropout: Share of features dropped before the last layer while training, 0 to below 1.
+        **options: What the network's own function takes, such as `alpha=0.25` for a narrower MobileNet.
+
+    Returns:
+        An uncompiled `keras.Model`: (batch, height, width, channels) of 0-255 in, (batch, classes) of 0-1 out.
+
+    Raises:
+        TypeError: If `classes` is a count instead of names, or the network has no such option.
+        ValueError: If there is no such network, an argument is out of range, or a weights file is another network's.
+        FileNotFoundError: If the weights are neither here nor to be fetched; says which file to put where.
+
+    Example:
+        >>> model = pretrained("MobileNet", image_size=(64, 64), classes=["cat", "dog"], weights=None, alpha=0.25)
+        >>> model.input_shape, model.output_shape
+        ((None, 64, 64, 3), (None, 2))
+    """
+    name = checked_name(name)
+    classes = checked_classes(classes, caller="models.pretrained")
+    height, width = _checked_size(name, image_size)
+    channels = checked_channels(channels, caller="models.pretrained")
+    dropout = checked_share(dropout, argument="dropout", caller="models.pretrained")
+    _check_options(name, options)
+    backbone = constructor(name)(include_top=False, weights=None, input_shape=(height, width, 3), **options)
+    if weights == "imagenet":
+        load_imagenet(backbone, name, image_size=(height, width), options=options)
+    elif weights is not None:
+        load_file(backbone, weights, name=name, options=options)
+    if weights is not None:
+        _freeze(backbone)
+
+    inputs = keras.Input((height, width, channels), name="image")
+    x = _preprocessed(inputs, NETWORKS[name].family)
+    x = backbone(x)
+    x = layers.GlobalAveragePooling2D(name="global_pool")(x)
+    return keras.Model(inputs, _head(x, classes, dropout), name=name.lower())
+
+
+def reuse(model: keras.Model, *, classes: Sequence[str], dropout: float = 0.2) -> keras.Model:
+    """A new network for other classes that starts from what `model` has learned, its last layer replaced.
+
+    A copy is taken over: training the new network leaves `model` as it is. Everything below the new head is frozen and
+    stays in inference mode until `models.unfreeze` frees some of it.
+
+    Args:
+        model: A trained classifier whose last layer with weights is a `Dense` one, such as those of `cnnlab.models`.
+        classes: Names of the new classes.
+        dropout: Share of features dropped before the last layer while training, 0 to below 1.
+
+    Returns:
+        An uncompiled `keras.Model` with the input of `model` and one probability per new class.
+
+    Raises:
+        TypeError: If `classes` is a count instead of names.
+        ValueError: If `model` has no `Dense` layer to replace.
+
+    Example:
+        >>> from cnnlab import models
+        >>> digits = models.small_cnn(image_size=(8, 8), classes=["0", "1", "2"], channels=1)
+        >>> models.class_names(models.reuse(digits, classes=["3", "4"]))
+        ['3', '4']
+    """
+    classes = checked_classes(classes, caller="models.reuse")
+    dropout = checked_share(dropout, argument="dropout", caller="models.reuse")
+    last = next((layer for layer in reversed(getattr(model, "layers", [])) if layer.weights), None)
+    if not isinstance(last, layers.Dense):
+        raise ValueError(
+            "`models.reuse` expects a classifier whose last layer with weights is a Dense layer, to replace it. "
+            f"Received {getattr(model, 'name', model)!r}, whose last one is {getattr(last, 'name', None)!r}."
+        )
+    features = last.input
+    while isinstance(features._keras_history.operation, layers.Dropout):
+        features = features._keras_history.operation.input
+    learned = keras.Model(model.input, features, name=f"{model.name}_body")
+    body = keras.models.clone_model(learned)
+    body.set_weights(learned.get_weights())
+    _freeze(body)
+    inputs = keras.Input(model.input_shape[1:], name="image")
+    x = layers.Flatten(name="flatten")(body(inputs)) if len(features.shape) > 2 else body(inputs)
+    return keras.Model(inputs, _head(x, classes, dropout), name=f"{model.name}_reused")
+
+
+def backbone(model: keras.Model) -> keras.Model:
+    """The network inside a model of `models.pretrained` or `models.reuse`: everything that had learned before.
+
+    Raises:
+        ValueError: If there is none inside.
+
+    Example:
+        >>> model = pretrained("MobileNet", image_size=(32, 32), classes=["cat", "dog"], weights=None, alpha=0.25)
+        >>> backbone(model).output_shape
+        (None, 1, 1, 256)
+    """
+    inside = [layer for layer in getattr(model, "layers", []) if isinstance(layer, keras.Model)]
+    if len(inside) != 1:
+        raise ValueError(
+            "Expected a model with one network inside, as `models.pretrained` and `models.reuse` build them. "
+            f"Received {getattr(model, 'name', model)!r} with {len(inside)}."
+        )
+    return inside[0]
+
+
+def unfreeze(model: keras.Model, *, share: float | None = None, layers: Sequence[str] | None = None) -> keras.Model:
+    """Chooses which layers of the pretrained network learn along with the head: the upper ones first.
+
+    Batch normalisation stays frozen and in inference mode whatever is chosen: the few images of a small data set would
+    spoil the averages it learned from millions. Each call chooses anew; `share=0` freezes everything again. The model
+    has to be compiled again afterwards, and refuses to train until it is.
+
+    Args:
+        model: From `models.pretrained` or `models.reuse`, possibly saved and loaded in between.
+        share: Share of the layers with weights, counted from the head down, 0 to 1.
+        layers: Instead of a share: names of layers, or patterns such as "block_16_*".
+
+    Returns:
+        The same model, its layers' `trainable` set.
+
+    Raises:
+        ValueError: If not exactly one of `share` and `layers` is given, `share` is out of range, or a pattern fits
+            no layer that can learn.
+
+    Example:
+        >>> model = pretrained("MobileNet", image_size=(32, 32), classes=["cat", "dog"], weights=None, alpha=0.25)
+        >>> model = unfreeze(model, share=0.1)
+        >>> [layer.name for layer in learning(model)]
+        ['conv_pw_12', 'conv_dw_13', 'conv_pw_13']
+    """
+    if (share is None) == (layers is None):
+        raise ValueError(
+            "`models.unfreeze` expects one of `share` (such as 0.3: the upper three tenths) and `layers` (names). "
+            f"Received: share={share}, layers={layers}."
+        )
+    inside = backbone(model)
+    before = [id(weight) for weight in model.trainable_weights]
+    candidates = _can_learn(inside)
+    if share is not None:
+        share = checked_share(share, argument="share", caller="models.unfreeze", one=True)
+        count = max(round(share * len(candidates)), int(share > 0))
+        chosen = candidates[len(candidates) - count :]
+    else:
+        chosen = _named(candidates, [layers] if isinstance(layers, str) else layers or [])
+    inside.trainable = True  # a frozen network would hide its layers' own setting
+    kept = {id(layer) for layer in chosen}
+    for layer in _leaves(inside):
+        layer.trainable = id(layer) in kept
+    if not chosen:
+        inside.trainable = False
+    if [id(weight) for weight in model.trainable_weights] != before:
+        model.compiled = False  # what Keras compiled earlier would go on training the earlier choice
+    return model
+
+
+def learning(model: keras.Model) -> list[keras.layers.Layer]:
+    """The layers inside the pretrained network that learn now, from the input up."""
+    return [layer for layer in _leaves(backbone(model)) if layer.trainable_weights]
+
+
+def _freeze(network: keras.Model) -> None:
+    """Freezes a network and holds it in inference mode, whichever way it is called.
+
+    `network(x, training=False)` would not do: Keras 3 hands the outer model's `training` to the networks inside. Frozen
+    batch normalisation uses its averages all the same; dropout has to be told.
+    """
+    network.trainable = False
+    for layer in _leaves(network):
+        if isinstance(layer, layers.Dropout | layers.SpatialDropout2D):
+            layer.rate = 0.0
+        elif hasattr(layer, "drop_path_rate"):
+            layer.drop_path_rate = 0.0
+
+
+def _leaves(network: Any) -> list[keras.layers.Layer]:
+    """All layers that hold no others, from the input up."""
+    inside = getattr(network, "layers", None)
+    return [network] if inside is None else [leaf for layer in inside for leaf in _leaves(layer)]
+
+
+def _can_learn(network: keras.Model) -> list[keras.layers.Layer]:
+    return [
+        layer
+        for layer in _leaves(network)
+        if layer.weights and not isinstance(layer, layers.BatchNormalization | layers.Normalization)
+    ]
+
+
+def _named(candidates: list[keras.layers.Layer], patterns: Sequence[str]) -> list[keras.layers.Layer]:
+    for pattern in patterns:
+        if not any(fnmatch.fnmatchcase(layer.name, pattern) for layer in candidates):
+            raise ValueError(
+                "`models.unfreeze` expects `layers` to name layers that can learn (batch normalisation stays frozen), "
+                f"or to be patterns that fit some. Received: {pattern!r}. The upper ones are "
+                f"{', '.join(layer.name for layer in candidates[-6:])}."
+            )
+    return [layer for layer in candidates if any(fnmatch.fnmatchcase(layer.name, pattern) for pattern in patterns)]
+
+
+def _preprocessed(images: keras.KerasTensor, family: str) -> keras.KerasTensor:
+    """Raw pixels 0-255, grey or colour, as the family's `preprocess_input` would make them."""
+    pixels = PREPROCESSING[family]
+    x = images
+    if x.shape[-1] == 1:
+        x = layers.Concatenate(name="grey_to_colour")([x, x, x])
+    if pixels.blue_first:
+        x = keras.ops.flip(x, axis=-1)
+    if pixels.scale != 1.0 or pixels.offset != 0.0:
+        # in full precision: half of it cannot tell neighbouring pixel values apart
+        x = layers.Rescaling(pixels.scale, offset=pixels.offset, dtype="float32", name="rescaling")(x)
+    return x
+
+
+def _head(features: keras.KerasTensor, classes: list[str], dropout: float) -> keras.KerasTensor:
+    x = layers.Dropout(dropout, name="dropout")(features)
+    outputs = layers.Dense(len(classes), activation="softmax", dtype="float32", name="probabilities")(x)
+    return with_class_names(outputs, classes)
+
+
+def _checked_size(name: str, image_size: tuple[int, int]) -> tuple[int, int]:
+    height, width = checked_image_size(image_size, caller="models.pretrained")
+    smallest = SMALLEST_SIDE.get(NETWORKS[name].family, 32)
+    if min(height, width) < smallest:
+        raise ValueError(
+            f"`models.pretrained` expects an `image_size` of at least {smallest}×{smallest} pixels for {name}. "
+            f"Received: {height}×{width}. Ask for larger ones: `pipelines.load` enlarges the images."
+        )
+    return height, width
+
+
+def _check_options(name: str, options: dict[str, Any]) -> None:
+    possible = sorted(set(inspect.signature(constructor(name)).parameters) - OURS)
+    for option in options:
+        if option not in possible:
+            raise TypeError(
+                f"`models.pretrained` expects only options that {name} has: {', '.join(possible) or 'none'}. "
+                f"Received: {option}={options[option]!r}."
+            )
