@@ -94,16 +94,15 @@ def test_another_experiment_is_not_mixed_in(few, tmp_path):
 
 
 def test_early_stopping_never_sees_the_scored_fold(few, monkeypatch):
-    from cnnlab.experiments import validating
+    from cnnlab import pipelines
 
-    seen, real = [], validating.pipelines.load
-    monkeypatch.setattr(
-        validating.pipelines, "load", lambda table, **o: seen.append(set(table["path"])) or real(table, **o)
-    )
+    seen, real = [], pipelines.load
+    monkeypatch.setattr(pipelines, "load", lambda table, **o: seen.append(set(table["path"])) or real(table, **o))
     result = run(few, patience=1, epochs=3)
     for fold in range(3):
         held_out = set(result.predictions.loc[result.predictions["fold"] == fold, "path"])
-        watched, trained = seen[3 * fold], seen[3 * fold + 1]
+        watched, trained, scored = seen[3 * fold : 3 * fold + 3]
+        assert scored == held_out
         assert not watched & held_out
         assert not trained & held_out
         assert not watched & trained

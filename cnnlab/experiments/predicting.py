@@ -50,15 +50,24 @@ def predict(model: keras.Model, table: pd.DataFrame, *, batch_size: int = 64, re
             f"`experiments.predict` expects a table with the model's classes, in the model's order: {names}. Received "
             f"{categories}. Use `table['label'].cat.set_categories([...])`, or train a model for these classes."
         )
+    return with_probabilities(table, answers(model, table, batch_size=batch_size, resize=resize))
+
+
+def answers(model: keras.Model, table: pd.DataFrame, *, batch_size: int = 64, resize: Resize = "fit") -> np.ndarray:
+    """Probabilities of shape (rows, classes) in the order of the table; not a number where an image cannot be read.
+
+    Warns:
+        UserWarning: If images could not be read.
+    """
     size = tuple(model.input_shape[1:3])
-    probabilities = np.full((len(table), len(names)), np.nan, np.float32)
+    probabilities = np.full((len(table), model.output_shape[-1]), np.nan, np.float32)
     rows = np.arange(len(table))
     while len(rows):
         data = pipelines.load(table.iloc[rows], image_size=size, batch_size=batch_size, resize=resize, cache=False)
-        answers = model.predict(data, verbose=0)
+        found = model.predict(data, verbose=0)
         broken = set(pipelines.broken(data)["path"])
         if not broken:
-            probabilities[rows] = answers
+            probabilities[rows] = found
             break
         # Broken files shift the rows of their batches: leave them out and look once more.
         rows = rows[~table["path"].iloc[rows].isin(broken).to_numpy()]
@@ -66,9 +75,9 @@ def predict(model: keras.Model, table: pd.DataFrame, *, batch_size: int = 64, re
         warnings.warn(
             f"{len(table) - len(rows)} of {len(table)} images could not be read and have no prediction; "
             "`audit.scan` says what is wrong with them.",
-            stacklevel=2,
+            stacklevel=3,
         )
-    return with_probabilities(table, probabilities)
+    return probabilities
 
 
 def with_probabilities(table: pd.DataFrame, probabilities: np.ndarray) -> pd.DataFrame:

@@ -1,8 +1,6 @@
 """k-fold cross-validation: every image is predicted once by a network that has never seen it."""
 
-import inspect
 import os
-import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -10,12 +8,10 @@ from cnnlab import _quiet  # noqa: F401  isort: skip
 import keras
 import pandas as pd
 
-from cnnlab import pipelines, tables
+from cnnlab import tables
 from cnnlab._common import progress, require_columns
-from cnnlab.experiments.predicting import predict
+from cnnlab.experiments.fitting import Embeddings, Job, compiled, deal, run_fold, run_together
 from cnnlab.experiments.store import Store
-
-INNER_SHARE = 0.15  # of a fold's training rows, for early stopping
 
 
 class Validation(NamedTuple):
@@ -50,7 +46,8 @@ def cross_validate(
 
     Stratified by class and grouped where `group` is given. With `patience`, training stops early by rows from inside
     the training part, never by the fold that is scored. With `folder`, an interrupted call continues with the fold it
-    was in when it is made again.
+    was in when it is made again. Where the model's backbone is frozen and pixels are not augmented, features are
+    computed once, kept on disk, and the heads of all folds are trained on them as one program.
 
     Args:
         build: Returns a new, compiled model.
@@ -85,17 +82,27 @@ def cross_validate(
     recipe = {"image_size": tuple(image_size), "epochs": epochs, "patience": patience, "seed": seed} | loading
     facts = ["path", "label", *([group] if group else [])]
     store = Store(folder, recipe | {"table": plain[facts], "folds": folds, "group": group})
-    pieces = [(repeat, fold) for repeat in range(repeats) for fold in range(folds)]
+    embeddings = Embeddings(plain)
     results = []
-    for repeat, fold in progress(pieces, label="cross-validation", unit="fold"):
-        name = f"repeat_{repeat}_fold_{fold}"
-        found = store.get(name)
-        if found is None:
-            held_out = dealt[repeat]["fold"] == fold
-            parts = [dealt[repeat][~held_out], dealt[repeat][held_out]]
-            found = run_fold(build, *parts, seed=seed + 1000 * repeat + fold, group=group, recipe=recipe)
-            store.put(name, found)
-        results.append({key: part.assign(repeat=repeat, fold=fold) for key, part in found.items()})
+    for repeat in progress(range(repeats), label="cross-validation", unit="repeat"):
+        names = {fold: f"repeat_{repeat}_fold_{fold}" for fold in range(folds)}
+        first = seed + 1000 * repeat
+        missing = {
+            fold: deal(dealt[repeat], fold, seed=first + fold, group=group, patience=patience)
+            for fold, name in names.items()
+            if store.get(name) is None
+        }
+        if missing:
+            together = run_together({repeat: Job(compiled(build), missing, recipe, first)}, embeddings)
+            for fold, rows in progress(missing.items(), label=f"repeat {repeat + 1}", unit="fold"):
+                if repeat in together:
+                    found, _ = together[repeat][fold]
+                else:
+                    found = run_fold(build, rows, seed=first + fold, recipe=recipe, embeddings=embeddings).tables
+                store.put(names[fold], found)
+        for fold, name in names.items():
+            found = store.get(name) or {}
+            results.append({key: part.assign(repeat=repeat, fold=fold) for key, part in found.items()})
     scores, histories, predictions = (
         pd.concat([result[key] for result in results], ignore_index=True)
         for key in ("scores", "history", "predictions")
@@ -110,68 +117,3 @@ def cross_validate(
         histories[front + [column for column in histories if column not in front]],
         predictions,
     )
-
-
-def run_fold(
-    build: Callable[..., keras.Model],
-    training_rows: pd.DataFrame,
-    held_out: pd.DataFrame,
-    *,
-    seed: int,
-    group: str | None,
-    recipe: dict[str, Any],
-) -> dict[str, pd.DataFrame]:
-    """Trains one model on `training_rows` and predicts `held_out`; the same seed gives the same result on a CPU.
-
-    Returns:
-        Tables scores (one row), history (one row per epoch) and predictions.
-    """
-    loading = {key: value for key, value in recipe.items() if key not in ("epochs", "patience", "seed")}
-    resize = {key: loading[key] for key in ("resize",) if key in loading}
-    watching = {key: value for key, value in loading.items() if key in ("image_size", "batch_size", "resize")}
-    validation, callbacks = None, []
-    if recipe["patience"] is not None:
-        inner = tables.split(training_rows, val=INNER_SHARE, test=0.0, group=group, seed=seed)
-        training_rows, watched = inner[inner["split"] == "train"], inner[inner["split"] == "val"]
-        validation = pipelines.load(watched, **watching)
-        callbacks = [keras.callbacks.EarlyStopping(patience=recipe["patience"], restore_best_weights=True)]
-    began = time.perf_counter()
-    keras.backend.clear_session()
-    keras.utils.set_random_seed(seed)
-    model = compiled(build)
-    data = pipelines.load(training_rows, training=True, seed=seed, **loading)
-    history = model.fit(data, validation_data=validation, epochs=recipe["epochs"], callbacks=callbacks, verbose=0)
-    predictions = predict(model, held_out, **resize).drop(columns=["split", "fold"], errors="ignore")
-    known = predictions["predicted"].notna()
-    right = predictions.loc[known, "label"].astype(str) == predictions.loc[known, "predicted"].astype(str)
-    score = {
-        "accuracy": float(right.mean()),
-        "images": int(known.sum()),
-        "epochs": len(history.epoch),
-        "seconds": round(time.perf_counter() - began, 3),
-    }
-    return {
-        "scores": pd.DataFrame([score]),
-        "history": pd.DataFrame({"epoch": history.epoch} | history.history),
-        "predictions": predictions,
-    }
-
-
-def compiled(build: Callable[..., keras.Model], *arguments: Any) -> keras.Model:
-    """Calls `build` and checks what comes back.
-
-    Raises:
-        TypeError: If it is no compiled Keras model.
-    """
-    if not callable(build):
-        raise TypeError(f"`build` expects a function that returns a compiled model. Received: {type(build).__name__}.")
-    takes = [p for p in inspect.signature(build).parameters.values() if p.default is p.empty and p.kind not in (2, 4)]
-    model = build(*arguments[: len(takes)])
-    if not isinstance(model, keras.Model):
-        raise TypeError(f"`build` expects to return a keras.Model. It returned: {type(model).__name__}.")
-    if not model.compiled:
-        raise TypeError(
-            "`build` expects to return a compiled model. It returned one that is not: end it with "
-            "`return training.compile(model)` or `model.compile(…)`."
-        )
-    return model

@@ -1,0 +1,309 @@
+"""Many small heads on the same features, trained side by side as one program.
+
+One head is too little work for a processor: starting a step costs more than computing it. Here the weights of all heads
+are stacked, so that one matrix product serves all of them, and one of Keras's own optimizers, whose rules work number
+by number, updates all of them, each at its own learning rate.
+"""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from cnnlab import _quiet  # noqa: F401  isort: skip
+import keras
+import numpy as np
+import pandas as pd
+
+from cnnlab.experiments.heads import Head
+from cnnlab.pipelines.order import epoch_length, epoch_rows
+
+MOST = 30_000_000  # numbers in the stacked weights, or in a stacked batch
+
+
+@dataclass
+class Run:
+    """One training: which head, on which rows, how.
+
+    Attributes:
+        name: Which trial and fold it belongs to.
+        head: What is trained.
+        seed: Decides weights, order and dropout.
+        train, watched, held_out: Rows of the features; `watched` is empty where nothing stops the training early.
+        batch_size, epochs, patience, balance: As in `cross_validate`.
+    """
+
+    name: tuple[Any, int]
+    head: Head
+    seed: int
+    train: np.ndarray
+    watched: np.ndarray
+    held_out: np.ndarray
+    batch_size: int
+    epochs: int
+    patience: int | None = None
+    balance: Any = None
+
+    def program(self, codes: np.ndarray) -> tuple[Any, ...]:
+        """Equal for runs that make the same number of equal steps."""
+        images = epoch_length(codes[self.train], training=True, balance=self.balance, shard=(0, 1))
+        return (self.head.program, self.batch_size, self.epochs, self.patience, -(-images // self.batch_size))
+
+    def rows_of(self, epoch: int, codes: np.ndarray) -> np.ndarray:
+        """The rows that an epoch shows, in the order in which `pipelines.load` would show them."""
+        order = epoch_rows(
+            codes[self.train], epoch=epoch, seed=self.seed, training=True, balance=self.balance, shard=(0, 1)
+        )
+        return self.train[order[:, 0]]
+
+
+class Trained(NamedTuple):
+    """What one run gives.
+
+    Attributes:
+        history: One row per epoch, as Keras's own.
+        probabilities: Of the held-out rows, shape (rows, classes).
+        weights: Kernel and bias of each dense layer.
+        seconds: Its share of the time of its program.
+    """
+
+    history: pd.DataFrame
+    probabilities: np.ndarray
+    weights: list[np.ndarray]
+    seconds: float
+
+
+def train(runs: Sequence[Run], features: np.ndarray, codes: np.ndarray) -> list[Trained]:
+    """Trains all runs, those that make equal steps side by side.
+
+    Args:
+        runs: In any order.
+        features: float32, of shape (rows, features).
+        codes: Class of each row.
+
+    Returns:
+        One result for each run, in order. It does not depend on which others ran beside it.
+    """
+    programs: dict[Any, list[int]] = {}
+    for number, run in enumerate(runs):
+        programs.setdefault(run.program(codes), []).append(number)
+    results: list[Trained | None] = [None] * len(runs)
+    for members in programs.values():
+        each = sum(size[0] * size[1] for _, _, size, _ in runs[members[0]].head.steps)
+        each = max(each, runs[members[0]].batch_size * features.shape[1])
+        at_once = max(1, MOST // each)
+        for start in range(0, len(members), at_once):
+            part = members[start : start + at_once]
+            for number, result in zip(part, _Stack([runs[i] for i in part], features, codes).train(), strict=True):
+                results[number] = result
+    return [result for result in results if result is not None]
+
+
+class PerHead(keras.optimizers.schedules.LearningRateSchedule):
+    """The learning rate of each head, of shape (heads, 1, 1), from one rate or schedule for each."""
+
+    def __init__(self, rates: Sequence[Any]) -> None:
+        self.rates = [rate if callable(rate) else float(rate) for rate in rates]
+
+    def __call__(self, step: Any) -> Any:
+        """The rates at a step."""
+        found: dict[int, Any] = {}
+        for rate in self.rates:
+            if id(rate) not in found:
+                value = rate(step) if callable(rate) else rate
+                found[id(rate)] = keras.ops.cast(value, "float32")
+        return keras.ops.reshape(keras.ops.stack([found[id(rate)] for rate in self.rates]), (-1, 1, 1))
+
+    def get_config(self) -> dict[str, Any]:
+        """The rates."""
+        return {"rates": self.rates}
+
+
+class _Stack:
+    """Runs that make equal steps: one more axis, in front, counts the heads."""
+
+    def __init__(self, runs: list[Run], features: np.ndarray, codes: np.ndarray) -> None:
+        import tensorflow as tf
+
+        self.runs, self.codes, self.steps = runs, codes, runs[0].head.steps
+        self.features, self.labels = tf.constant(features), tf.constant(codes, tf.int32)
+        # Heads of one fold see the same images in the same order, with the same draws of dropout.
+        keys = [(run.seed, run.train.tobytes()) for run in runs]
+        places = {key: place for place, key in enumerate(dict.fromkeys(keys))}
+        self.streams = [runs[keys.index(key)] for key in places]
+        self.stream_of = tf.constant([places[key] for key in keys])
+        drawn: dict[Any, np.ndarray] = {}
+        stacked = zip(*(run.head.weights(run.seed, drawn) for run in runs), strict=True)
+        self.variables = [
+            keras.Variable(np.stack(values).reshape(len(runs), -1, values[0].shape[-1])) for values in stacked
+        ]
+        self.rates = [
+            tf.constant(rates, tf.float32)[:, None, None]
+            for rates in zip(*(run.head.rates for run in runs), strict=True)
+        ]
+        self.optimizer = self._optimizer()
+        self.step = tf.Variable(0, dtype=tf.int32)
+        self.learn = tf.function(self._learn, reduce_retracing=True)
+        self.judge = tf.function(self._judge, reduce_retracing=True)
+
+    def _optimizer(self) -> Any:
+        rules = [run.head.optimizer for run in self.runs]
+        config = {key: value for key, value in rules[0].get_config().items() if key not in ("name", "weight_decay")}
+        optimizer = type(rules[0])(**config | {"learning_rate": PerHead([_rate(rule) for rule in rules])})
+        decays = [float(rule.weight_decay or 0) for rule in rules]
+        optimizer.weight_decay = np.reshape(decays, (-1, 1, 1)).astype(np.float32) if any(decays) else None
+        optimizer.build(self.variables)
+        return optimizer
+
+    def _forward(self, weights: list[Any], x: Any, uniform: Any = None) -> Any:
+        """Logits of shape (heads, batch, classes); with `uniform`, which draws, dropout is on."""
+        index = dropout = 0
+        for step in self.steps:
+            if step.kind == "dropout":
+                if uniform is not None:
+                    rate = self.rates[dropout]
+                    kept = keras.ops.cast(uniform(dropout, x.shape[-1]) >= rate, "float32")
+                    x = x * kept / (1 - rate)
+                dropout += 1
+                continue
+            if step.kind == "dense":
+                x = keras.ops.matmul(x, weights[index])
+                index += 1
+                if step.bias:
+                    x = x + weights[index]
+                    index += 1
+            x = keras.activations.get(step.activation)(x)
+        return x
+
+    def _batch(self, rows: Any) -> tuple[Any, Any]:
+        """Features (heads, batch, features) and labels (heads, batch) of rows (streams, batch)."""
+        import tensorflow as tf
+
+        x, y = tf.gather(self.features, rows), tf.gather(self.labels, rows)
+        return tf.gather(x, self.stream_of), tf.gather(y, self.stream_of)
+
+    def _learn(self, rows: Any, counted: Any) -> tuple[Any, Any]:
+        """One epoch. Rows and weights of shape (steps, streams, batch); gives loss and accuracy of each head."""
+        import tensorflow as tf
+
+        seeds = [run.seed for run in self.streams]
+        batch = self.runs[0].batch_size
+
+        def uniform(layer: int, width: int) -> Any:
+            draws = [tf.random.stateless_uniform((batch, width), seed=[seed * 16 + layer, self.step]) for seed in seeds]
+            return tf.gather(tf.stack(draws), self.stream_of)
+
+        losses = tf.zeros((len(self.runs),))
+        hits = tf.zeros((len(self.runs),))
+        for number in tf.range(tf.shape(rows)[0]):
+            x, y = self._batch(rows[number])
+            share = tf.gather(counted[number], self.stream_of)
+            images = tf.reduce_sum(share, axis=1)
+            with tf.GradientTape() as tape:
+                logits = self._forward([variable.value for variable in self.variables], x, uniform)
+                each = tf.nn.sparse_softmax_cross_entropy_with_logits(y, logits) * share
+                total = tf.reduce_sum(tf.reduce_sum(each, axis=1) / images)
+            gradients = tape.gradient(total, [variable.value for variable in self.variables])
+            self.optimizer.apply(gradients, self.variables)
+            self.step.assign_add(1)
+            losses += tf.reduce_sum(each, axis=1)
+            hits += _hits(logits, y, share)
+        count = tf.gather(tf.reduce_sum(counted, axis=(0, 2)), self.stream_of)
+        return losses / count, hits / count
+
+    def _judge(self, rows: Any, counted: Any) -> tuple[Any, Any]:
+        """Loss and accuracy of each head on rows that it does not learn from; shapes as for `_learn`."""
+        import tensorflow as tf
+
+        losses = tf.zeros((len(self.runs),))
+        hits = tf.zeros((len(self.runs),))
+        for number in tf.range(tf.shape(rows)[0]):
+            x, y = self._batch(rows[number])
+            share = tf.gather(counted[number], self.stream_of)
+            logits = self._forward([variable.value for variable in self.variables], x)
+            losses += tf.reduce_sum(tf.nn.sparse_softmax_cross_entropy_with_logits(y, logits) * share, axis=1)
+            hits += _hits(logits, y, share)
+        count = tf.gather(tf.reduce_sum(counted, axis=(0, 2)), self.stream_of)
+        return losses / count, hits / count
+
+    def train(self) -> list[Trained]:
+        """All epochs, with early stopping where it is asked for, and the predictions of the held-out rows."""
+        began = time.perf_counter()
+        patience, size = self.runs[0].patience, self.runs[0].batch_size
+        stop = _Patience(len(self.runs), patience)
+        watched = None if patience is None else _padded([run.watched for run in self.streams], size)
+        logs: list[dict[str, np.ndarray]] = []
+        for epoch in range(self.runs[0].epochs):
+            loss, accuracy = self.learn(*_padded([run.rows_of(epoch, self.codes) for run in self.streams], size))
+            logs.append({"accuracy": accuracy.numpy(), "loss": loss.numpy()})
+            if watched is not None:
+                loss, accuracy = self.judge(*watched)
+                logs[-1] |= {"val_accuracy": accuracy.numpy(), "val_loss": loss.numpy()}
+                if stop.after(epoch, logs[-1]["val_loss"], self._values()):
+                    break
+        values = self._values() if stop.values is None else stop.values
+        results = []
+        for number, run in enumerate(self.runs):
+            weights = [value[number] for value in values]
+            logits = self._forward([weight[None] for weight in weights], self.features.numpy()[None, run.held_out])
+            probabilities = keras.ops.convert_to_numpy(keras.ops.softmax(logits))[0]
+            flat = [weight if shape == 2 else weight[0] for weight, shape in zip(weights, self._ranks(), strict=True)]
+            last = len(logs) if stop.ended[number] < 0 else int(stop.ended[number]) + 1
+            rows = [{"epoch": epoch} | {key: float(log[key][number]) for key in log} for epoch, log in enumerate(logs)]
+            results.append(Trained(pd.DataFrame(rows[:last]), probabilities, flat, 0.0))
+        seconds = (time.perf_counter() - began) / len(self.runs)
+        return [result._replace(seconds=seconds) for result in results]
+
+    def _values(self) -> list[np.ndarray]:
+        return [keras.ops.convert_to_numpy(variable) for variable in self.variables]
+
+    def _ranks(self) -> list[int]:
+        """2 for each kernel, 1 for each bias, in order."""
+        return [rank for step in self.steps if step.kind == "dense" for rank in ((2, 1) if step.bias else (2,))]
+
+
+class _Patience:
+    """`keras.callbacks.EarlyStopping(restore_best_weights=True)` for many heads at once."""
+
+    def __init__(self, heads: int, patience: int | None) -> None:
+        self.patience = patience
+        self.best = np.full(heads, np.inf)
+        self.wait = np.zeros(heads, int)
+        self.ended = np.full(heads, -1)  # the epoch after which a head stopped
+        self.values: list[np.ndarray] | None = None
+
+    def after(self, epoch: int, loss: np.ndarray, values: list[np.ndarray]) -> bool:
+        """Takes note of an epoch; whether all heads have stopped."""
+        running = self.ended < 0
+        better = running & (loss < self.best)
+        if self.values is None:
+            self.values = [value.copy() for value in values]
+        for kept, value in zip(self.values, values, strict=True):
+            kept[better] = value[better]
+        self.best = np.where(better, loss, self.best)
+        self.wait = np.where(better, 0, self.wait + 1)
+        self.ended[running & (self.wait >= (self.patience or 0)) & (epoch > 0)] = epoch
+        return bool((self.ended >= 0).all())
+
+
+def _padded(rows: list[np.ndarray], size: int) -> tuple[np.ndarray, np.ndarray]:
+    """Rows of each stream in batches: (steps, streams, batch), and which of them count, 1 or 0."""
+    steps = max(-(-len(part) // size) for part in rows)
+    padded = np.zeros((len(rows), steps * size), np.int32)
+    counted = np.zeros((len(rows), steps * size), np.float32)
+    for stream, part in enumerate(rows):
+        padded[stream, : len(part)], counted[stream, : len(part)] = part, 1
+    shape = (len(rows), steps, size)
+    return padded.reshape(shape).swapaxes(0, 1), counted.reshape(shape).swapaxes(0, 1)
+
+
+def _hits(logits: Any, y: Any, share: Any) -> Any:
+    import tensorflow as tf
+
+    right = tf.equal(tf.argmax(logits, axis=-1, output_type=tf.int32), y)
+    return tf.reduce_sum(tf.cast(right, tf.float32) * share, axis=1)
+
+
+def _rate(rule: Any) -> Any:
+    rate = rule._learning_rate  # the public property evaluates a schedule at step 0
+    return rate if isinstance(rate, keras.optimizers.schedules.LearningRateSchedule) else float(rule.learning_rate)
