@@ -3,8 +3,10 @@
 from cnnlab.plots.augmentations import augmentations
 from cnnlab.plots.calibration import reliability
 from cnnlab.plots.curves import history
+from cnnlab.plots.groups import groups
 from cnnlab.plots.images import class_counts, images, uncertain, worst
 from cnnlab.plots.learning import learning_curve
+from cnnlab.plots.remedies import remedies
 from cnnlab.plots.scores import confusion, per_class
 from cnnlab.plots.tradeoffs import precision_recall, roc, thresholds
 
@@ -12,12 +14,14 @@ __all__ = [
     "augmentations",
     "class_counts",
     "confusion",
+    "groups",
     "history",
     "images",
     "learning_curve",
     "per_class",
     "precision_recall",
     "reliability",
+    "remedies",
     "roc",
     "thresholds",
     "uncertain",
