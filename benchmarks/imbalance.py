@@ -23,7 +23,8 @@ def main():
     parser.add_argument("--remedies", nargs="+", default=[*experiments.REMEDIES, "rendered"])
     parser.add_argument("--folder", help="keeps finished folds, so that a second call goes on")
     options = parser.parse_args()
-    with tempfile.TemporaryDirectory() as images:
+    with contextlib.nullcontext(options.folder) if options.folder else tempfile.TemporaryDirectory() as folder:
+        images = f"{folder}/images_{options.good}_{options.imbalance:g}_{options.seed}"
         parts = samples.inspection(
             images + "/parts", per_class=options.good, imbalance=options.imbalance, seed=options.seed
         )
