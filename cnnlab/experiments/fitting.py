@@ -13,7 +13,7 @@ import pandas as pd
 from cnnlab import pipelines, tables
 from cnnlab.experiments import frozen, stacked
 from cnnlab.experiments.embedding import digest, embed
-from cnnlab.experiments.heads import head_of
+from cnnlab.experiments.heads import Head, head_of
 from cnnlab.experiments.predicting import answers, with_probabilities
 from cnnlab.pipelines.cache import MEMORY_SHARE, free_memory
 from cnnlab.pipelines.order import epoch_rows
@@ -129,8 +129,13 @@ def _on_features(
     model: keras.Model, fold: Fold, *, found: Any, seed: int, recipe: dict[str, Any], fit: Any
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     parts, features, codes = found
-    known = ~np.isnan(features.reshape(len(features), -1)).any(axis=1)
-    train, watched = (rows.index[known[rows.index]] for rows in (fold.train, fold.watched))
+    head = head_of(parts.head, compiled_as=model)
+    if head is not None:
+        run = _run((None, 0), head, fold, features=features, seed=seed, recipe=recipe)
+        (trained,) = stacked.train([run], features, codes)
+        head.assign(trained.weights)
+        return trained.history, with_probabilities(fold.held_out, trained.probabilities)
+    train, watched = (_readable(rows, features) for rows in (fold.train, fold.watched))
     parts.head.compile_from_config(model.get_compile_config())
     data = Shuffled(features, codes, train, seed=seed, size=recipe.get("batch_size", 32), balance=recipe.get("balance"))
     validation = (features[watched], codes[watched]) if len(watched) else None
@@ -142,8 +147,32 @@ def _on_features(
         shuffle=False,
         verbose=0,
     )
-    probabilities = parts.head.predict(features[fold.held_out.index], verbose=0)
-    return _history(history), with_probabilities(fold.held_out, probabilities)
+    held_out = features[fold.held_out.index]
+    probabilities = np.empty((0, parts.head.output_shape[-1])) if fold.held_out.empty else parts.head(held_out)
+    return _history(history), with_probabilities(fold.held_out, keras.ops.convert_to_numpy(probabilities))
+
+
+def _readable(rows: pd.DataFrame, features: np.ndarray) -> np.ndarray:
+    """The rows that have features."""
+    index = rows.index.to_numpy()
+    return index[~np.isnan(features[index].reshape(len(index), -1)).any(axis=1)]
+
+
+def _run(
+    name: tuple[Any, int], head: Head, fold: Fold, *, features: np.ndarray, seed: int, recipe: dict[str, Any]
+) -> stacked.Run:
+    return stacked.Run(
+        name=name,
+        head=head,
+        seed=seed,
+        train=_readable(fold.train, features),
+        watched=_readable(fold.watched, features),
+        held_out=fold.held_out.index.to_numpy(),
+        batch_size=recipe.get("batch_size", 32),
+        epochs=recipe["epochs"],
+        patience=recipe["patience"],
+        balance=recipe.get("balance"),
+    )
 
 
 class Shuffled(keras.utils.PyDataset):
@@ -252,14 +281,9 @@ def run_together(jobs: dict[Any, Job], embeddings: Embeddings) -> dict[Any, dict
         head = None if found is None else head_of(found[0].head, compiled_as=job.model)
         if found is None or head is None:
             continue
-        known = ~np.isnan(found[1]).any(axis=1)
         for number, fold in job.folds.items():
-            train, watched = (rows.index.to_numpy()[known[rows.index]] for rows in (fold.train, fold.watched))
-            recipe = job.recipe
-            run = stacked.Run(
-                (name, number), head, job.seed + number, train, watched, fold.held_out.index.to_numpy(),
-                recipe.get("batch_size", 32), recipe["epochs"], recipe["patience"], recipe.get("balance"),
-            )  # fmt: skip
+            seed = job.seed + number
+            run = _run((name, number), head, fold, features=found[1], seed=seed, recipe=job.recipe)
             runs.append((run, found[1]))
     results: dict[Any, dict[int, tuple[Tables, list[np.ndarray]]]] = {}
     for features in {id(features): features for _, features in runs}.values():

@@ -44,6 +44,14 @@ class Head:
         config = {key: value for key, value in self.optimizer.get_config().items() if key not in OWN}
         return repr((self.steps, type(self.optimizer).__name__, sorted(config.items())))
 
+    def assign(self, weights: list[np.ndarray]) -> None:
+        """Gives the layers, which are those of the whole network, these weights."""
+        for variable, value in zip(self._variables(), weights, strict=True):
+            variable.assign(value)
+
+    def _variables(self) -> list[Any]:
+        return [v for layer in self.layers for v in ([layer.kernel, layer.bias] if layer.use_bias else [layer.kernel])]
+
     def weights(self, seed: int, drawn: dict[Any, np.ndarray]) -> list[np.ndarray]:
         """New weights from the layers' own initializers; the same for equal layers and seeds (looked up in `drawn`)."""
         found = []

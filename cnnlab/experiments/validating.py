@@ -40,6 +40,7 @@ def cross_validate(
     repeats: int = 1,
     patience: int | None = None,
     folder: str | os.PathLike[str] | None = None,
+    fit: Callable[..., Any] | None = None,
     **loading: Any,
 ) -> Validation:
     """Trains a fresh model for each fold and predicts the images that were held out of it.
@@ -60,6 +61,7 @@ def cross_validate(
         repeats: How often all folds are dealt anew.
         patience: Epochs without improvement before a fold stops and goes back to its best weights; None: all epochs.
         folder: Where finished folds are kept; in memory only where None.
+        fit: Called in place of the model's own `fit`, with the model first and the same arguments.
         **loading: Passed on to `pipelines.load`: batch_size, augment, balance, resize, cache.
 
     Returns:
@@ -93,12 +95,15 @@ def cross_validate(
             if store.get(name) is None
         }
         if missing:
-            together = run_together({repeat: Job(compiled(build), missing, recipe, first)}, embeddings)
+            job = Job(compiled(build), missing, recipe, first)
+            together = {} if fit is not None else run_together({repeat: job}, embeddings)
             for fold, rows in progress(missing.items(), label=f"repeat {repeat + 1}", unit="fold"):
                 if repeat in together:
                     found, _ = together[repeat][fold]
                 else:
-                    found = run_fold(build, rows, seed=first + fold, recipe=recipe, embeddings=embeddings).tables
+                    found = run_fold(
+                        build, rows, seed=first + fold, recipe=recipe, fit=fit, embeddings=embeddings
+                    ).tables
                 store.put(names[fold], found)
         for fold, name in names.items():
             found = store.get(name) or {}

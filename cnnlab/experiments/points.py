@@ -1,0 +1,141 @@
+"""The points of a search: what a person writes as a grid, as KerasTuner's HyperParameters, and back."""
+
+import numbers
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import keras_tuner as kt
+import numpy as np
+
+LOADING = ("batch_size", "augment", "balance", "resize")  # taken from a point by themselves …
+FITTING = ("epochs", "patience")  # … as are these
+KERAS_TUNERS = "tuner/"  # how the names begin that Hyperband adds
+
+
+class Space:
+    """What is searched.
+
+    KerasTuner's values are numbers, words and truth values of one type each. Any other value of a grid, such as an
+    `augment.Policy`, None or a tuple, goes by its name, and `build` gets the value itself.
+
+    Args:
+        grid: Name → values to try; or `kt.HyperParameters`; or None where `build` names its own.
+
+    Attributes:
+        hyperparameters: For the oracle; None where `build` names its own.
+        values: Of each name, what stands behind a value that KerasTuner knows.
+        fixed: Whether the grid is all there is to search.
+
+    Raises:
+        TypeError: If `grid` is none of these.
+        ValueError: If there is no point, or values cannot be told apart.
+    """
+
+    def __init__(self, grid: Any) -> None:
+        self.values: dict[str, dict[Any, Any]] = {}
+        self.fixed = isinstance(grid, Mapping)
+        self.hyperparameters: kt.HyperParameters | None = None
+        if isinstance(grid, kt.HyperParameters):
+            self.hyperparameters = grid
+        elif isinstance(grid, Mapping):
+            self.hyperparameters = self._from_grid(grid)
+        elif grid is not None:
+            raise TypeError(
+                "`grid` expects a dict of name → list of values, such as {'learning_rate': [1e-3, 1e-2]}, or "
+                f"kt.HyperParameters, or None where `build` names its own. Received: {type(grid).__name__}."
+            )
+
+    def _from_grid(self, grid: Mapping[str, Any]) -> kt.HyperParameters:
+        if not grid:
+            raise ValueError(
+                "`grid` has no points: it is empty. Name something to try: {'learning_rate': [1e-3, 1e-2]}."
+            )
+        result = kt.HyperParameters()
+        for name, values in grid.items():
+            if isinstance(values, str) or not hasattr(values, "__iter__"):
+                raise TypeError(f"`grid` expects a list of values for {name!r}. Received: {values!r}.")
+            self.values[name] = coded(name, list(values))
+            result.Choice(name, list(self.values[name]))
+        return result
+
+    def behind(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        """A point as `build` gets it."""
+        return {name: self.values.get(name, {}).get(value, value) for name, value in values.items()}
+
+    def shown(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        """A point as a table shows it: numbers, words and truth values; anything else by its name."""
+        real = self.behind(values)
+        return {
+            name: real[name] if isinstance(real[name], bool) else value
+            for name, value in values.items()
+            if not name.startswith(KERAS_TUNERS)
+        }
+
+    @contextmanager
+    def opened(self, hp: kt.HyperParameters, read: set[str] | None = None) -> Iterator[kt.HyperParameters]:
+        """Lets `hp` give the values of the grid inside the block, and notes in `read` which ones were asked for."""
+        before = hp.values
+        inside = Noticing(self.behind(before), set() if read is None else read)
+        hp.values = inside
+        try:
+            yield hp
+        finally:
+            hp.values = dict(before) | {name: value for name, value in inside.items() if name not in before}
+
+    def describe(self) -> str:
+        """The space as text that is equal when the space is."""
+        if self.hyperparameters is None:
+            return "build"
+        return repr({name: list(values) for name, values in self.values.items()} or self.hyperparameters.get_config())
+
+
+class Noticing(dict):  # type: ignore[type-arg]
+    """A dict that notes which of its values were asked for."""
+
+    def __init__(self, values: dict[str, Any], read: set[str]) -> None:
+        super().__init__(values)
+        self.read = read
+
+    def __getitem__(self, name: str) -> Any:
+        self.read.add(name)
+        return super().__getitem__(name)
+
+
+def coded(name: str, values: list[Any]) -> dict[Any, Any]:
+    """What KerasTuner can hold for each value → the value.
+
+        >>> coded("filters", [(8, 16), None])
+        {'(8, 16)': (8, 16), 'None': None}
+        >>> coded("weight_decay", [0, 1e-4])
+        {0.0: 0.0, 0.0001: 0.0001}
+
+    Raises:
+        ValueError: If there is no value, or two have the same name.
+    """
+    if not values:
+        raise ValueError(f"`grid` has no points: the list of values for {name!r} is empty.")
+    values = [value.item() if isinstance(value, np.generic) else value for value in values]
+    kinds = {type(value) for value in values}
+    if kinds == {int, float}:
+        values = [float(value) for value in values]
+    elif not (kinds <= {str} or kinds <= {int} or kinds <= {float}):
+        names = [_name(value) for value in values]
+        if len(set(names)) < len(names):
+            raise ValueError(f"`grid` expects values for {name!r} that can be told apart. Received: {values!r}.")
+        return dict(zip(names, values, strict=True))
+    if any(isinstance(value, numbers.Real) and value != value for value in values) or len(set(values)) < len(values):
+        raise ValueError(f"`grid` expects each value for {name!r} once. Received: {values!r}.")
+    return {value: value for value in values}
+
+
+def _name(value: Any) -> str:
+    return getattr(value, "__name__", None) or str(value)
+
+
+def recipe_at(recipe: dict[str, Any], point: dict[str, Any]) -> dict[str, Any]:
+    """The recipe of `fitting.run_fold` with what a point says: batch size, augmentation, epochs and so on."""
+    changed = {name: value for name, value in point.items() if name in (*LOADING, *FITTING)}
+    if "tuner/epochs" in point:
+        changed["epochs"] = point["tuner/epochs"]
+    return recipe | changed
