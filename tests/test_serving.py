@@ -1,13 +1,18 @@
 import json
+import re
+import shutil
 import threading
 from pathlib import Path
 
 import keras
 import numpy as np
+import pandas as pd
 import pytest
+import tensorflow as tf
 from PIL import Image
 
-from cnnlab import experiments, models, serving
+from cnnlab import experiments, metrics, models, serving, tables
+from cnnlab.serving.engines import digest_of
 
 
 @pytest.fixture(scope="module")
@@ -31,12 +36,20 @@ def test_an_export_says_what_it_is(exported):
 @pytest.mark.parametrize("format", ["keras", "litert", None])
 def test_a_predictor_gives_the_models_answers(exported, digits_model, digits, format):
     table = digits[digits["split"] == "test"].head(40)
-    expected = experiments.predict(digits_model, table)
-    predictor = serving.Predictor(exported[0], format=format)
-    answers = predictor(table["path"].tolist())
-    assert [answer.label for answer in answers] == expected["predicted"].tolist()
-    np.testing.assert_allclose([answer.confidence for answer in answers], expected["confidence"], atol=1e-4)
-    assert sum(answers[0].probabilities.values()) == pytest.approx(1, abs=1e-5)
+    raw = experiments.predict(digits_model, table)
+    honest = metrics.calibrate(raw, on=experiments.predict(digits_model, digits[digits["split"] == "val"]))
+    for temperature, expected in ((None, honest), (1, raw)):
+        predictor = serving.Predictor(exported[0], format=format, temperature=temperature)
+        answers = predictor(table["path"].tolist())
+        assert [answer.label for answer in answers] == expected["predicted"].tolist()
+        np.testing.assert_allclose([answer.confidence for answer in answers], expected["confidence"], atol=1e-4)
+        assert sum(answers[0].probabilities.values()) == pytest.approx(1, abs=1e-5)
+    assert predictor.temperature == 1
+
+
+def test_the_temperature_is_learned_on_the_rows_checked(exported, digits_model, digits):
+    val = experiments.predict(digits_model, digits[digits["split"] == "val"])
+    assert serving.Predictor(exported[0]).temperature == pytest.approx(metrics.temperature(val), rel=1e-3)
 
 
 def test_path_bytes_and_arrays_are_one_image(exported, digits):
@@ -45,6 +58,10 @@ def test_path_bytes_and_arrays_are_one_image(exported, digits):
     grey = np.asarray(Image.open(path))
     rgb = np.repeat(grey[:, :, None], 3, axis=2)
     answers = [predictor(one) for one in (path, Path(path), Path(path).read_bytes(), grey, rgb, rgb.astype(float))]
+    answers += [
+        predictor(one)
+        for one in (Image.open(path), Image.fromarray(rgb), tf.constant(rgb), bytearray(Path(path).read_bytes()))
+    ]
     answers += predictor(np.stack([rgb, rgb])) + predictor([path, rgb])
     assert len({answer.label for answer in answers}) == 1
     assert max(answer.confidence for answer in answers) - min(answer.confidence for answer in answers) < 1e-6
@@ -80,6 +97,13 @@ def test_threads_share_a_predictor(exported, digits):
         (np.full((8, 8, 3), np.nan), ValueError, "0-255"),
         (np.full((8, 8, 3), 0.5), ValueError, "multiply by 255"),
         (b"no image", ValueError, "no image"),
+        (b"", ValueError, "is empty"),
+        (np.zeros((0, 8, 3)), ValueError, r"\(0, 8, 3\)"),
+        (np.zeros((8, 8, 3), complex), TypeError, "complex128"),
+        (np.full((8, 8, 3), None), TypeError, "object"),
+        (np.zeros((8, 8, 3), bool), TypeError, "bool"),
+        (np.zeros(5), ValueError, r"\(5,\)"),
+        ("no/such/file.jpg", FileNotFoundError, "file.jpg"),
     ],
 )
 def test_what_is_no_image_is_refused(exported, image, error, words):
@@ -87,41 +111,227 @@ def test_what_is_no_image_is_refused(exported, image, error, words):
         serving.Predictor(exported[0])(image)
 
 
-def test_a_damaged_export_is_explained(exported, tmp_path):
-    folder = tmp_path / "export"
-    folder.mkdir()
-    with pytest.raises(FileNotFoundError, match=r"serving\.export"):
-        serving.Predictor(folder)
-    about = json.loads((exported[0] / "export.json").read_text())
+def copied(exported, tmp_path, **changes):
+    """A copy of an export whose description says something else."""
+    folder = Path(shutil.copytree(exported[0], tmp_path / "export"))
+    about = json.loads((folder / "export.json").read_text())
+    (folder / "export.json").write_text(json.dumps(about | changes))
+    return folder
+
+
+def sign(folder, format, file):
+    """Makes the description say that a file is the one exported: what somebody with bad intent would do."""
+    about = json.loads((folder / "export.json").read_text())
+    facts = about["formats"].get(format, dict(about["formats"]["keras"]))
+    about["formats"][format] = facts | {"sha256": digest_of(folder / file)}
     (folder / "export.json").write_text(json.dumps(about))
-    with pytest.raises(FileNotFoundError, match="it is gone"):
-        serving.Predictor(folder)
-    for name in ("model.tflite", "model.keras"):
-        (folder / name).write_bytes((exported[0] / name).read_bytes()[:1000])
-    for format in ("litert", "keras"):
-        with pytest.raises(ValueError, match="could not be loaded"):
+
+
+def test_a_folder_that_is_no_export_is_refused(tmp_path):
+    for folder in (tmp_path, tmp_path / "nowhere"):
+        with pytest.raises(FileNotFoundError, match=r"serving\.export"):
+            serving.Predictor(folder)
+
+
+@pytest.mark.parametrize(("format", "file"), [("litert", "model.tflite"), ("keras", "model.keras")])
+def test_a_damaged_model_is_refused(exported, tmp_path, format, file):
+    folder = copied(exported, tmp_path)
+    data = (folder / file).read_bytes()
+    for damaged in (data[:1000], data[:-1], data[:500] + b"x" + data[501:], b"", b"x" * len(data)):
+        (folder / file).write_bytes(damaged)
+        with pytest.raises(ValueError, match="not the file that was exported"):
             serving.Predictor(folder, format=format)
-    (folder / "export.json").write_text(json.dumps(about | {"version": 99}))
-    with pytest.raises(ValueError, match="another version"):
-        serving.Predictor(folder)
-    (folder / "export.json").write_text("{")
+    (folder / file).write_bytes(b"x" * 1000)
+    sign(folder, format, file)
+    with pytest.raises(ValueError, match="could not be loaded"):
+        serving.Predictor(folder, format=format)
+    (folder / file).unlink()
+    with pytest.raises(FileNotFoundError, match="it is gone"):
+        serving.Predictor(folder, format=format)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"version": 1}, "another version"),
+        ({"version": 99}, "another version"),
+        ({"version": None}, "is damaged"),
+        ({"classes": "abc"}, "is damaged"),
+        ({"classes": [1, 2]}, "is damaged"),
+        ({"classes": ["a", "b"]}, "names 2 classes"),
+        ({"image_size": [8]}, "is damaged"),
+        ({"image_size": [16, 16]}, "does not take images"),
+        ({"channels": 0}, "is damaged"),
+        ({"channels": 1}, "does not take images"),
+        ({"resize": "melt"}, "is damaged"),
+        ({"temperature": "warm"}, "is damaged"),
+        ({"temperature": -1}, "`temperature` expects"),
+        ({"formats": {}}, "is damaged"),
+        ({"formats": {"../../etc/passwd": {"sha256": ""}}}, "is damaged"),
+        ({"formats": ["litert"]}, "is damaged"),
+    ],
+)
+def test_a_description_that_was_edited_is_refused(exported, tmp_path, changes, words):
+    with pytest.raises(ValueError, match=words):
+        serving.Predictor(copied(exported, tmp_path, **changes))
+
+
+@pytest.mark.parametrize("text", ["{", "", "[1]", "null", "\x00"])
+def test_a_description_that_is_cut_is_refused(exported, tmp_path, text):
+    folder = copied(exported, tmp_path)
+    (folder / "export.json").write_text(text)
     with pytest.raises(ValueError, match="is damaged"):
         serving.Predictor(folder)
-    with pytest.raises(ValueError, match="one of those exported"):
-        serving.Predictor(exported[0], format="onnx")
+
+
+def test_only_exported_formats_are_opened(exported):
+    with pytest.raises(ValueError, match="one of those exported: keras, litert"):
+        serving.Predictor(exported[0], format="savedmodel")
+
+
+def test_a_strangers_lambda_layer_never_runs(exported, tmp_path):
+    folder = copied(exported, tmp_path)
+    inputs = keras.Input((8, 8, 3))
+    ran = tmp_path / "ran"
+    code = eval(f"lambda x: (__import__('pathlib').Path({str(ran)!r}).touch(), x)[1]")
+    stranger = keras.Model(inputs, keras.layers.Dense(10)(keras.layers.Flatten()(keras.layers.Lambda(code)(inputs))))
+    stranger.save(folder / "model.keras")
+    sign(folder, "keras", "model.keras")
+    ran.unlink(missing_ok=True)
+    with pytest.raises(ValueError, match=r"a Lambda layer.*are refused"):
+        serving.Predictor(folder, format="keras")
+    assert not ran.exists()
 
 
 def test_a_file_that_disagrees_is_not_kept(digits_model, digits, tmp_path, monkeypatch):
-    from cnnlab.serving import exporting
+    from cnnlab.serving import writers
 
     other = models.small_cnn(image_size=(8, 8), classes=list("0123456789"), filters=(4,))
-    monkeypatch.setitem(exporting.WRITERS, "keras", lambda model, path: other.save(path))
+    monkeypatch.setitem(writers.WRITERS, "keras", lambda model, path, images: other.save(path))
+    check = digits[digits["split"] == "val"]
     with pytest.raises(ValueError, match="It was not kept"):
-        serving.export(digits_model, tmp_path / "export", formats=["keras"], check=digits.head(100))
-    assert not list((tmp_path / "export").iterdir())
+        serving.export(digits_model, tmp_path / "alone", formats=["keras"], check=check)
+    assert not list((tmp_path / "alone").iterdir())
+    with pytest.warns(
+        UserWarning, match=r"keras export gives .* of 270 images; 99\.0% are asked for\. It was not kept"
+    ):
+        table = serving.export(digits_model, tmp_path / "two", formats=["keras", "litert"], check=check)
+    assert table["kept"].tolist() == [False, True]
+    assert not (tmp_path / "two" / "model.keras").exists()
+    assert serving.Predictor(tmp_path / "two").format == "litert"
+    table = serving.export(digits_model, tmp_path / "any", formats=["keras"], check=check, agreement=0)
+    assert table["kept"].all()
+
+
+def test_a_second_export_replaces_the_first(digits_model, digits, tmp_path):
+    check = digits[digits["split"] == "val"]
+    serving.export(digits_model, tmp_path, formats=["keras", "savedmodel"], check=check)
+    serving.export(digits_model, tmp_path, formats=["savedmodel", "litert"], check=check)
+    there = {path.name for path in tmp_path.iterdir()}
+    assert there == {"README.md", "earlier", "export.json", "model.tflite", "savedmodel"}
+    assert {path.name for path in (tmp_path / "earlier").glob("*/*")} == {"model.keras", "savedmodel"}
+    assert serving.Predictor(tmp_path, format="savedmodel")(digits["path"].iloc[0]).confidence > 0
+
+
+def test_the_images_checked_are_spread_over_the_table(digits_model, digits, tmp_path):
+    many = pd.concat([digits.sort_values("label")] * 2, ignore_index=True)
+    serving.export(digits_model, tmp_path, formats=["litert"], check=many)
+    about = json.loads((tmp_path / "export.json").read_text())
+    assert about["checked_on"] == about["formats"]["litert"]["images"] == 500
+    card = (tmp_path / "README.md").read_text()
+    shown = [int(line.split("|")[-2]) for line in card.splitlines() if re.match(r"\| \d \|", line)]
+    assert len(shown) == 10
+    assert min(shown) >= 45
+
+
+@pytest.fixture(scope="module")
+def every_format(digits_model, digits, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("export") / "every"
+    formats = ("keras", "savedmodel", "litert", "litert_float16", "litert_int8")
+    return folder, serving.export(digits_model, folder, formats=formats, check=digits[digits["split"] != "train"])
+
+
+def test_every_format_agrees(every_format, digits_model, digits):
+    table = every_format[1].set_index("format")
+    rest = digits[digits["split"] != "train"]
+    assert (table["images"].drop("litert_int8") == 500).all()
+    assert table["images"]["litert_int8"] == 400  # not on those that its ranges were learned from
+    assert (table["agreement"].drop("litert_int8") >= 0.998).all()
+    assert table["agreement"]["litert_int8"] >= 0.98
+    assert (table["largest_difference"][["keras", "savedmodel", "litert"]] < 1e-4).all()
+    assert 0 < table["largest_difference"]["litert_float16"] < 0.02
+    raw = experiments.predict(digits_model, rest)
+    accuracy = (raw["label"].astype(str) == raw["predicted"].astype(str)).mean()
+    np.testing.assert_allclose(table["accuracy"], accuracy, atol=0.02)
+    np.testing.assert_allclose(table["accuracy_change"], 0, atol=0.02)
+    assert table["kept"].all()
+
+
+@pytest.mark.parametrize("format", ["savedmodel", "litert_float16", "litert_int8"])
+def test_every_format_predicts(every_format, digits, format):
+    table = digits[digits["split"] == "test"].head(50)
+    predictor, plain = (serving.Predictor(every_format[0], format=name) for name in (format, "keras"))
+    images = np.stack([predictor.prepare(path) for path in table["path"]])
+    tolerance = 0.1 if format == "litert_int8" else 0.02
+    np.testing.assert_allclose(predictor.probabilities(images), plain.probabilities(images), atol=tolerance)
+    features = predictor.features(images)
+    assert np.corrcoef(features.ravel(), plain.features(images).ravel())[0, 1] > 0.99
+
+
+def test_float16_and_int8_are_smaller(parts, tmp_path):
+    model = models.small_cnn(image_size=(16, 16), classes=parts["label"].cat.categories, filters=(32, 64, 96))
+    formats = ["litert", "litert_float16", "litert_int8"]
+    sizes = serving.export(model, tmp_path, formats=formats, check=parts, agreement=0).set_index("format")["megabytes"]
+    assert sizes["litert_float16"] < 0.6 * sizes["litert"]
+    assert sizes["litert_int8"] < 0.4 * sizes["litert"]
+
+
+def test_onnx_needs_its_packages(digits_model, digits, tmp_path, monkeypatch):
+    from cnnlab.serving import engines
+
+    monkeypatch.setattr(engines, "find_spec", lambda name: None)
+    with pytest.raises(ModuleNotFoundError, match="pip install onnxruntime tf2onnx"):
+        serving.export(digits_model, tmp_path / "export", formats=["onnx"], check=digits)
+    assert not (tmp_path / "export").exists()
+
+
+def test_onnx_agrees(digits_model, digits, tmp_path):
+    pytest.importorskip("tf2onnx", reason="install the extra `onnx` to run this test")
+    pytest.importorskip("onnxruntime", reason="install the extra `onnx` to run this test")
+    check = digits[digits["split"] == "val"]
+    table = serving.export(digits_model, tmp_path, formats=["onnx"], check=check)
+    assert table["agreement"].tolist() == [1]
+    assert table["largest_difference"].max() < 1e-4
+    assert serving.Predictor(tmp_path)(check["path"].iloc[0]).confidence > 0
+
+
+def test_a_model_of_mixed_precision_is_exported(digits, tmp_path):
+    keras.config.set_dtype_policy("mixed_float16")
+    try:
+        model = models.small_cnn(image_size=(8, 8), classes=list("0123456789"), filters=(4,))
+    finally:
+        keras.config.set_dtype_policy("float32")
+    table = serving.export(model, tmp_path, check=digits.head(20), agreement=0.9)
+    assert table["kept"].all()
 
 
 def test_impossible_exports_are_refused(digits_model, digits, tmp_path):
+    with pytest.raises(ValueError, match="'keras'"):
+        serving.export(digits_model, tmp_path, formats="keras", check=digits)
+    with pytest.raises(ValueError, match="each once"):
+        serving.export(digits_model, tmp_path, formats=["keras", "keras"], check=digits)
+    with pytest.raises(ValueError, match="Received: 99"):
+        serving.export(digits_model, tmp_path, check=digits, agreement=99)
+    with pytest.raises(ValueError, match="'melt'"):
+        serving.export(digits_model, tmp_path, check=digits, resize="melt")
+    with pytest.raises(ValueError, match="in the model's order"):
+        serving.export(
+            digits_model,
+            tmp_path,
+            check=tables.folds(digits, count=3, seed=0)
+            .query("label in ['1', '2']")
+            .assign(label=lambda table: table["label"].cat.remove_unused_categories()),
+        )
     with pytest.raises(ValueError, match=r"\['coreml'\]"):
         serving.export(digits_model, tmp_path, formats=["coreml"], check=digits)
     with pytest.raises(ValueError, match="carries none"):

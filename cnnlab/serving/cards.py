@@ -1,0 +1,249 @@
+"""The model card: a README.md in the export that says what the model is, how good, for whom, and where it ends."""
+
+import html
+import os
+import re
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pandas as pd
+
+from cnnlab import fairness, metrics
+from cnnlab._common import atomic_path, require_columns
+
+CARD = "README.md"
+SPECIAL = re.compile(r"([\\`*_{}\[\]()#+!|~$-])")
+NOT_PRINTED = re.compile(r"[\x00-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff]+")
+SECTIONS = ("purpose", "data", "limits", "licence", "contact")
+FEW = 30  # images of a class in the scored rows
+
+
+class Evidence(NamedTuple):
+    """What a card is written from.
+
+    Attributes:
+        predictions: Rows with label, predicted, confidence and p_<class>.
+        by: Column of the groups to score apart.
+        table: All rows, with split where they are divided.
+        about: What only its maker can say: see `card`.
+    """
+
+    predictions: pd.DataFrame
+    by: str | None = None
+    table: pd.DataFrame | None = None
+    about: Mapping[str, str] | None = None
+
+
+def card(
+    folder: str | os.PathLike[str],
+    predictions: pd.DataFrame,
+    *,
+    table: pd.DataFrame | None = None,
+    by: str | None = None,
+    about: Mapping[str, str] | None = None,
+) -> Path:
+    """Writes the model card of an export anew, with the scores that count: those of the test rows.
+
+    Args:
+        folder: What `serving.export` wrote.
+        predictions: From `experiments.predict(model, test)`.
+        table: All rows, to say how many images of each class were in which split.
+        by: Column that says which group an image belongs to, to score groups apart.
+        about: Your own words on any of "purpose", "data", "limits", "licence" and "contact".
+
+    Returns:
+        The card's path, README.md in `folder`. Names from your data are escaped: none of them can become a link, HTML
+        or a table's border.
+
+    Raises:
+        FileNotFoundError: If the folder is no export.
+        ValueError: If `about` has another key, or the predictions are of other classes.
+
+    Example:
+        >>> card("runs/first/export", predictions, table=table, by="camera",
+        ...      about={"purpose": "Sorts out cracked parts.", "licence": "CC BY 4.0"})  # doctest: +SKIP
+    """
+    from cnnlab.serving.predictor import read_about
+
+    facts = read_about(Path(folder))
+    strange = [key for key in about or {} if key not in SECTIONS]
+    if strange:
+        raise ValueError(f"`about` knows {', '.join(SECTIONS)}. Received: {', '.join(map(repr, strange))}.")
+    require_columns(predictions, "label", "predicted", *([by] if by else []), caller="serving.card")
+    categories = [str(name) for name in predictions["label"].cat.categories]
+    if categories != facts["classes"]:
+        raise ValueError(f"`serving.card` expects the export's classes {facts['classes']}. Received {categories}.")
+    return write(Path(folder), facts, Evidence(predictions, by, table, about))
+
+
+def write(folder: Path, facts: Mapping[str, Any], evidence: Evidence) -> Path:
+    """Writes README.md from what `export.json` says and the evidence."""
+    parts = [
+        _head(facts, evidence),
+        _own_words("Purpose", "purpose", evidence),
+        _data(facts, evidence),
+        _scores(evidence),
+        _groups(evidence),
+        _limits(facts, evidence),
+        _files(facts),
+        _own_words("Licence", "licence", evidence),
+        _own_words("Contact", "contact", evidence),
+    ]
+    with atomic_path(folder / CARD) as temporary:
+        temporary.write_text("\n\n".join(part for part in parts if part) + "\n", encoding="utf-8")
+    return folder / CARD
+
+
+def escaped(name: object, length: int = 80) -> str:
+    r"""A name from someone's data as text that stays text, in Markdown and in the HTML made from it.
+
+    >>> print(escaped("<b>|a*b*|</b>"))
+    &lt;b&gt;\|a\*b\*\|&lt;/b&gt;
+    """
+    text = " ".join(NOT_PRINTED.sub(" ", str(name)).split())
+    text = text if len(text) <= length else text[: length - 1] + "…"
+    text = SPECIAL.sub(r"\\\1", html.escape(text, quote=False))
+    return re.sub(
+        r"(://|www\.|@)", lambda found: f"&#{ord(found[0][0])};{found[0][1:]}", text
+    )  # no links of themselves
+
+
+def _head(facts: Mapping[str, Any], evidence: Evidence) -> str:
+    height, width = facts["image_size"]
+    colour = "grey" if facts["channels"] == 1 else "colour"
+    names = ", ".join(escaped(name) for name in facts["classes"])
+    return (
+        f"# Model card: {escaped(facts['network'])}\n\n"
+        f"Tells {len(facts['classes'])} classes of images apart: {names}.\n\n"
+        f"Takes {colour} images of {width} × {height} pixels, 0-255; {facts['weights']:,} weights. "
+        f"Exported {escaped(facts['made'])} with "
+        + ", ".join(f"{escaped(tool)} {escaped(version)}" for tool, version in facts["made_with"].items())
+        + '.\n\n```python\nfrom cnnlab import serving\n\npredictor = serving.Predictor("this folder")\n'
+        'predictor("photo.jpg").label\n```'
+    )
+
+
+def _own_words(title: str, key: str, evidence: Evidence) -> str:
+    words = (evidence.about or {}).get(key)
+    if words:
+        return f"## {title}\n\n{escaped(words, 2000)}"
+    return "" if key == "contact" else f"## {title}\n\nNot stated."
+
+
+def _data(facts: Mapping[str, Any], evidence: Evidence) -> str:
+    words = (evidence.about or {}).get("data")
+    lines = ["## Data", "", escaped(words, 2000) if words else "Origin not stated."]
+    table = evidence.table
+    if table is not None:
+        require_columns(table, "label", caller="serving.card")
+        splits = table["split"].astype(str) if "split" in table else pd.Series("images", index=table.index)
+        counts = pd.crosstab(table["label"], splits).reindex(table["label"].cat.categories, fill_value=0)
+        rows = [[escaped(name), *map(str, row)] for name, row in zip(counts.index, counts.to_numpy(), strict=True)]
+        lines += ["", _grid(["class", *(escaped(name) for name in counts.columns)], rows)]
+    return "\n".join(lines)
+
+
+def _scores(evidence: Evidence) -> str:
+    predictions = evidence.predictions[evidence.predictions[["label", "predicted"]].notna().all(axis=1)]
+    if not len(predictions):
+        return "## Scores\n\nNone: no image with a known label was looked at."
+    scores = metrics.scores(predictions, bootstrap=1000, seed=0).dropna(subset=["value"])
+    classes = metrics.per_class(predictions, bootstrap=1000, seed=0)
+    limits = zip(scores["value"], scores["low"], scores["high"], strict=True)
+    rows = [[name.replace("_", " "), _interval(*limit)] for name, limit in zip(scores["metric"], limits, strict=True)]
+    per_class = [
+        [
+            escaped(name),
+            *(_interval(row[score], row[f"{score}_low"], row[f"{score}_high"]) for score in ("precision", "recall")),
+            str(int(row["support"])),
+        ]
+        for name, row in classes.iterrows()
+    ]
+    majority = predictions["label"].value_counts(normalize=True).iloc[0]
+    return "\n".join(
+        [
+            "## Scores",
+            "",
+            f"On {len(predictions):,} images{_which(predictions)}. In brackets the 95 % interval: where the score "
+            "would land if other images were drawn. Always answering the most frequent class would be right for "
+            f"{majority:.1%}.",
+            "",
+            _grid(["score", "value"], rows),
+            "",
+            _grid(["class", "precision", "recall", "images"], per_class),
+        ]
+    )
+
+
+def _which(predictions: pd.DataFrame) -> str:
+    if "split" not in predictions:
+        return ""
+    names = [str(name) for name in predictions["split"].dropna().unique()]
+    return f" of the split {' and '.join(escaped(name) for name in names)}" if names else ""
+
+
+def _groups(evidence: Evidence) -> str:
+    if evidence.by is None:
+        return "## Groups\n\nNot scored apart. A good average can hide a group for which the model does not work."
+    predictions = evidence.predictions.dropna(subset=["label", "predicted", evidence.by])
+    found = fairness.groups(predictions, evidence.by, smallest=0)
+    accuracy = found[found["metric"] == "accuracy"]
+    rows = [
+        [escaped(row[evidence.by]), _interval(row["value"], row["low"], row["high"]), str(int(row["images"]))]
+        for _, row in accuracy.iterrows()
+    ]
+    return f"## Groups\n\n{_grid([escaped(evidence.by), 'accuracy', 'images'], rows)}"
+
+
+def _limits(facts: Mapping[str, Any], evidence: Evidence) -> str:
+    words = (evidence.about or {}).get("limits")
+    lines = [escaped(words, 2000)] if words else []
+    lines.append(
+        "It answers with one of its classes whatever the image shows; `Predictor.learn_unknown` tells images apart "
+        "that are unlike those it learned from."
+    )
+    counts = evidence.predictions["label"].value_counts()
+    few = [f"{escaped(name)} ({count})" for name, count in counts.items() if count < FEW]
+    if few:
+        more = f" and {len(few) - 10} more" if len(few) > 10 else ""
+        lines.append(f"Scored on fewer than {FEW} images, so that little is known: {', '.join(few[:10])}{more}.")
+    if facts["temperature"] == 1:
+        lines.append("Its confidence is not calibrated: there were too few images, or no mistakes to learn from.")
+    else:
+        lines.append(f"Its confidence is calibrated with the temperature {facts['temperature']:.3g}.")
+    return "## Limits\n\n" + "\n".join(f"- {line}" for line in lines)
+
+
+def _files(facts: Mapping[str, Any]) -> str:
+    from cnnlab.serving.engines import FILE_OF
+
+    lines = [
+        "## Files",
+        "",
+        f"Each was compared with the Keras model on {facts['checked_on']} real images before it was kept.",
+        "",
+    ]
+    rows = [
+        [
+            FILE_OF[name],
+            f"{file['megabytes']:.2f}",
+            f"{file['agreement']:.1%} of {file['images']}",
+            f"{file['largest_difference']:.2g}",
+            f"{file['p50_ms']:.2f} / {file['p95_ms']:.2f}",
+        ]
+        for name, file in facts["formats"].items()
+    ]
+    titles = ["file", "MB", "same label", "largest difference of a probability", "ms an image, p50 / p95"]
+    return "\n".join([*lines, _grid(titles, rows)])
+
+
+def _interval(value: float, low: float, high: float) -> str:
+    if pd.isna(value):
+        return "–"
+    return f"{value:.3f}" if pd.isna(low) else f"{value:.3f} ({low:.3f} to {high:.3f})"
+
+
+def _grid(titles: Sequence[Hashable], rows: Iterable[Sequence[str]]) -> str:
+    lines = [titles, ["---"] * len(titles), *rows]
+    return "\n".join("| " + " | ".join(str(cell) for cell in line) + " |" for line in lines)

@@ -1,0 +1,186 @@
+"""Where frames come from: a folder that grows, a video file, a camera, an address, or anything that can be iterated."""
+
+import os
+import re
+import threading
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import cv2
+import numpy as np
+import pandas as pd
+
+from cnnlab._quiet import native_stderr_held
+from cnnlab.tables.collect import IMAGE_ENDINGS
+
+POLL = 0.1  # seconds between two looks into a folder
+SETTLED = 1.0  # seconds after which a file is taken to be written to its end
+READS = 10  # tries before a video file counts as over, or an iterator as broken
+RETRY = 0.5  # seconds between two tries to reach a camera
+
+
+class Source(NamedTuple):
+    """Frames, one after the other, and whether they come when they want.
+
+    Attributes:
+        frames: Paths, bytes or arrays.
+        live: Whether the source goes on while nobody looks, like a camera; a file waits.
+        name: What to call it in a message.
+    """
+
+    frames: Iterator[Any]
+    live: bool
+    name: str
+
+
+def open_source(source: Any, stop: threading.Event, *, paced: bool) -> Source:
+    """Opens whatever a person calls a source.
+
+    Args:
+        source: See `serving.stream`.
+        stop: Set from outside when nobody wants frames any more.
+        paced: Whether a video file is played at its own speed.
+
+    Raises:
+        TypeError: If it is nothing that gives frames.
+        FileNotFoundError: If there is no such file or folder.
+        ValueError: If a camera or video cannot be opened.
+    """
+    if isinstance(source, int) and not isinstance(source, bool):
+        return Source(_camera(source, stop, f"camera {source}"), True, f"camera {source}")
+    if isinstance(source, str) and "://" in source:
+        name = re.sub(r"//[^/@]*@", "//", source)  # a password is nobody's business
+        return Source(_camera(source, stop, name), True, name)
+    if isinstance(source, str | os.PathLike):
+        path = Path(source)
+        if path.is_dir():
+            return Source(_folder(path, stop), False, str(path))
+        if path.is_file():
+            return Source(_video(path, stop, paced), False, str(path))
+        raise FileNotFoundError(f"`stream` expects a folder or a video file. There is none at {str(source)!r}.")
+    if isinstance(source, pd.DataFrame):
+        source = source["path"].tolist()
+    if isinstance(source, bytes | bytearray | bool) or not isinstance(source, Iterable):
+        raise TypeError(
+            "`stream` expects a folder, a video file, the number of a camera, an address (rtsp://…), a table, or "
+            f"anything that gives one frame after the other. Received: {type(source).__name__}."
+        )
+    waits = isinstance(source, Sequence | np.ndarray)
+    return Source(_iterated(source, stop), not waits, type(source).__name__)
+
+
+class SourceError(RuntimeError):
+    """A source that broke; the message says how."""
+
+
+def _iterated(source: Iterable[Any], stop: threading.Event) -> Iterator[Any]:
+    """What an iterable gives; an iterator that raises is asked again, which a generator answers with its end."""
+    iterator, failures, last = iter(source), 0, None
+    while not stop.is_set():
+        try:
+            frame = next(iterator)
+        except StopIteration:
+            break
+        except Exception as error:  # somebody else's code
+            failures, last = failures + 1, error
+            if failures >= READS:
+                break
+            stop.wait(0.01)
+            continue
+        failures, last = 0, None
+        yield frame
+    if last is not None:
+        raise SourceError(f"{type(last).__name__}: {last}") from last
+
+
+def _folder(folder: Path, stop: threading.Event) -> Iterator[Path]:
+    """Images in a folder, oldest first, and then whatever is added or written anew; ends when told to."""
+    given: dict[str, State] = {}
+    before: dict[str, State] = {}
+    while not stop.is_set():
+        began = time.perf_counter()
+        there = _states(folder)
+        rested = (time.time() - SETTLED) * 1e9
+        for name in sorted(there, key=lambda name: (there[name], name)):
+            written = before.get(name) == there[name] or there[name].changed < rested
+            if written and given.get(name) != there[name]:
+                given[name] = there[name]
+                yield folder / name
+        given = {name: state for name, state in given.items() if name in there}
+        before = there
+        stop.wait(max(POLL, 5 * (time.perf_counter() - began)))
+
+
+class State(NamedTuple):
+    """When a file was changed last, in nanoseconds, and its size."""
+
+    changed: int
+    size: int
+
+
+def _states(folder: Path) -> dict[str, State]:
+    """The images in a folder; none while it cannot be reached, as a network drive may be for a while."""
+    found = {}
+    try:
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                if entry.name.lower().endswith(IMAGE_ENDINGS) and not entry.name.startswith("."):
+                    facts = entry.stat()
+                    found[entry.name] = State(facts.st_mtime_ns, facts.st_size)
+    except OSError:
+        pass
+    return found
+
+
+def _capture(name: str | int) -> cv2.VideoCapture:
+    with native_stderr_held():  # OpenCV lists every way in which it failed
+        return cv2.VideoCapture(name)
+
+
+def _video(path: Path, stop: threading.Event, paced: bool) -> Iterator[np.ndarray]:
+    capture = _capture(str(path))
+    if not capture.isOpened():
+        raise ValueError(
+            f"{str(path)!r} is no video that OpenCV can read here. Convert it, for example to MP4 (H.264)."
+        )
+    return _play(capture, stop, 1 / (capture.get(cv2.CAP_PROP_FPS) or 25) if paced else 0.0)
+
+
+def _play(capture: cv2.VideoCapture, stop: threading.Event, pause: float) -> Iterator[np.ndarray]:
+    """RGB frames of a video; a broken one is passed over, the end is where many in a row are."""
+    failures = 0
+    due = time.perf_counter()
+    try:
+        while not stop.is_set() and failures < READS:
+            good, frame = capture.read()
+            failures = 0 if good else failures + 1
+            if good:
+                due += pause
+                stop.wait(max(0.0, due - time.perf_counter()))
+                yield cv2.cvtColor(frame, cv2.COLOR_BGR2RGB)
+    finally:
+        capture.release()
+
+
+def _camera(address: str | int, stop: threading.Event, name: str) -> Iterator[np.ndarray]:
+    capture = _capture(address)
+    if not capture.isOpened():
+        raise ValueError(f"{name} could not be opened. Is it connected, and does no other program use it?")
+    return _watch(capture, address, stop)
+
+
+def _watch(capture: cv2.VideoCapture, address: str | int, stop: threading.Event) -> Iterator[np.ndarray]:
+    """RGB frames of a camera, which is opened again whenever it stops."""
+    try:
+        while not stop.is_set():
+            good, frame = capture.read()
+            if good:
+                yield cv2.cvtColor(frame, cv2.COLOR_BGR2RGB)
+            else:
+                capture.release()
+                stop.wait(RETRY)
+                capture = _capture(address)
+    finally:
+        capture.release()

@@ -1,0 +1,316 @@
+"""One answer after the other for frames that keep coming, in flat memory, whatever the source does."""
+
+import difflib
+import math
+import os
+import threading
+import time
+import warnings
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from cnnlab.serving.sources import open_source
+
+RECENT = 10_000  # frames that latencies are told of
+EVENTS = 1_000  # events that are remembered
+WAITING = 2  # frames that may wait for the model
+
+
+class Frame(NamedTuple):
+    """The answer for one frame.
+
+    Attributes:
+        number: Which frame of the source it is, from 0; dropped and unreadable ones count.
+        seconds: When it came, since the start.
+        label: The most probable class, after smoothing.
+        confidence: Its probability, 0-1.
+        probabilities: Of every class, after smoothing.
+        unknown: Whether it is unlike the training images; None before `Predictor.learn_unknown`.
+        suspicious: Whether this frame is.
+        alarm: Whether enough of the last frames are.
+        event: Whether the alarm begins here.
+        milliseconds: From when the frame came to this answer.
+        image: The frame itself, as the source gave it.
+    """
+
+    number: int
+    seconds: float
+    label: str
+    confidence: float
+    probabilities: dict[str, float]
+    unknown: bool | None
+    suspicious: bool
+    alarm: bool
+    event: bool
+    milliseconds: float
+    image: Any
+
+
+class Waiting(NamedTuple):
+    """A frame that came and has not been looked at."""
+
+    number: int
+    came: float
+    image: Any
+
+
+def stream(
+    source: Any,
+    predictor: Callable[[Any], Any],
+    *,
+    suspicious: Sequence[str] | Callable[[Any], bool] = (),
+    event: tuple[int, int] = (3, 5),
+    smoothing: int = 1,
+    queue: int | None = None,
+    patience: float | None = 10.0,
+) -> "Stream":
+    """Labels frames as they come: iterate over what this returns.
+
+    Frames that cannot be read are counted and passed over. A source that breaks ends the loop with a warning, never
+    with an exception; `Stream.summary` says what happened. Memory stays flat however long it runs.
+
+    Args:
+        source: A folder that grows, a video file, the number of a camera, an address (`"rtsp://…"`), a table, or
+            anything that gives one path, bytes or array (height, width, 3; RGB) after the other.
+        predictor: A `serving.Predictor`, or a function of one image that returns what it returns.
+        suspicious: Labels that are; or a function of the `Prediction` of one frame that says so. Frames that the
+            predictor calls unknown always are.
+        event: (k, n): an event begins when k of the last n frames are suspicious, and ends when fewer are.
+        smoothing: How many frames' probabilities are averaged; 1 takes each for itself, as parts on a belt ask for.
+        queue: How many frames may wait while the model is busy; when one more comes the oldest is dropped, and
+            counted. 0 drops none: the source waits. Where None, 2 for cameras, addresses and iterators, which go on
+            whether anybody looks or not, and 0 for folders, videos, tables and lists. A video with a queue plays at its
+            own speed.
+        patience: Seconds without a new frame after which the loop ends; None waits for ever.
+
+    Raises:
+        TypeError: If `source` gives no frames.
+        FileNotFoundError: If there is no such file or folder.
+        ValueError: If a camera or video cannot be opened, or an argument is impossible.
+
+    Example:
+        >>> frames = stream(0, predictor, suspicious=["crack"])  # doctest: +SKIP
+        >>> for frame in frames:  # doctest: +SKIP
+        ...     if frame.event:
+        ...         print(frame.number, frame.label)
+        >>> frames.summary()  # doctest: +SKIP
+    """
+    _check_arguments(suspicious, event, smoothing, queue, patience, predictor)
+    return Stream(source, predictor, Watch(suspicious, event), smoothing, queue, patience)
+
+
+class Watch:
+    """Decides what is suspicious, and when enough frames are."""
+
+    def __init__(self, suspicious: Sequence[str] | Callable[[Any], bool], event: tuple[int, int]) -> None:
+        self._labels = () if callable(suspicious) else frozenset(suspicious)
+        self._rule = suspicious if callable(suspicious) else None
+        self._enough, length = event
+        self._recent: deque[bool] = deque(maxlen=length)
+        self.alarm = False
+        self.events: deque[dict[str, Any]] = deque(maxlen=EVENTS)
+        self.count = 0
+
+    def look(self, prediction: Any, label: str, waiting: Waiting, seconds: float) -> tuple[bool, bool]:
+        """Whether the frame is suspicious, and whether an event begins with it."""
+        unknown = bool(getattr(prediction, "unknown", None))
+        found = unknown or (bool(self._rule(prediction)) if self._rule else label in self._labels)
+        self._recent.append(found)
+        before, self.alarm = self.alarm, sum(self._recent) >= self._enough
+        begins = self.alarm and not before
+        if begins:
+            self.count += 1
+            what = "unknown" if unknown else label
+            self.events.append({"frame": waiting.number, "seconds": seconds, "label": what, "lasted": 0.0})
+        elif self.alarm:
+            self.events[-1]["lasted"] = seconds - self.events[-1]["seconds"]
+        return found, begins
+
+
+class Stream:
+    """What `stream` returns: iterate over it once; ask `summary` and `events` at any time.
+
+    Attributes:
+        frames: How many the source gave.
+        answered: How many were labelled.
+        dropped: How many were dropped because the model was slower than the source.
+        unreadable: How many were no image.
+        ended: Why the loop ended; "" while it has not.
+        problem: What was wrong with the last unreadable frame.
+    """
+
+    def __init__(
+        self,
+        source: Any,
+        predictor: Callable[[Any], Any],
+        watch: Watch,
+        smoothing: int,
+        queue: int | None,
+        patience: float | None,
+    ) -> None:
+        self.frames = self.answered = self.dropped = self.unreadable = 0
+        self.ended = self.problem = ""
+        self._predictor, self._watch, self._patience = predictor, watch, patience
+        self._stop = threading.Event()
+        self._source = open_source(source, self._stop, paced=bool(queue))
+        self._queue = (WAITING if self._source.live else 0) if queue is None else queue
+        self._waiting: deque[Waiting] = deque()
+        self._changed = threading.Condition()
+        self._over = ""  # why the reader stopped
+        self._smooth: deque[np.ndarray] = deque(maxlen=smoothing)
+        self._latency: deque[float] = deque(maxlen=RECENT)
+        self._working: deque[float] = deque(maxlen=RECENT)
+        self._began = 0.0
+        self._spent = 0.0
+
+    def __iter__(self) -> Iterator[Frame]:
+        if self._began:
+            raise RuntimeError("A stream runs once. Call `serving.stream` again.")
+        self._began = time.perf_counter()
+        threading.Thread(target=self._read, name="cnnlab-stream", daemon=True).start()
+        try:
+            while (waiting := self._next()) is not None:
+                frame = self._answer(waiting)
+                self._spent = time.perf_counter() - self._began
+                if frame is not None:
+                    yield frame
+        finally:
+            self._stop.set()
+            with self._changed:
+                self._waiting.clear()
+                self._changed.notify_all()
+            self.ended = self.ended or "the loop was left"
+        self._warn()
+
+    def summary(self) -> pd.DataFrame:
+        """One row: source, frames, answered, dropped, unreadable, events, per_second, p50_ms, p95_ms and p99_ms.
+
+        Percentiles are of the last 10,000 frames, from coming to answer; model_p50_ms is the model's part.
+        """
+        p50, p95, p99 = np.percentile(self._latency, [50, 95, 99]) if self._latency else (np.nan,) * 3
+        row = {
+            "source": self._source.name,
+            "frames": self.frames,
+            "answered": self.answered,
+            "dropped": self.dropped,
+            "unreadable": self.unreadable,
+            "events": self._watch.count,
+            "per_second": self.answered / self._spent if self._spent else np.nan,
+            "p50_ms": p50,
+            "p95_ms": p95,
+            "p99_ms": p99,
+            "model_p50_ms": np.median(self._working) if self._working else np.nan,
+            "ended": self.ended,
+        }
+        return pd.DataFrame([row])
+
+    def events(self) -> pd.DataFrame:
+        """One row per event, the last 1,000 of them: frame, seconds (since the start), label, lasted (seconds)."""
+        return pd.DataFrame(list(self._watch.events), columns=["frame", "seconds", "label", "lasted"])
+
+    def _read(self) -> None:
+        """Runs in a thread of its own, so that a source that hangs holds nobody up."""
+        try:
+            for image in self._source.frames:
+                self._put(image)
+                if self._stop.is_set():
+                    break
+            over = "the source ended"
+        except Exception as error:  # somebody else's code; `_warn` tells
+            over = f"the source broke: {error}"
+        with self._changed:
+            self._over = over
+            self._changed.notify_all()
+
+    def _put(self, image: Any) -> None:
+        with self._changed:
+            self._waiting.append(Waiting(self.frames, time.perf_counter(), image))
+            self.frames += 1
+            self._changed.notify_all()
+            if self._queue and len(self._waiting) > self._queue:
+                self._waiting.popleft()
+                self.dropped += 1
+                self._changed.wait(0.001)  # a source faster than that would leave the model no time at all
+            while not self._queue and len(self._waiting) >= WAITING and not self._stop.is_set():
+                self._changed.wait(0.1)
+
+    def _next(self) -> Waiting | None:
+        """The oldest frame that waits; None where the loop is over."""
+        with self._changed:
+            if not self._changed.wait_for(lambda: self._waiting or self._over, self._patience):
+                self.ended = f"no frame for {self._patience:g} seconds"
+                return None
+            if not self._waiting:
+                self.ended = self._over
+                return None
+            self._changed.notify_all()
+            return self._waiting.popleft()
+
+    def _answer(self, waiting: Waiting) -> Frame | None:
+        began = time.perf_counter()
+        try:
+            prediction = self._predictor(waiting.image)
+            self._smooth.append(np.fromiter(prediction.probabilities.values(), float))
+        except Exception as error:  # whatever garbage makes a decoder raise
+            self.unreadable += 1
+            self.problem = f"{type(error).__name__}: {error}"
+            return None
+        self.answered += 1
+        mean = np.mean(self._smooth, axis=0) if len(self._smooth) > 1 else self._smooth[0]
+        names = list(prediction.probabilities)
+        best = int(mean.argmax())
+        seconds = waiting.came - self._began
+        suspicious, begins = self._watch.look(prediction, names[best], waiting, seconds)
+        done = time.perf_counter()
+        self._working.append(1000 * (done - began))
+        self._latency.append(1000 * (done - waiting.came))
+        return Frame(
+            number=waiting.number,
+            seconds=seconds,
+            label=names[best],
+            confidence=float(mean[best]),
+            probabilities=dict(zip(names, mean.tolist(), strict=True)),
+            unknown=getattr(prediction, "unknown", None),
+            suspicious=suspicious,
+            alarm=self._watch.alarm,
+            event=begins,
+            milliseconds=self._latency[-1],
+            image=waiting.image,
+        )
+
+    def _warn(self) -> None:
+        """Says once, at the end, what a person would want to know."""
+        words = []
+        if self.unreadable:
+            words.append(f"{self.unreadable} of {self.frames} frames could not be read; the last: {self.problem}")
+        if self.ended.startswith("the source broke"):
+            words.append(f"After {self.frames} frames {self.ended}")
+        if words:
+            warnings.warn(". ".join(words), UserWarning, stacklevel=3)
+
+
+def _check_arguments(
+    suspicious: Any, event: tuple[int, int], smoothing: int, queue: int | None, patience: float | None, predictor: Any
+) -> None:
+    if not callable(predictor):
+        raise TypeError(f"`predictor` expects a serving.Predictor. Received: {type(predictor).__name__}.")
+    if isinstance(suspicious, str | os.PathLike) or not (callable(suspicious) or isinstance(suspicious, Iterable)):
+        raise TypeError(f"`suspicious` expects a list of labels, or a function. Received: {suspicious!r}.")
+    classes = getattr(predictor, "classes", None)
+    strange = [] if callable(suspicious) or classes is None else [name for name in suspicious if name not in classes]
+    if strange:
+        near = difflib.get_close_matches(str(strange[0]), classes or [], n=2)
+        hint = f" Did you mean {' or '.join(map(repr, near))}?" if near else ""
+        raise ValueError(f"`suspicious` expects classes of the predictor: {classes}. Received: {strange[0]!r}.{hint}")
+    if len(event) != 2 or not 1 <= event[0] <= event[1]:
+        raise ValueError(f"`event` expects (k, n) with 1 ≤ k ≤ n, such as (3, 5). Received: {event}.")
+    if smoothing < 1 or (queue is not None and queue < 0):
+        raise ValueError(
+            f"`smoothing` expects 1 or more frames, `queue` 0 or more. Received: smoothing={smoothing}, queue={queue}."
+        )
+    if patience is not None and not (patience > 0 and math.isfinite(patience)):
+        raise ValueError(f"`patience` expects seconds above 0, or None to wait for ever. Received: {patience}.")

@@ -1,0 +1,97 @@
+"""Writes a Keras model in each file format of an export."""
+
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from cnnlab import _quiet  # noqa: F401  isort: skip
+import keras
+import numpy as np
+
+from cnnlab._quiet import native_stderr_held
+from cnnlab.serving.engines import require_runtime, two_outputs
+
+Writer = Callable[[keras.Model, Path, np.ndarray], None]
+
+
+def write(format: str, model: keras.Model, path: Path, representative: np.ndarray) -> None:
+    """Writes one file.
+
+    Args:
+        format: A key of `WRITERS`.
+        model: What to write.
+        path: Where to.
+        representative: Real images (n, height, width, channels) of 0-255, from which "litert_int8" learns the range
+            of every number in the network.
+
+    Raises:
+        ModuleNotFoundError: If a package for this format is not installed.
+        ValueError: If the model holds what the format cannot express.
+    """
+    require_runtime(format, writing=True)
+    try:
+        with native_stderr_held(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # converters speak of their own future
+            WRITERS[format](model, path, representative)
+    except Exception as error:  # converters raise kinds of their own
+        reason = (" ".join(str(error).split()) or type(error).__name__)[:300]
+        raise ValueError(
+            f"The model could not be written as {format!r}: {reason}. Leave this format out, or replace the layers "
+            "that it names."
+        ) from error
+
+
+def _write_keras(model: keras.Model, path: Path, representative: np.ndarray) -> None:
+    model.save(path)
+
+
+def _write_savedmodel(model: keras.Model, path: Path, representative: np.ndarray) -> None:
+    two_outputs(model).export(path, format="tf_saved_model", verbose=False)
+
+
+def _write_litert(model: keras.Model, path: Path, representative: np.ndarray, **options: Any) -> None:
+    two_outputs(model).export(path, format="litert", verbose=False, **options)
+
+
+def _write_float16(model: keras.Model, path: Path, representative: np.ndarray) -> None:
+    import tensorflow as tf
+
+    _write_litert(
+        model,
+        path,
+        representative,
+        optimizations=[tf.lite.Optimize.DEFAULT],
+        target_spec={"supported_types": [tf.float16]},
+    )
+
+
+def _write_int8(model: keras.Model, path: Path, representative: np.ndarray) -> None:
+    import tensorflow as tf
+
+    operations = tf.lite.OpsSet
+    _write_litert(
+        model,
+        path,
+        representative,
+        optimizations=[tf.lite.Optimize.DEFAULT],
+        representative_dataset=lambda: ([image[None]] for image in representative),
+        # images and answers stay float32, so that every format is used alike
+        target_spec={"supported_ops": [operations.TFLITE_BUILTINS_INT8, operations.TFLITE_BUILTINS]},
+    )
+
+
+def _write_onnx(model: keras.Model, path: Path, representative: np.ndarray) -> None:
+    both = two_outputs(model)
+    both(representative[:1])  # Keras refuses a model that was never called
+    both.export(path, format="onnx", verbose=False)
+
+
+WRITERS: dict[str, Writer] = {
+    "keras": _write_keras,
+    "savedmodel": _write_savedmodel,
+    "litert": _write_litert,
+    "litert_float16": _write_float16,
+    "litert_int8": _write_int8,
+    "onnx": _write_onnx,
+}
