@@ -3,7 +3,7 @@
 from cnnlab.models.catalogue import table
 from cnnlab.models.losses import LogitAdjusted
 from cnnlab.models.names import class_names
-from cnnlab.models.scratch import small_cnn
+from cnnlab.models.scratch import residual_cnn, small_cnn
 from cnnlab.models.transfer import backbone, learning, pretrained, reuse, unfreeze
 
 __all__ = [
@@ -12,6 +12,7 @@ __all__ = [
     "class_names",
     "learning",
     "pretrained",
+    "residual_cnn",
     "reuse",
     "small_cnn",
     "table",

@@ -1,0 +1,161 @@
+"""Which part of an image made a network decide as it did."""
+
+from typing import Any
+
+from cnnlab import _quiet  # noqa: F401  isort: skip
+import keras
+import numpy as np
+
+from cnnlab.explain.graph import find_layer, steps
+from cnnlab.explain.inputs import Target, checked_images, checked_targets
+from cnnlab.explain.tapping import sensitivity
+
+
+def grad_cam(model: keras.Model, images: Any, *, target: Target = None, layer: str | None = None) -> np.ndarray:
+    """Grad-CAM: where in an image a network found what speaks for a class.
+
+    The maps of one layer, each weighted by how much the score of the class would rise with it, added up; what speaks
+    against the class is left out. The score is the one before the softmax.
+
+    Args:
+        model: A trained classifier: Functional, Sequential, or with a pretrained network nested inside.
+        images: One image (height, width, channels) of raw pixels 0-255, or a batch of them.
+        target: The class, by name or number, or one for each image; the predicted class where None.
+        layer: Whose maps; where None, the last layer that passes on a map of more than one place.
+
+    Returns:
+        A heat map of the image's height and width for each image, 0 (nothing) to 1 (the strongest place in this image),
+        to be drawn by `plots.heatmap`. All 0 where nothing speaks for the class.
+
+    Raises:
+        ValueError: If there is no such layer or class, the layer passes on no maps, or the images are not what the
+            model takes.
+
+    Source:
+        Selvaraju et al., Grad-CAM: Visual Explanations from Deep Networks via Gradient-based Localization, 2017.
+
+    Example:
+        >>> from cnnlab import explain, models
+        >>> model = models.small_cnn(image_size=(16, 16), classes=["cat", "dog"])
+        >>> explain.grad_cam(model, np.full((16, 16, 3), 128), target="dog").shape
+        (16, 16)
+    """
+    batch, single = checked_images(model, images, caller="explain.grad_cam")
+    targets = checked_targets(model, target, batch, caller="explain.grad_cam")
+    chosen = _last_maps(model) if layer is None else find_layer(model, layer)
+    maps, slopes = sensitivity(model, batch, chosen, targets)
+    if maps.ndim != 4:
+        raise ValueError(
+            "`explain.grad_cam` expects a layer that passes on maps (height, width, features). "
+            f"{chosen.name!r} passes on an array of shape {maps.shape[1:]}."
+        )
+    weights = slopes.mean(axis=(1, 2), keepdims=True)
+    heat = _enlarged(np.maximum((maps * weights).sum(axis=-1), 0), batch.shape[1:3])
+    strongest = heat.max(axis=(1, 2), keepdims=True)
+    heat = np.divide(heat, strongest, out=np.zeros_like(heat), where=strongest > 0)
+    return heat[0] if single else heat
+
+
+def occlusion(
+    model: keras.Model,
+    images: Any,
+    *,
+    target: Target = None,
+    patch: int | None = None,
+    stride: int | None = None,
+    fill: float | None = None,
+    batch_size: int = 64,
+) -> np.ndarray:
+    """Occlusion: how much less probable a class becomes when a part of the image is covered.
+
+    Slow but honest: it asks the network nothing but what it predicts. A grey square is moved over the image; each pixel
+    gets the mean loss in probability over all squares that covered it.
+
+    Args:
+        model: A trained classifier.
+        images: One image (height, width, channels) of raw pixels 0-255, or a batch of them.
+        target: The class, by name or number, or one for each image; the predicted class where None.
+        patch: Side of the square in pixels; a fifth of the image where None.
+        stride: Pixels that the square moves at a time; half of its side where None.
+        fill: What covers it, 0-255; the image's own mean colour where None.
+        batch_size: Covered images that the network sees at a time.
+
+    Returns:
+        A map of the image's height and width for each image: loss in probability, -1 to 1. Below 0, covering
+        the place makes the class more probable.
+
+    Raises:
+        ValueError: If there is no such class, the square does not fit, or the images are not what the model takes.
+
+    Source:
+        Zeiler and Fergus, Visualizing and Understanding Convolutional Networks, 2014.
+
+    Example:
+        >>> from cnnlab import explain, models
+        >>> model = models.small_cnn(image_size=(16, 16), classes=["cat", "dog"])
+        >>> explain.occlusion(model, np.full((16, 16, 3), 128)).shape
+        (16, 16)
+    """
+    batch, single = checked_images(model, images, caller="explain.occlusion")
+    targets = checked_targets(model, target, batch, caller="explain.occlusion")
+    height, width = batch.shape[1:3]
+    patch = max(min(height, width) // 5, 1) if patch is None else patch
+    stride = max(patch // 2, 1) if stride is None else stride
+    if not 1 <= patch <= min(height, width) or not 1 <= stride <= patch:
+        raise ValueError(
+            f"`explain.occlusion` expects `patch` from 1 to {min(height, width)} and `stride` from 1 to `patch`, so "
+            f"that every pixel is covered. Received: patch={patch}, stride={stride}."
+        )
+    places = [(top, left) for top in _starts(height, patch, stride) for left in _starts(width, patch, stride)]
+    heat = np.stack(
+        [
+            _covered(model, image, int(target), places, patch, fill, batch_size)
+            for image, target in zip(batch, targets, strict=True)
+        ]
+    )
+    return heat[0] if single else heat
+
+
+def _covered(
+    model: keras.Model,
+    image: np.ndarray,
+    target: int,
+    places: list[tuple[int, int]],
+    patch: int,
+    fill: float | None,
+    batch_size: int,
+) -> np.ndarray:
+    """Mean loss in probability of one class, pixel by pixel."""
+    colour = image.mean(axis=(0, 1)) if fill is None else fill
+    whole = keras.ops.convert_to_numpy(model(image[None], training=False))[0, target]
+    lost, times = np.zeros(image.shape[:2]), np.zeros(image.shape[:2])
+    for first in range(0, len(places), batch_size):
+        part = places[first : first + batch_size]
+        covered = np.repeat(image[None], len(part), axis=0)
+        for one, (top, left) in zip(covered, part, strict=True):
+            one[top : top + patch, left : left + patch] = colour
+        answers = keras.ops.convert_to_numpy(model(covered, training=False))[:, target]
+        for answer, (top, left) in zip(answers, part, strict=True):
+            lost[top : top + patch, left : left + patch] += whole - answer
+            times[top : top + patch, left : left + patch] += 1
+    return lost / times
+
+
+def _starts(length: int, patch: int, stride: int) -> list[int]:
+    """Where squares begin so that together they cover `length` pixels."""
+    return sorted({*range(0, length - patch + 1, stride), length - patch})
+
+
+def _last_maps(model: keras.Model) -> keras.layers.Layer:
+    """The last layer that passes on a map of more than one place; of one place where none has more."""
+    maps = [step for step in steps(model) if len(step.shape) == 4 and isinstance(step.layer, keras.layers.Layer)]
+    wide = [step for step in maps if step.shape[1:3] != (1, 1)]
+    if not maps:
+        raise ValueError(f"`explain.grad_cam` expects a model with convolutions. {model.name!r} passes on no maps.")
+    return (wide or maps)[-1].layer
+
+
+def _enlarged(maps: np.ndarray, size: tuple[int, ...]) -> np.ndarray:
+    """Maps (batch, height, width) at another size, values between the places filled in."""
+    enlarged = keras.ops.image.resize(maps[..., None].astype("float32"), size, interpolation="bilinear")
+    return keras.ops.convert_to_numpy(enlarged)[..., 0]

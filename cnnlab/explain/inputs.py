@@ -1,0 +1,64 @@
+"""What `explain` is given: images as the model wants them, and the class in question."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from cnnlab import _quiet  # noqa: F401  isort: skip
+import keras
+import numpy as np
+
+Target = str | int | Sequence[str | int] | None
+
+
+def checked_images(model: keras.Model, images: Any, *, caller: str) -> tuple[np.ndarray, bool]:
+    """The images as (batch, height, width, channels) of float32, and whether a single one was given.
+
+    Raises:
+        ValueError: If size, channels or range of the pixels are not what the model takes.
+    """
+    batch = np.asarray(images, dtype=np.float32)
+    single = batch.ndim == 3
+    batch = batch[None] if single else batch
+    expected = tuple(model.input_shape[1:])
+    if batch.ndim != 4 or any(
+        want is not None and want != got for want, got in zip(expected, batch.shape[1:], strict=True)
+    ):
+        raise ValueError(
+            f"`{caller}` expects one image of the model's size {expected} (height, width, channels), or a batch of "
+            f"them, such as `next(iter(pipelines.load(…)))[0]`. Received an array of shape {np.shape(images)}."
+        )
+    lowest, highest = float(batch.min(initial=0)), float(batch.max(initial=0))
+    if not np.isfinite(batch).all() or lowest < -0.5 or highest > 255.5 or 0 < highest <= 1:
+        raise ValueError(
+            f"`{caller}` expects raw pixels 0-255, since the model rescales by itself. Received values from "
+            f"{lowest:.4g} to {highest:.4g}. Do not divide by 255 or preprocess them."
+        )
+    return batch, single
+
+
+def checked_targets(model: keras.Model, target: Target, images: np.ndarray, *, caller: str) -> np.ndarray:
+    """The class in question for each image, as a number: the one named, or else the one that the model predicts.
+
+    Raises:
+        ValueError: If the model has no such class, or there is not one for each image.
+    """
+    count = model.output_shape[-1]
+    if target is None:
+        return keras.ops.convert_to_numpy(model(images, training=False)).argmax(axis=-1)
+    wanted = [target] * len(images) if isinstance(target, str | int | np.integer) else list(target)
+    names = class_names(model)
+    numbers = [names.index(one) if one in names else one for one in wanted]
+    if len(numbers) != len(images) or not all(
+        isinstance(one, int | np.integer) and 0 <= one < count for one in numbers
+    ):
+        known = f"one of {names}" if names else f"a class number from 0 to {count - 1}"
+        raise ValueError(f"`{caller}` expects `target` to be {known}, or one for each image. Received: {target!r}.")
+    return np.asarray(numbers, dtype=np.int64)
+
+
+def class_names(model: keras.Model) -> list[str]:
+    """The names that a model of `cnnlab.models` carries; none for others."""
+    for layer in model.layers:
+        if layer.name == "class_names" and isinstance(getattr(layer, "seed", None), list | tuple):
+            return list(layer.seed)
+    return []

@@ -1,0 +1,458 @@
+"""What `explain` says of a network, against perturbed pixels, TensorFlow's own profiler and published counts."""
+
+import os
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from keras import layers
+
+from cnnlab import explain, models
+
+
+def pixels(*shape, seed=0):
+    return np.random.default_rng(seed).integers(0, 256, shape).astype("float32")
+
+
+@pytest.fixture(scope="module")
+def functional():
+    model = models.small_cnn(image_size=(16, 12), classes=["a", "b", "c"], filters=(4, 6), dropout=0.0)
+    rng = np.random.default_rng(0)
+    model.set_weights([np.abs(rng.normal(0.1, 0.3, weight.shape)) for weight in model.get_weights()])
+    return model
+
+
+@pytest.fixture(scope="module")
+def sequential(functional):
+    """The same network, its layers in a row, as beginners build it."""
+    model = keras.Sequential([keras.Input((16, 12, 3)), *(layer for layer in functional.layers[1:])])
+    return keras.models.clone_model(model), functional
+
+
+@pytest.fixture(scope="module")
+def nested(functional):
+    """The same network, its body nested inside, as transfer learning builds it."""
+    body = keras.Model(functional.input, functional.get_layer("relu_2").output, name="body")
+    inputs = keras.Input((16, 12, 3))
+    x = body(inputs)
+    for layer in functional.layers[functional.layers.index(functional.get_layer("relu_2")) + 1 :]:
+        x = layer(x)
+    return keras.Model(inputs, x)
+
+
+# --- receptive fields ---
+
+
+def support(model, layer):
+    """Edges of the pixels that move the middle of a map, found by changing one pixel after another."""
+    height, width = model.input_shape[1:3]
+    inner = keras.Model(model.input, model.get_layer(layer).output)
+    base = np.ones((1, height, width, 1), "float32")
+    changed = np.repeat(base, height * width, axis=0)
+    changed[np.arange(height * width), np.arange(height * width) // width, np.arange(height * width) % width] += 50
+    maps = np.asarray(inner(np.concatenate([base, changed])))
+    middle = maps[:, maps.shape[1] // 2, maps.shape[2] // 2].sum(axis=-1)
+    seen = (np.abs(middle[1:] - middle[0]) > 1e-6 * np.abs(middle[0])).reshape(height, width)
+    down, across = np.flatnonzero(seen.any(axis=1)), np.flatnonzero(seen.any(axis=0))
+    return down[0], across[0], down[-1] + 1, across[-1] + 1
+
+
+WINDOWS = {
+    "conv": lambda size, stride, padding: layers.Conv2D(1, size, strides=stride, padding=padding),
+    "wide": lambda size, stride, padding: layers.Conv2D(1, size, dilation_rate=2, padding=padding),
+    "depthwise": lambda size, stride, padding: layers.DepthwiseConv2D(size, strides=stride, padding=padding),
+    "separable": lambda size, stride, padding: layers.SeparableConv2D(1, size, strides=stride, padding=padding),
+    "max": lambda size, stride, padding: layers.MaxPooling2D(size, strides=stride, padding=padding),
+    "mean": lambda size, stride, padding: layers.AveragePooling2D(size, strides=stride, padding=padding),
+    "pad": lambda size, stride, padding: layers.ZeroPadding2D(((stride, size), (0, size))),
+    "crop": lambda size, stride, padding: layers.Cropping2D(((1, 0), (0, stride))),
+    "relu": lambda size, stride, padding: layers.ReLU(),
+    "norm": lambda size, stride, padding: layers.BatchNormalization(),
+}
+ONE = st.tuples(
+    st.sampled_from(sorted(WINDOWS)), st.integers(1, 4), st.integers(1, 3), st.sampled_from(["same", "valid"])
+)
+
+
+@settings(max_examples=25, deadline=None, derandomize=True)
+@given(st.lists(ONE, min_size=1, max_size=4), st.integers(24, 31), st.integers(24, 31))
+def test_receptive_fields_are_the_pixels_that_matter(windows, height, width):
+    inputs = x = keras.Input((height, width, 1))
+    for kind, size, stride, padding in windows:
+        layer = WINDOWS[kind](size, stride, padding)
+        if min(x.shape[1:3]) < 9:
+            break
+        x = layer(x)
+    model = keras.Model(inputs, x)
+    model.set_weights([np.ones_like(weight) for weight in model.get_weights()])
+    for row in explain.receptive_fields(model).itertuples():
+        try:
+            top, left, bottom, right = support(model, row.layer)
+        except IndexError:  # the place sees nothing but padding
+            assert row.bottom <= 0 or row.top >= height or row.right <= 0 or row.left >= width
+            continue
+        for low, high, row_low, row_high, side in (
+            (top, bottom, row.top, row.bottom, height),
+            (left, right, row.left, row.right, width),
+        ):
+            assert max(row_low, 0) <= low < high <= min(row_high, side)
+            if not any(kind == "wide" or (size < stride) for kind, size, stride, _ in windows) or (
+                row_low >= 0 and row_high <= side
+            ):  # windows with gaps may leave out the pixel at the image's rim
+                assert (low, high) == (max(row_low, 0), min(row_high, side))
+
+
+def test_branches_see_what_either_sees():
+    inputs = keras.Input((20, 20, 1))
+    one = layers.Conv2D(1, 1, strides=2, name="one")(inputs)
+    other = layers.Conv2D(1, 5, strides=2, padding="same", name="other")(inputs)
+    model = keras.Model(inputs, layers.Conv2D(1, 3, padding="same", name="end")(layers.Add(name="sum")([one, other])))
+    model.set_weights([np.ones_like(weight) for weight in model.get_weights()])
+    fields = explain.receptive_fields(model).set_index("layer")
+    assert fields["field_height"].to_dict() == {"one": 1, "other": 5, "sum": 5, "end": 9}
+    assert tuple(fields.loc["end", ["top", "left", "bottom", "right"]]) == support(model, "end")
+
+
+def test_layers_that_mix_all_places_see_the_whole_image():
+    inputs = keras.Input((20, 24, 3))
+    x = layers.Conv2D(4, 3, padding="same", name="conv")(inputs)
+    squeezed = layers.Reshape((1, 1, 4), name="reshape")(layers.GlobalAveragePooling2D(name="pool")(x))
+    x = layers.Multiply(name="excite")([x, layers.Dense(4, name="dense")(squeezed)])
+    x = layers.Conv2D(4, 3, name="after")(x)
+    model = keras.Model(inputs, layers.UpSampling2D(name="up")(x))
+    fields = explain.receptive_fields(model).set_index("layer")
+    assert fields.loc["conv", "field_height"] == 3
+    for layer in ("pool", "reshape", "dense", "excite", "after"):
+        assert tuple(fields.loc[layer, ["field_height", "field_width"]]) == (20, 24), layer
+    assert fields.loc["up"].isna()[["field_height", "top", "right"]].all()
+
+
+def test_nested_and_sequential_models_have_the_same_fields(functional, nested, sequential):
+    expected = explain.receptive_fields(functional).set_index("layer")["field_height"]
+    inside = explain.receptive_fields(nested)
+    assert "body/conv_2" in set(inside["layer"])
+    assert inside["field_height"].tolist() == expected.tolist()
+    assert explain.receptive_fields(sequential[0])["field_height"].tolist() == expected.tolist()
+
+
+def test_published_receptive_fields():
+    """Araujo et al., Computing Receptive Fields of Convolutional Neural Networks, 2019: VGG-16 212, MobileNet 315."""
+    vgg = keras.applications.VGG16(include_top=False, weights=None, input_shape=(224, 224, 3))
+    assert explain.receptive_fields(vgg)["field_height"].iloc[-1] == 212
+    mobile = keras.applications.MobileNet(include_top=False, weights=None, input_shape=(224, 224, 3))
+    assert explain.receptive_fields(mobile)["field_height"].iloc[-1] == 315
+
+
+# --- costs ---
+
+
+def profiled(model):
+    """Multiply-adds as TensorFlow's profiler counts them in the graph."""
+    import tensorflow as tf
+
+    run = tf.function(lambda x: model(x, training=False))
+    graph = run.get_concrete_function(tf.TensorSpec((1, *model.input_shape[1:]), tf.float32)).graph
+    options = tf.compat.v1.profiler.ProfileOptionBuilder.float_operation()
+    options["output"] = "none"
+    found = tf.compat.v1.profiler.profile(graph, cmd="op", options=options)
+    wanted = {"Conv2D", "DepthwiseConv2dNative", "MatMul"}
+    total, waiting = 0, [found]
+    while waiting:
+        node = waiting.pop()
+        waiting += list(node.children)
+        total += node.float_ops if node.name in wanted else 0
+    return total // 2
+
+
+def test_multiply_adds_are_those_of_the_profiler():
+    inputs = keras.Input((17, 23, 3))
+    x = layers.Conv2D(8, 3, strides=2, padding="same")(inputs)
+    x = layers.DepthwiseConv2D(5, depth_multiplier=2)(x)
+    x = layers.SeparableConv2D(6, 3, padding="same")(x)
+    x = layers.Conv2D(4, (1, 3))(layers.BatchNormalization()(x))
+    x = layers.Dense(7)(layers.Flatten()(x))
+    model = keras.Model(inputs, layers.Dense(2)(x))
+    assert explain.summary(model)["multiply_adds"].sum() == profiled(model)
+
+
+@pytest.mark.parametrize(("name", "millions"), [("MobileNet", 569), ("MobileNetV2", 300)])
+def test_published_multiply_adds(name, millions):
+    """The counts of the papers: Howard et al., 2017, and Sandler et al., 2018."""
+    model = getattr(keras.applications, name)(weights=None)
+    table = explain.summary(model)
+    assert round(table["multiply_adds"].sum() / 1e6) in (millions, millions + 1)
+    assert table["parameters"].sum() == model.count_params()
+
+
+def test_summary_counts_weights_once_and_what_learns(nested):
+    model = models.pretrained("MobileNet", image_size=(32, 32), classes=["a", "b"], weights=None, alpha=0.25)
+    models.unfreeze(model, share=0.2)
+    table = explain.summary(model)
+    assert table["parameters"].sum() == model.count_params()
+    assert table["trainable"].sum() == sum(np.prod(weight.shape) for weight in model.trainable_weights)
+    shared = layers.Dense(3)
+    inputs = keras.Input((4, 4, 3))
+    twice = keras.Model(inputs, shared(shared(inputs)))
+    table = explain.summary(twice)
+    assert table["parameters"].tolist() == [12, 0]
+    assert table["multiply_adds"].tolist() == [144, 144]
+    assert explain.summary(nested)["layer"].iloc[0] == "body/rescaling"
+
+
+def test_open_image_sizes_are_said_to_be_open():
+    model = keras.Sequential([keras.Input((None, None, 3)), layers.Conv2D(2, 3)])
+    table = explain.summary(model)
+    assert table["output"].tolist() == ["? × ? × 2"]
+    assert table["multiply_adds"].isna().all()
+    with pytest.raises(ValueError, match="fixed image size"):
+        explain.receptive_fields(model)
+
+
+# --- filters and feature maps ---
+
+
+def test_filters_are_the_layers_weights(functional, nested):
+    kernel = functional.get_layer("conv_2").get_weights()[0]
+    for model in (functional, nested):
+        np.testing.assert_array_equal(explain.filters(model, "conv_2")[3, :, :, 1], kernel[:, :, 1, 3])
+    assert explain.filters(functional).shape == (4, 3, 3, 3)
+    depthwise = keras.Sequential([keras.Input((8, 8, 3)), layers.DepthwiseConv2D(5, depth_multiplier=2, name="deep")])
+    kernel = depthwise.get_layer("deep").get_weights()[0]
+    np.testing.assert_array_equal(explain.filters(depthwise)[3, :, :, 0], kernel[:, :, 1, 1])
+    with pytest.raises(ValueError, match=r"name of a convolution.*Dense"):
+        explain.filters(functional, "probabilities")
+    with pytest.raises(ValueError, match=r"Received: 'conv_9', which none has"):
+        explain.filters(functional, "conv_9")
+    with pytest.raises(ValueError, match="model without one"):
+        explain.filters(keras.Sequential([keras.Input((4,)), layers.Dense(2)]))
+
+
+def test_feature_maps_are_what_the_layers_pass_on(functional, nested):
+    image = pixels(16, 12, 3)
+    for layer in ("conv_1", "relu_1", "pool_1", "relu_2"):
+        expected = np.asarray(keras.Model(functional.input, functional.get_layer(layer).output)(image[None]))[0]
+        for model in (functional, nested):
+            np.testing.assert_allclose(explain.feature_maps(model, image, layers=[layer])[layer], expected, atol=1e-6)
+    assert list(explain.feature_maps(nested, image)) == ["relu_1", "relu_2"]
+    with pytest.raises(ValueError, match="'probabilities' passes"):
+        explain.feature_maps(functional, image, layers=["probabilities"])
+    with pytest.raises(ValueError, match="Received 2 images"):
+        explain.feature_maps(functional, pixels(2, 16, 12, 3))
+
+
+# --- Grad-CAM and occlusion ---
+
+
+def textbook_grad_cam(model, images, layer, target):
+    """As in the Keras example: a model with two outputs, a tape, weighted maps."""
+    import tensorflow as tf
+
+    scores = model.get_layer("probabilities")
+    both = keras.Model(model.input, [model.get_layer(layer).output, scores.input])
+    with tf.GradientTape() as tape:
+        maps, features = both(images)
+        tape.watch(maps)
+        score = (features @ scores.kernel + scores.bias)[:, target]
+    if layer != "global_pool":
+        with tf.GradientTape() as tape:
+            maps = tf.convert_to_tensor(np.asarray(both(images)[0]))
+            tape.watch(maps)
+            rest = maps
+            for step in model.layers[model.layers.index(model.get_layer(layer)) + 1 :]:
+                if step is scores:
+                    rest = rest @ scores.kernel + scores.bias
+                    break
+                rest = step(rest, training=False) if isinstance(step, layers.BatchNormalization) else step(rest)
+            score = tf.reduce_sum(rest[:, target])
+    slopes = np.asarray(tape.gradient(score, maps)).mean(axis=(1, 2), keepdims=True)
+    heat = np.maximum((np.asarray(maps) * slopes).sum(axis=-1), 0)
+    heat = np.asarray(tf.image.resize(heat[..., None], images.shape[1:3]))[..., 0]
+    return heat / np.maximum(heat.max(axis=(1, 2), keepdims=True), 1e-30)
+
+
+@pytest.mark.parametrize("layer", ["relu_1", "pool_1", "conv_2", "relu_2"])
+@pytest.mark.parametrize("target", ["a", "c"])
+def test_grad_cam_is_the_textbooks(functional, layer, target):
+    images = pixels(3, 16, 12, 3)
+    expected = textbook_grad_cam(functional, images, layer, "abc".index(target))
+    np.testing.assert_allclose(explain.grad_cam(functional, images, target=target, layer=layer), expected, atol=1e-4)
+
+
+def test_grad_cam_is_the_same_however_the_model_is_built(functional, sequential, nested):
+    images = pixels(2, 16, 12, 3)
+    expected = explain.grad_cam(functional, images, target=[0, 2])
+    assert expected.max() == pytest.approx(1)
+    row, model = sequential[0], sequential[1]
+    row.set_weights(model.get_weights())
+
+    class Own(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.inside = functional
+
+        def call(self, images, training=None):
+            return self.inside(images, training=training)
+
+    np.testing.assert_allclose(explain.grad_cam(row, images, target=[0, 2]), expected, atol=1e-5)
+    np.testing.assert_allclose(explain.grad_cam(nested, images, target=[0, 2]), expected, atol=1e-5)
+    one = explain.grad_cam(functional, images[1], target="c")
+    np.testing.assert_allclose(one, expected[1], atol=1e-5)
+
+
+@pytest.fixture(scope="module")
+def spots():
+    """Bright squares on noise, and a network that answers "spot" by a large mean in any 4×4 window."""
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 60, (6, 32, 32, 1)).astype("float32")
+    corners = rng.integers(2, 24, (6, 2))
+    for image, (top, left) in zip(images, corners, strict=True):
+        image[top : top + 6, left : left + 6] = 250
+    inputs = keras.Input((32, 32, 1))
+    x = layers.Conv2D(2, 5, padding="same", activation="relu", name="conv")(inputs)
+    x = layers.GlobalMaxPooling2D()(x)
+    model = keras.Model(inputs, layers.Dense(2, activation="softmax", name="probabilities")(x))
+    kernel = np.ones((5, 5, 1, 2), "float32") / 25 * [1, -1]
+    dense = np.array([[0.05, -0.05], [0, 0]], "float32")
+    model.set_weights([kernel, np.array([-120.0, 255.0]), dense, np.array([-2.0, 2.0])])
+    return model, images, corners
+
+
+@pytest.mark.parametrize("method", ["grad_cam", "occlusion"])
+def test_the_heat_is_where_the_reason_is(spots, method):
+    model, images, corners = spots
+    assert (np.asarray(model(images)).argmax(axis=1) == 0).all()
+    heat = getattr(explain, method)(model, images)
+    for one, (top, left) in zip(heat, corners, strict=True):
+        row, column = np.unravel_index(one.argmax(), one.shape)
+        assert top - 1 <= row <= top + 6
+        assert left - 1 <= column <= left + 6
+        inside = one[top : top + 6, left : left + 6].mean()
+        assert inside > 4 * (one.sum() - 36 * inside) / (one.size - 36)
+
+
+def test_nothing_speaks_for_a_class_that_only_loses(spots):
+    model, images, _ = spots
+    heat = explain.grad_cam(model, images, target=1)
+    assert np.isfinite(heat).all()
+
+
+def test_occlusion_is_the_loss_in_probability(functional):
+    image = pixels(16, 12, 3)
+    heat = explain.occlusion(functional, image, target="b", patch=5, stride=3, fill=100, batch_size=3)
+    lost, times = np.zeros((16, 12)), np.zeros((16, 12))
+    whole = np.asarray(functional(image[None]))[0, 1]
+    for top in (0, 3, 6, 9, 11):
+        for left in (0, 3, 6, 7):
+            covered = image.copy()
+            covered[top : top + 5, left : left + 5] = 100
+            lost[top : top + 5, left : left + 5] += whole - np.asarray(functional(covered[None]))[0, 1]
+            times[top : top + 5, left : left + 5] += 1
+    np.testing.assert_allclose(heat, lost / times, atol=1e-5)
+
+
+def test_looking_leaves_the_model_as_it_was(functional):
+    image = pixels(16, 12, 3)
+    weights = [weight.copy() for weight in functional.get_weights()]
+    before = np.asarray(functional(image[None]))
+    nodes = [len(layer._inbound_nodes) for layer in functional.layers]
+    explain.feature_maps(functional, image)
+    explain.grad_cam(functional, image)
+    explain.occlusion(functional, image, patch=8)
+    with pytest.raises(ValueError, match="passes on an array"):
+        explain.grad_cam(functional, image, layer="global_pool")
+    np.testing.assert_array_equal(np.asarray(functional(image[None])), before)
+    for weight, expected in zip(functional.get_weights(), weights, strict=True):
+        np.testing.assert_array_equal(weight, expected)
+    assert [len(layer._inbound_nodes) for layer in functional.layers] == nodes
+    assert all("call" not in vars(layer) for layer in functional.layers)
+    assert functional.get_layer("probabilities").activation is keras.activations.softmax
+
+
+def test_pretrained_networks_are_explained(tmp_path):
+    for name in ("MobileNetV2", "VGG16", "EfficientNetB0"):
+        model = models.pretrained(name, image_size=(64, 48), classes=["a", "b"], weights=None)
+        image = pixels(64, 48, 3)
+        heat = explain.grad_cam(model, image, target="b")
+        assert heat.shape == (64, 48)
+        assert np.isfinite(heat).all()
+        assert explain.summary(model)["parameters"].sum() == model.count_params()
+        assert len(explain.receptive_fields(model)) == len(explain.summary(model))
+        keras.backend.clear_session()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ({"images": np.zeros((8, 8, 3))}, r"size \(16, 12, 3\)"),
+        ({"images": np.zeros((16, 12))}, r"Received an array of shape \(16, 12\)"),
+        ({"images": np.full((16, 12, 3), 0.5)}, "Do not divide by 255"),
+        ({"images": np.full((16, 12, 3), -1.0)}, "raw pixels 0-255"),
+        ({"images": np.full((16, 12, 3), 4095.0)}, "raw pixels 0-255"),
+        ({"target": "d"}, "one of .'a', 'b', 'c'."),
+        ({"target": 3}, "Received: 3"),
+        ({"target": [0, 1]}, "one for each image"),
+        ({"layer": "conv_7"}, "such as conv_1"),
+    ],
+)
+def test_what_cannot_be_explained_is_refused(functional, arguments, words):
+    with pytest.raises(ValueError, match=words):
+        explain.grad_cam(functional, **{"images": pixels(16, 12, 3)} | arguments)
+
+
+@pytest.mark.parametrize("arguments", [{"patch": 0}, {"patch": 13}, {"patch": 4, "stride": 5}])
+def test_squares_that_do_not_fit_are_refused(functional, arguments):
+    with pytest.raises(ValueError, match="`patch` from 1 to 12"):
+        explain.occlusion(functional, pixels(16, 12, 3), **arguments)
+
+
+def test_models_that_keras_cannot_see_through_are_refused():
+    class Own(keras.Model):
+        def call(self, images):
+            return images
+
+    with pytest.raises(TypeError, match="Functional or Sequential"):
+        explain.summary(Own())
+
+
+# --- another backend ---
+
+ON_JAX = """
+import keras, numpy as np, sys
+from cnnlab import explain, models
+assert keras.backend.backend() == "jax" and "tensorflow" not in sys.modules
+model = models.small_cnn(image_size=(16, 12), classes=["a", "b", "c"], filters=(4, 6))
+images = np.random.default_rng(0).integers(0, 256, (2, 16, 12, 3)).astype("float32")
+model.load_weights(sys.argv[1])
+nested = models.reuse(model, classes=["x", "y"])
+models.unfreeze(nested, share=0.5)
+nested.compile("adam", loss="sparse_categorical_crossentropy")
+nested.fit(images, np.array([0, 1]), verbose=0)
+explain.grad_cam(nested, images)
+models.pretrained("MobileNet", image_size=(32, 32), classes=["a", "b"], weights=None, alpha=0.25)
+models.residual_cnn(image_size=(16, 16), classes=["a", "b"], filters=(4, 8), blocks=1)
+maps = explain.feature_maps(model, images[0])
+np.savez(sys.argv[2], cam=explain.grad_cam(model, images, target="b"), maps=maps["relu_2"],
+         covered=explain.occlusion(model, images, patch=6), work=explain.summary(model)["multiply_adds"].sum(),
+         field=explain.receptive_fields(model)["field_height"].max())
+"""
+
+
+def test_jax_explains_the_same(functional, tmp_path):
+    pytest.importorskip("jax")
+    images = np.random.default_rng(0).integers(0, 256, (2, 16, 12, 3)).astype("float32")
+    functional.save_weights(tmp_path / "a.weights.h5")
+    subprocess.run(
+        [sys.executable, "-c", ON_JAX, tmp_path / "a.weights.h5", tmp_path / "a.npz"],
+        env=os.environ | {"KERAS_BACKEND": "jax"},
+        check=True,
+    )
+    found = np.load(tmp_path / "a.npz")
+    np.testing.assert_allclose(found["cam"], explain.grad_cam(functional, images, target="b"), atol=1e-4)
+    np.testing.assert_allclose(found["covered"], explain.occlusion(functional, images, patch=6), atol=1e-4)
+    np.testing.assert_allclose(found["maps"], explain.feature_maps(functional, images[0])["relu_2"], atol=1e-4)
+    assert found["work"] == explain.summary(functional)["multiply_adds"].sum()
+    assert found["field"] == explain.receptive_fields(functional)["field_height"].max()
