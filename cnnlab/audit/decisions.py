@@ -85,9 +85,8 @@ def apply(table: pd.DataFrame, file: str | os.PathLike[str]) -> pd.DataFrame:
     """
     require_columns(table, "path", "label", caller="audit.apply")
     file = Path(file)
-    last = decisions(file).drop_duplicates("path", keep="last").set_index("path")
-    found = last.reindex([_kept(path, file) for path in table["path"]])
-    action = found["action"].fillna("").to_numpy(dtype=object)
+    found = latest(table, file)
+    action = found["action"].to_numpy(dtype=object)
     names = {str(name): name for name in table["label"].cat.categories}
     strange = sorted(set(found["label"][action == "relabel"]) - set(names))
     if strange:
@@ -162,6 +161,15 @@ def decisions(file: str | os.PathLike[str]) -> pd.DataFrame:
             f"{', '.join(ACTIONS)}. {str(file)!r} holds something else and is left as it is. Name another file."
         )
     return table
+
+
+def latest(table: pd.DataFrame, file: str | os.PathLike[str]) -> pd.DataFrame:
+    """The decision that counts for each row of `table`: action ("" where there is none), label, and its row in `file`."""
+    file = Path(file)
+    done = decisions(file)
+    last = done.assign(row=np.arange(len(done))).drop_duplicates("path", keep="last").set_index("path")
+    found = last.reindex([_kept(path, file) for path in table["path"]]).set_axis(table.index)
+    return found[["action", "label"]].fillna("").assign(row=found["row"].fillna(-1).astype(int))
 
 
 def _check(table: pd.DataFrame, paths: list[str], action: str, label: str | None) -> None:
