@@ -347,6 +347,12 @@ def test_save_and_read_bring_back_the_same_table(tmp_path_factory, rows):
     pd.testing.assert_frame_equal(tables.read(folder / "table.csv"), table, check_exact=True)
 
 
+def test_missing_classes_stay_missing(tmp_path):
+    table = pd.DataFrame({"path": ["1", "2"], "predicted": pd.Categorical([None, "b"], categories=["a", "b"])})
+    tables.save(table, tmp_path / "t.csv")
+    pd.testing.assert_frame_equal(tables.read(tmp_path / "t.csv"), table)
+
+
 def test_a_lone_csv_is_read_with_alphabetical_classes(tmp_path):
     tables.save(table_of(["b", "a"]), tmp_path / "t.csv")
     (tmp_path / "t.csv.json").unlink()

@@ -106,7 +106,8 @@ def read(path: str | os.PathLike[str]) -> pd.DataFrame:
         if column not in table:
             continue
         if "categories" in kind:
-            table[column] = pd.Categorical(table[column], categories=kind["categories"], ordered=kind["ordered"])
+            known = table[column].where(table[column].isin(kind["categories"]))  # an empty cell is a missing value
+            table[column] = pd.Categorical(known, categories=kind["categories"], ordered=kind["ordered"])
         else:
             table[column] = table[column].astype(kind["dtype"])
     return table
