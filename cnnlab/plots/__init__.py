@@ -3,6 +3,7 @@
 from cnnlab.plots.augmentations import augmentations
 from cnnlab.plots.calibration import reliability
 from cnnlab.plots.curves import history
+from cnnlab.plots.explain import feature_maps, filters, heatmap, receptive_field
 from cnnlab.plots.groups import groups
 from cnnlab.plots.images import class_counts, images, uncertain, worst
 from cnnlab.plots.learning import learning_curve
@@ -14,12 +15,16 @@ __all__ = [
     "augmentations",
     "class_counts",
     "confusion",
+    "feature_maps",
+    "filters",
     "groups",
+    "heatmap",
     "history",
     "images",
     "learning_curve",
     "per_class",
     "precision_recall",
+    "receptive_field",
     "reliability",
     "remedies",
     "roc",

@@ -1,0 +1,227 @@
+"""Figures of what a network looks for, what it finds, how far it sees, and why it decided."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.colors import TwoSlopeNorm
+from matplotlib.patches import Rectangle
+
+from cnnlab._common import require_columns
+from cnnlab.plots.style import CYCLE, image_grid, new_axes, readable, shown
+
+HAS_FIELD = ("Conv2D", "DepthwiseConv2D", "SeparableConv2D", "MaxPooling2D", "AveragePooling2D")
+
+
+def filters(weights: np.ndarray, *, count: int = 32, columns: int = 8, ax: Axes | None = None) -> Axes:
+    """Shows the filters of a convolution as small pictures: grey is 0, brighter is for, darker is against.
+
+    Filters that read three channels are shown in colour, others as the mean of their channels; each is stretched to
+    its own largest weight.
+
+    Args:
+        weights: From `explain.filters`: (filters, height, width, channels).
+        count: How many at most.
+        columns: Pictures in a row.
+        ax: Where to draw; new Axes where None.
+
+    Raises:
+        ValueError: If the array has another shape.
+
+    Example:
+        >>> import numpy as np
+        >>> from cnnlab import plots
+        >>> len(plots.filters(np.ones((5, 3, 3, 1))).child_axes)
+        5
+    """
+    weights = np.asarray(weights, dtype=float)
+    if weights.ndim != 4 or not len(weights):
+        raise ValueError(
+            "`plots.filters` expects the array of `explain.filters`: (filters, height, width, channels). Received "
+            f"shape {weights.shape}."
+        )
+    part = weights[:count] if weights.shape[-1] in (1, 3) else weights[:count].mean(axis=-1, keepdims=True)
+    largest = np.abs(part).max(axis=(1, 2, 3), keepdims=True)
+    pictures = 127.5 + 127.5 * np.divide(part, largest, out=np.zeros_like(part), where=largest > 0)
+    names = [str(number) for number in range(len(part))]
+    ax = image_grid(_grey_or_colour(pictures), names, columns=min(columns, len(part)), ax=ax)
+    return _titled(ax, f"{len(part)} of {len(weights)} filters, {weights.shape[1]} × {weights.shape[2]}")
+
+
+def feature_maps(maps: Mapping[str, np.ndarray], *, image: Any = None, count: int = 7, ax: Axes | None = None) -> Axes:
+    """Shows where a network found its features in an image: one line per layer, brighter is stronger.
+
+    Each map is stretched to its own strongest place; a map that is black found its feature nowhere. The strongest maps
+    of a layer come first.
+
+    Args:
+        maps: From `explain.feature_maps`: for each layer (height, width, features).
+        image: The image (height, width, channels) of 0-255, to be shown in front of each line; not shown where None.
+        count: Maps of each layer at most.
+        ax: Where to draw; new Axes where None.
+
+    Raises:
+        ValueError: If there is no layer.
+
+    Example:
+        >>> import numpy as np
+        >>> from cnnlab import plots
+        >>> ax = plots.feature_maps({"relu_1": np.ones((8, 8, 3)), "relu_2": np.ones((4, 4, 3))}, count=3)
+        >>> len(ax.child_axes)
+        6
+    """
+    if not maps:
+        raise ValueError("`plots.feature_maps` expects the maps of at least one layer. Received none.")
+    columns = min(count, max(np.shape(values)[-1] for values in maps.values())) + (image is not None)
+    pictures: list[np.ndarray] = []
+    titles: list[str] = []
+    for layer, values in maps.items():
+        line, names = _line(shown(layer, 16), np.asarray(values, dtype=float), columns - (image is not None))
+        if image is not None:
+            line, names = [*_grey_or_colour(np.asarray(image)[None]), *line], [f"image → {shown(layer, 12)}", *names]
+        pictures += line
+        titles += names
+    return image_grid(pictures, titles, columns=columns, ax=ax)
+
+
+def _line(layer: str, values: np.ndarray, columns: int) -> tuple[list[np.ndarray], list[str]]:
+    """The strongest maps of one layer; white tiles where it has fewer than there are columns."""
+    strongest = values.max(axis=(0, 1))
+    order = np.argsort(-strongest, kind="stable")[:columns]
+    span = np.maximum(strongest - np.minimum(values.min(axis=(0, 1)), 0), 1e-12)
+    pictures = [255 * np.clip(values[..., one] / span[one], 0, 1) for one in order]
+    names = [f"feature {one}" for one in order]
+    names[0] = f"{layer}, {len(values)} × {values.shape[1]}\nfeature {order[0]}"
+    empty = columns - len(order)
+    return pictures + [np.full((2, 2), 255.0)] * empty, names + [""] * empty
+
+
+def receptive_field(
+    fields: pd.DataFrame, image: Any, *, layers: Sequence[str] | None = None, ax: Axes | None = None
+) -> Axes:
+    """Shows how much of an image the middle of each layer's map can see.
+
+    Args:
+        fields: From `explain.receptive_fields`.
+        image: One image (height, width, channels) of 0-255, of the size that the network takes.
+        layers: Which layers; the convolutions where None, at most seven.
+        ax: Where to draw; new Axes where None.
+
+    Raises:
+        ValueError: If a layer is not in the table, or none has a field.
+
+    Example:
+        >>> import numpy as np
+        >>> from cnnlab import explain, models, plots
+        >>> model = models.small_cnn(image_size=(28, 28), classes=["cat", "dog"])
+        >>> ax = plots.receptive_field(explain.receptive_fields(model), np.zeros((28, 28, 3)))
+        >>> [text.get_text() for text in ax.get_legend().get_texts()][0]
+        'conv_1: 3 × 3'
+    """
+    require_columns(fields, "layer", "kind", "top", "left", "bottom", "right", caller="plots.receptive_field")
+    rows = fields[fields["kind"].isin(HAS_FIELD[:3]) & fields["top"].notna()]
+    if layers is not None:
+        missing = set(layers) - set(fields.loc[fields["top"].notna(), "layer"])
+        if missing:
+            raise ValueError(
+                f"`layers` expects layers of the table that have a field, such as {', '.join(rows['layer'][:6])}. "
+                f"Received: {', '.join(sorted(missing))}."
+            )
+        rows = fields[fields["layer"].isin(layers)]
+    if not len(rows):
+        raise ValueError("`plots.receptive_field` expects a table with convolutions. Received one without.")
+    rows = rows.iloc[np.unique(np.linspace(0, len(rows) - 1, min(len(rows), len(CYCLE))).round().astype(int))]
+    ax = new_axes(ax, (4.6, 3.2))
+    picture = next(iter(_grey_or_colour(np.asarray(image)[None])))
+    height, width = picture.shape[:2]
+    ax.imshow(picture, cmap="gray", vmin=0, vmax=255, interpolation="nearest")
+    for row, color in zip(rows.itertuples(), CYCLE, strict=False):
+        corner, size = (row.left - 0.5, row.top - 0.5), (row.right - row.left, row.bottom - row.top)
+        label = f"{shown(row.layer.rsplit('/', 1)[-1], 20)}: {row.field_height} × {row.field_width}"
+        ax.add_patch(Rectangle(corner, *size, fill=False, edgecolor=color, linewidth=2, label=label))
+    left, right = min(-0.5, rows["left"].min() - 1), max(width - 0.5, rows["right"].max())
+    top, bottom = min(-0.5, rows["top"].min() - 1), max(height - 0.5, rows["bottom"].max())
+    ax.set_xlim(max(left, -0.75 * width), min(right, 1.75 * width))
+    ax.set_ylim(min(bottom, 1.75 * height), max(top, -0.75 * height))
+    ax.set_xlabel("pixels")
+    ax.set_ylabel("pixels")
+    ax.legend(frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(1.0, 1.0))
+    ax.spines[["top", "right"]].set_visible(False)
+    return readable(ax)
+
+
+def heatmap(
+    images: Any,
+    heat: np.ndarray,
+    *,
+    titles: Sequence[str] | None = None,
+    columns: int = 6,
+    ax: Axes | None = None,
+) -> Axes:
+    """Shows images, and beneath each what made the network decide: its heat laid over it.
+
+    Args:
+        images: One image (height, width, channels) of 0-255, or a batch of them.
+        heat: From `explain.grad_cam` (0 to 1) or `explain.occlusion` (loss in probability; red speaks for the class,
+            blue against it), one for each image.
+        titles: One for each image.
+        columns: Images in a row.
+        ax: Where to draw; new Axes where None.
+
+    Raises:
+        ValueError: If heat, titles and images do not fit each other.
+
+    Example:
+        >>> import numpy as np
+        >>> from cnnlab import plots
+        >>> len(plots.heatmap(np.zeros((2, 8, 8, 3)), np.ones((2, 8, 8)), titles=["cat", "dog"]).child_axes)
+        4
+    """
+    images, heat = np.asarray(images, dtype=float), np.asarray(heat, dtype=float)
+    images = images[None] if images.ndim == 3 else images
+    heat = heat[None] if heat.ndim == 2 else heat
+    names = [shown(title, 20) for title in titles] if titles is not None else [""] * len(images)
+    if heat.shape != images.shape[:3] or len(names) != len(images):
+        raise ValueError(
+            "`plots.heatmap` expects one heat map of the image's height and width for each image, and as many titles. "
+            f"Received images of shape {images.shape}, heat of shape {heat.shape} and {len(names)} titles."
+        )
+    columns = min(columns, len(images))
+    originals, mixed = list(_grey_or_colour(images)), [_laid_over(*pair) for pair in zip(images, heat, strict=True)]
+    pictures: list[np.ndarray] = []
+    lines: list[str] = []
+    for first in range(0, len(images), columns):
+        some = slice(first, first + columns)
+        empty = columns - len(names[some])
+        blank = [np.full((2, 2, 3), 255, np.uint8)] * empty
+        pictures += [*originals[some], *blank, *mixed[some], *blank]
+        lines += [*names[some], *[""] * (empty + columns)]
+    return image_grid(pictures, lines, columns=columns, ax=ax)
+
+
+def _laid_over(image: np.ndarray, heat: np.ndarray) -> np.ndarray:
+    """The image in grey under its heat, uint8 (height, width, 3)."""
+    grey = np.repeat(image.mean(axis=-1, keepdims=True), 3, axis=-1)
+    if heat.min() < 0:
+        extent = max(np.abs(heat).max(), 1e-12)
+        values = TwoSlopeNorm(0, -extent, extent)(heat)
+        colors, strength = plt.get_cmap("RdBu_r")(values)[..., :3], np.abs(heat) / extent
+    else:
+        values = heat / max(heat.max(), 1e-12)
+        colors, strength = plt.get_cmap("inferno")(values)[..., :3], values
+    strength = 0.75 * np.sqrt(strength)[..., None]
+    return np.clip((1 - strength) * grey + strength * 255 * colors, 0, 255).astype(np.uint8)
+
+
+def _grey_or_colour(pictures: np.ndarray) -> list[np.ndarray]:
+    """Pictures as matplotlib shows them: uint8, grey ones without their channel."""
+    clipped = np.clip(pictures, 0, 255).astype(np.uint8)
+    return list(clipped[..., 0] if clipped.shape[-1] == 1 else clipped[..., :3])
+
+
+def _titled(ax: Axes, words: str) -> Axes:
+    ax.set_title(words, fontsize=9, loc="left")
+    return ax
