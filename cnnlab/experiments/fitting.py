@@ -155,7 +155,7 @@ def _on_features(
 def _readable(rows: pd.DataFrame, features: np.ndarray) -> np.ndarray:
     """The rows that have features."""
     index = rows.index.to_numpy()
-    return index[~np.isnan(features[index].reshape(len(index), -1)).any(axis=1)]
+    return index[~np.isnan(features[index]).any(axis=tuple(range(1, features.ndim)))]
 
 
 def _run(

@@ -1,0 +1,371 @@
+import keras
+import keras_tuner as kt
+import numpy as np
+import pandas as pd
+import pytest
+
+from cnnlab import augment, experiments, models, tables
+
+# KerasTuner asks threads for their names in the old way.
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:currentThread:DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore:getName:DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore:.*:DeprecationWarning:(google|keras_tuner|tensorboard)"),
+]
+SIZE = (8, 8)
+GRID = {"learning_rate": [1e-3, 1e-2], "batch_size": [8, 16]}
+
+
+@pytest.fixture(scope="module")
+def few(digits):
+    return (
+        digits[digits["label"].isin(["0", "1", "7"])]
+        .groupby("label", observed=True)
+        .head(12)
+        .pipe(lambda t: t.assign(label=t["label"].cat.remove_unused_categories()))
+        .reset_index(drop=True)
+    )
+
+
+def build(hp):
+    model = models.small_cnn(image_size=SIZE, classes=["0", "1", "7"], filters=(4,))
+    rate = hp["learning_rate"]
+    model.compile(keras.optimizers.AdamW(rate), loss="sparse_categorical_crossentropy", metrics=["accuracy"])
+    return model
+
+
+def search(table, folder, grid=None, builder=build, **options):
+    options = {"folds": 2, "image_size": SIZE, "epochs": 1, "seed": 0} | options
+    return experiments.grid_search(builder, GRID if grid is None else grid, table, folder=folder, **options)
+
+
+def same(one, other):
+    pd.testing.assert_frame_equal(one.drop(columns="seconds"), other.drop(columns="seconds"))
+
+
+@pytest.fixture(scope="module")
+def whole(few, tmp_path_factory):
+    return search(few, tmp_path_factory.mktemp("search") / "whole")
+
+
+def test_results_are_tidy_and_complete(whole):
+    assert whole.results.columns.tolist()[:6] == [
+        "trial", "learning_rate", "batch_size", "fold", "val_accuracy", "val_balanced_accuracy",
+    ]  # fmt: skip
+    points = whole.results.drop_duplicates("trial")[["learning_rate", "batch_size"]]
+    assert list(points.itertuples(index=False, name=None)) == [(1e-3, 8), (1e-3, 16), (1e-2, 8), (1e-2, 16)]
+    assert whole.results["fold"].tolist() == [0, 1] * 4
+    assert (whole.results["problem"] == "").all()
+    assert len(whole.histories) == 8
+    assert len(whole.predictions) == 4 * 36
+
+
+def test_a_trial_equals_cross_validation(few, whole):
+    hp = kt.HyperParameters()
+    hp.values = {"learning_rate": 1e-2}
+    expected = experiments.cross_validate(
+        lambda: build(hp), few, folds=2, image_size=SIZE, epochs=1, seed=0, batch_size=16
+    )
+    found = whole.results[whole.results["trial"] == 3]
+    np.testing.assert_allclose(found["val_accuracy"], expected.scores["accuracy"])
+    histories = whole.histories[whole.histories["trial"] == 3]
+    np.testing.assert_allclose(histories["loss"], expected.histories["loss"], rtol=1e-5)
+
+
+def test_the_ranking_is_the_mean_over_folds(whole):
+    means = whole.results.groupby("trial")["val_accuracy"].mean()
+    assert whole.ranking()["mean"].tolist() == sorted(means, reverse=True)
+    assert means[whole.ranking()["trial"].iloc[0]] == means.max()
+
+
+def test_an_interrupted_search_goes_on_with_the_fold_it_was_in(few, whole, tmp_path, monkeypatch):
+    from cnnlab.experiments import tuning
+
+    real, calls = tuning.run_fold, []
+
+    def interrupted(*arguments, **options):
+        calls.append(1)
+        if len(calls) in (2, 5):
+            raise KeyboardInterrupt
+        return real(*arguments, **options)
+
+    monkeypatch.setattr(tuning, "run_fold", interrupted)
+    for _ in range(2):
+        with pytest.raises(KeyboardInterrupt):
+            search(few, tmp_path / "s")
+    again = search(few, tmp_path / "s")
+    assert len(calls) == 8 + 2
+    same(again.results, whole.results)
+    search(few, tmp_path / "s")
+    assert len(calls) == 10
+
+
+@pytest.mark.parametrize("step", range(1, 9))
+def test_a_search_that_dies_while_it_saves_goes_on(few, tmp_path, monkeypatch, step):
+    """Stops at each of the first writes of the state, before and after it; nothing is lost or repeated."""
+    from cnnlab.experiments import oracles, tuning
+
+    trained, writes, real = [], [], oracles.write_json
+
+    def folds(self, name, hp):
+        trained.append(name)
+        scores = pd.DataFrame({"fold": [0, 1], "accuracy": 0.5, "balanced_accuracy": 0.5, "images": 1, "epochs": 1})
+        tables = {"scores": scores.assign(seconds=0.0, problem="", rate=hp["learning_rate"])}
+        self.work.store.put(name, tables)
+        return tables
+
+    def dying(path, state):
+        writes.append(1)
+        if len(writes) == step:
+            raise KeyboardInterrupt
+        real(path, state)
+        if len(writes) == step + 1:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(tuning.FoldTuner, "_folds", folds)
+    for module in (oracles, tuning):
+        monkeypatch.setattr(module, "write_json", dying)
+    for _ in range(2):
+        with pytest.raises(KeyboardInterrupt):
+            search(few, tmp_path / "s")
+    result = search(few, tmp_path / "s")
+    assert sorted(trained) == sorted(set(trained))
+    assert len(trained) == 4
+    assert result.results.drop_duplicates("trial")["learning_rate"].tolist() == [1e-3, 1e-3, 1e-2, 1e-2]
+
+
+def test_another_search_is_not_mixed_in(few, whole):
+    with pytest.raises(FileExistsError, match=r"\(grid differ\)"):
+        search(few, whole.folder, {"learning_rate": [1e-3]})
+    with pytest.raises(FileExistsError, match=r"\(epochs differ\)"):
+        search(few, whole.folder, epochs=2)
+
+
+def test_any_value_can_be_in_a_grid(few, tmp_path):
+    seen = []
+
+    def builder(hp):
+        seen.append((hp["filters"], hp["batch_norm"]))
+        model = models.small_cnn(
+            image_size=SIZE, classes=["0", "1", "7"], filters=hp["filters"], batch_norm=hp["batch_norm"]
+        )
+        model.compile("adam", "sparse_categorical_crossentropy")
+        return model
+
+    grid = {"filters": [(4,), (4, 8)], "batch_norm": [True, False]}
+    found = search(few, tmp_path / "s", grid, builder)
+    assert {(filters, norm) for filters, norm in seen} == {((4,), True), ((4,), False), ((4, 8), True), ((4, 8), False)}
+    assert found.results["filters"].unique().tolist() == ["(4,)", "(4, 8)"]
+    assert found.results["batch_norm"].unique().tolist() == [True, False]
+    assert found.best["filters"] in [(4,), (4, 8)]
+
+
+def test_batch_size_and_augmentation_reach_the_pipeline(few, tmp_path, monkeypatch):
+    from cnnlab import pipelines
+
+    real, seen = pipelines.load, []
+
+    def load(table, **options):
+        if options.get("training"):
+            seen.append((options["batch_size"], options["augment"]))
+        return real(table, **options)
+
+    monkeypatch.setattr(pipelines, "load", load)
+    policy = augment.Policy(noise=4)
+    grid = {"batch_size": [8, 12], "augment": [None, policy]}
+    found = search(few, tmp_path / "s", grid, lambda hp: build({"learning_rate": 0.01}))
+    assert seen == [(size, change) for size in (8, 12) for change in (None, policy) for _ in range(2)]
+    assert found.results["augment"].unique().tolist() == ["None", "Policy(noise=4)"]
+    assert found.best["augment"] in [None, policy]
+
+
+def test_a_persons_own_hypermodel_and_hyperparameters_work(few, tmp_path):
+    class Mine(kt.HyperModel):
+        def build(self, hp):
+            units = hp.Choice("units", [4])
+            inputs = keras.Input((*SIZE, 3))
+            x = keras.layers.Flatten()(inputs)
+            if hp.Boolean("deep"):
+                with hp.conditional_scope("deep", [True]):
+                    x = keras.layers.Dense(hp.Int("width", 4, 8, step=4), activation="relu")(x)
+            x = keras.layers.Dense(units, activation="relu")(x)
+            model = keras.Model(inputs, keras.layers.Dense(3, activation="softmax")(x))
+            model.compile("adam", "sparse_categorical_crossentropy", metrics=["accuracy"])
+            return model
+
+        def fit(self, hp, model, *arguments, **options):
+            weights = {0: hp.Float("first", 1.0, 2.0, step=1.0), 1: 1.0, 2: 1.0}
+            return model.fit(*arguments, class_weight=weights, **options)
+
+    found = experiments.grid_search(
+        Mine(), None, few, folds=2, image_size=SIZE, epochs=1, seed=0, folder=tmp_path / "s"
+    )
+    points = found.results.drop_duplicates("trial")
+    assert len(points) == (1 + 2) * 2  # not deep, or deep with two widths; by two weights
+    assert not points[["units", "deep", "width", "first"]].duplicated().any()
+    assert isinstance(found.tuner, kt.Tuner)
+    assert len(found.tuner.get_best_hyperparameters(2)) == 2
+
+    space = kt.HyperParameters()
+    space.Float("learning_rate", 1e-3, 1e-2, sampling="log")
+    found = experiments.grid_search(
+        build, space, few, folds=2, image_size=SIZE, epochs=1, seed=0, folder=tmp_path / "r", method="random", trials=3
+    )
+    assert found.results["learning_rate"].nunique() == 3
+    assert found.results["learning_rate"].between(1e-3, 1e-2).all()
+
+
+@pytest.mark.parametrize("method", ["random", "bayesian", "hyperband"])
+def test_other_methods_resume_the_same(few, tmp_path, monkeypatch, method):
+    from cnnlab.experiments import tuning
+
+    def folds(self, name, hp):
+        rate, epochs = hp["learning_rate"], hp.values.get("tuner/epochs", 3)
+        accuracy = 1 - abs(np.log10(rate) + 2.2) / 10 + epochs / 100
+        scores = {"fold": [0, 1], "accuracy": accuracy, "balanced_accuracy": accuracy, "images": 1, "epochs": epochs}
+        tables = {"scores": pd.DataFrame(scores).assign(seconds=0.0, problem="")}
+        self.work.store.put(name, tables)
+        calls.append(name)
+        if len(calls) in stops:
+            raise KeyboardInterrupt
+        return tables
+
+    monkeypatch.setattr(tuning.FoldTuner, "_folds", folds)
+    space = kt.HyperParameters()
+    space.Float("learning_rate", 1e-4, 1e-1, sampling="log")
+    options = {"folds": 2, "image_size": SIZE, "epochs": 9, "seed": 3, "method": method}
+    options |= {} if method == "hyperband" else {"trials": 8}
+
+    def run(name):
+        return experiments.grid_search(build, space, few, folder=tmp_path / name, **options)
+
+    calls, stops = [], ()
+    expected = run("whole").results
+    assert calls == sorted(set(calls))
+    count = len(calls)
+    calls, stops = [], (2, 5, 6)
+    for _ in stops:
+        with pytest.raises(KeyboardInterrupt):
+            run("cut")
+    same(run("cut").results, expected)
+    assert sorted(calls) == sorted(set(calls)) and len(calls) == count
+
+
+@pytest.mark.parametrize(
+    ("grid", "options", "error", "words"),
+    [
+        ({}, {}, ValueError, "no points"),
+        ({"learning_rate": []}, {}, ValueError, "empty"),
+        ({"learning_rate": [1e-3, 1e-3]}, {}, ValueError, "once"),
+        ({"learning_rate": 1e-3}, {}, TypeError, "list of values"),
+        ([1e-3], {}, TypeError, "dict of name"),
+        (GRID, {"folds": 1}, ValueError, "2 folds or more"),
+        (GRID, {"folds": 13}, ValueError, "has 12"),
+        (GRID, {"epochs": 0}, ValueError, "epochs=0"),
+        (GRID, {"method": "annealing"}, ValueError, "'bayesian'"),
+        (GRID, {"method": "random"}, ValueError, "`trials`"),
+        (GRID, {"trials": 3}, ValueError, "`trials`"),
+        (GRID, {"batch_size": 32}, ValueError, "'batch_size' is in the grid"),
+        (
+            {"learning_rat": [1e-3], "learning_rate": [1e-3]},
+            {},
+            ValueError,
+            "'learning_rat', which `build` never reads",
+        ),
+        (GRID, {"distributed": "somewhere"}, ValueError, "address:port"),
+        (GRID, {"distributed": "10.0.0.5:7077"}, ValueError, "KERASTUNER_TUNER_ID"),
+    ],
+)
+def test_impossible_searches_are_refused(few, tmp_path, grid, options, error, words):
+    with pytest.raises(error, match=words):
+        search(few, tmp_path / "s", grid, **options)
+
+
+def trouble(hp):
+    if hp["kind"] == "raises":
+        raise OSError("no weights here")
+    model = models.small_cnn(image_size=SIZE, classes=["0", "1", "7"], filters=(4,))
+    rate = 1e30 if hp["kind"] == "diverges" else 1e-2
+    if hp["kind"] != "uncompiled":
+        model.compile(keras.optimizers.SGD(rate), loss="sparse_categorical_crossentropy", metrics=["accuracy"])
+    return None if hp["kind"] == "nothing" else model
+
+
+def test_points_that_cannot_be_trained_are_told_and_the_others_kept(few, tmp_path):
+    kinds = ["good", "raises", "uncompiled", "nothing", "diverges"]
+    with pytest.warns(
+        UserWarning, match=r"4 of 5 points have no score; .* trial 1 \(kind=raises\): OSError: no weights"
+    ):
+        found = search(few, tmp_path / "s", {"kind": kinds}, trouble, epochs=2)
+    told = found.results.sort_values("problem", kind="stable").drop_duplicates("trial", keep="last").set_index("kind")
+    assert told.loc["good", "problem"] == "" and told.loc["good", "val_accuracy"] > 0
+    for kind, words in (("uncompiled", "compiled"), ("nothing", "NoneType"), ("diverges", "not a number from epoch")):
+        assert words in told.loc[kind, "problem"]
+        assert np.isnan(told.loc[kind, "val_accuracy"])
+    assert len(found.results) == 10
+    assert found.best == {"kind": "good"}
+    assert isinstance(found.best_model(refit=False), keras.Model)
+
+
+def test_a_mended_error_is_tried_again_and_a_diverged_point_is_not(few, tmp_path, monkeypatch):
+    from cnnlab.experiments import tuning
+
+    grid = {"kind": ["good", "raises", "diverges"]}
+    with pytest.warns(UserWarning, match="2 of 3"):
+        search(few, tmp_path / "s", grid, trouble, epochs=2)
+    calls, real = [], tuning.run_fold
+    monkeypatch.setattr(tuning, "run_fold", lambda *a, **o: calls.append(1) or real(*a, **o))
+
+    def builder(hp):
+        return trouble({"kind": "good"} if hp["kind"] == "raises" else hp)
+
+    with pytest.warns(UserWarning, match="1 of 3"):
+        found = search(few, tmp_path / "s", grid, builder, epochs=2)
+    assert len(calls) == 2
+    assert (found.results.loc[found.results["kind"] == "raises", "problem"] == "").all()
+
+
+def test_if_no_point_can_be_trained_that_is_an_error(few, tmp_path):
+    with pytest.raises(RuntimeError, match=r"None of the 2 points could be trained.*OSError"):
+        search(few, tmp_path / "s", {"kind": ["raises", "uncompiled"]}, trouble)
+
+
+def test_the_best_model_is_kept_and_its_folds_weights_are_there(few, whole):
+    model, again = whole.best_model(), whole.best_model()
+    images = np.random.default_rng(0).uniform(0, 255, (4, *SIZE, 3)).astype("float32")
+    np.testing.assert_array_equal(model(images), again(images))
+    assert models.class_names(model) == ["0", "1", "7"]
+    trial = int(whole.ranking()["trial"].iloc[0])
+    best_fold = whole.results[whole.results["trial"] == trial]["val_accuracy"].to_numpy().argmax()
+    predictions = whole.predictions[whole.predictions["trial"] == trial]
+    dealt = tables.folds(few.drop(columns="split"), count=2, seed=0)
+    held_out = dealt[dealt["fold"] == best_fold]
+    expected = predictions.set_index("path").loc[held_out["path"], ["p_0", "p_1", "p_7"]]
+    found = experiments.predict(whole.best_model(refit=False), held_out)[["p_0", "p_1", "p_7"]]
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+    (native,) = whole.tuner.get_best_models()
+    np.testing.assert_allclose(native(images), whole.best_model(refit=False)(images), atol=1e-6)
+
+
+def test_confirming_uses_fresh_seeds_and_finds_equals_equal(few, tmp_path):
+    def builder(hp):
+        hp["copy"]
+        return build({"learning_rate": 1e-2})
+
+    found = search(few, tmp_path / "s", {"copy": [1, 2, 3]}, builder, epochs=3)
+    confirmed = found.confirm(seeds=3)
+    assert confirmed.comparison["difference"].item() == 0
+    assert confirmed.comparison["verdict"].item() == "noise"
+    assert "cannot be told apart" in confirmed.verdict
+    assert confirmed.scores.groupby("place")["seed"].nunique().tolist() == [3, 3]
+    assert 0 not in confirmed.scores["seed"].tolist()
+    pd.testing.assert_frame_equal(found.confirm(seeds=3).scores, confirmed.scores)
+
+
+def test_confirming_sees_a_real_difference(few, tmp_path):
+    found = search(few, tmp_path / "s", {"learning_rate": [1e-7, 1e-2]}, epochs=12)
+    confirmed = found.confirm(seeds=4)
+    assert confirmed.comparison["verdict"].item() == "winner"
+    assert confirmed.comparison["low"].item() > 0
+    with pytest.raises(ValueError, match="seeds=1"):
+        found.confirm(seeds=1)
