@@ -146,7 +146,7 @@ def test_an_earlier_run_is_moved_aside(small, pictures, tmp_path):
     assert (tmp_path / "run" / "best.keras").exists()
     earlier = sorted((tmp_path / "run" / "earlier").iterdir())
     assert len(earlier) == 2
-    assert {path.name for path in earlier[0].iterdir()} == {"best.keras", "history.csv", "run.json"}
+    assert {path.name for path in earlier[0].iterdir()} == {"best.keras", "checkpoint", "history.csv", "run.json"}
 
 
 def test_monitoring_without_validation_uses_training(small, pictures, tmp_path):

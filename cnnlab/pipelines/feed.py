@@ -56,6 +56,11 @@ class Feed:
             self._next_epoch += 1
         return epoch
 
+    @property
+    def next_epoch(self) -> int:
+        """The number of the pass that would begin now."""
+        return self._next_epoch
+
     def set_epoch(self, epoch: int) -> None:
         """Makes the next pass that epoch."""
         with self._lock:

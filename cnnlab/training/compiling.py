@@ -51,7 +51,7 @@ def compile(
             "labels, or no `data`. Pass `data=` with labels from `mixup`, `cutmix` or `keras.ops.one_hot`."
         )
     rule = _optimizer(optimizer, learning_rate)
-    on_gpu = _on_accelerator()
+    on_gpu = on_accelerator()
     if label_smoothing:
         loss: Any = keras.losses.CategoricalCrossentropy(label_smoothing=label_smoothing)
     else:
@@ -97,7 +97,7 @@ def _describe(rule: keras.optimizers.Optimizer) -> str:
     return f"{float(rate):.3g}"
 
 
-def _on_accelerator() -> bool:
+def on_accelerator() -> bool:
     if keras.backend.backend() == "tensorflow":
         import tensorflow as tf
 

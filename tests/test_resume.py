@@ -1,0 +1,337 @@
+"""A run that was interrupted ends as if it had not been: weights, history and best model, bit by bit."""
+
+import errno
+import itertools
+import json
+import os
+
+import keras
+import numpy as np
+import pandas as pd
+import pytest
+
+from cnnlab import augment, models, pipelines, training
+from cnnlab.training import checkpoint as checkpoints
+from cnnlab.training.callbacks import OPTIONS
+from cnnlab.training.memory import Memory, NotPlain, equal, plain, restored
+from cnnlab.training.running import Budget, DiskFullError, disk_watched
+
+EPOCHS = 4
+
+
+class Power(keras.callbacks.Callback):
+    """Fails before a step, counted over all epochs from 0."""
+
+    def __init__(self, step):
+        super().__init__()
+        self.step, self.done = step, itertools.count()  # no plain value, which would be remembered
+
+    def on_train_batch_begin(self, batch, logs=None):
+        if next(self.done) == self.step:
+            raise ConnectionAbortedError("power failure")
+
+
+@pytest.fixture(scope="module")
+def rows(digits):
+    return digits.groupby("label", observed=True).head(15)
+
+
+def build(steps_per_execution=1, optimizer=None):
+    keras.utils.set_random_seed(3)
+    model = models.small_cnn(image_size=(8, 8), classes=list("0123456789"), filters=(8, 8), dropout=0.3)
+    model.compile(
+        optimizer or keras.optimizers.AdamW(0.01),
+        loss="sparse_categorical_crossentropy",
+        metrics=["accuracy"],
+        steps_per_execution=steps_per_execution,
+        jit_compile=False,
+    )
+    return model
+
+
+def data_of(rows, **options):
+    policy = augment.Policy(rotate=15, shift=0.1)
+    options = {"image_size": (8, 8), "batch_size": 16, "training": True, "augment": policy, "seed": 5} | options
+    return pipelines.load(rows, **options)
+
+
+def train(rows, folder, *, resume=False, fail_at=None, every_step=True, epochs=EPOCHS, model=None, patience=3):
+    model = build() if model is None else model
+    make = training.resume if resume else training.callbacks
+    callbacks = make(folder, patience=patience, tensorboard=False)
+    if every_step:
+        callbacks[0].budget.share = 1e9
+    callbacks.append(keras.callbacks.ReduceLROnPlateau(factor=0.5, patience=1, min_delta=1.0))
+    if fail_at is not None:
+        callbacks.append(Power(fail_at))
+    validation = pipelines.load(rows.tail(40), image_size=(8, 8), batch_size=16)
+    history = model.fit(
+        data_of(rows), validation_data=validation, epochs=epochs, verbose=0, callbacks=callbacks, shuffle=False
+    )
+    return model, history.history
+
+
+def bits(model):
+    arrays = checkpoints.taken_from(model, {}).arrays
+    return [value.tobytes() for name, value in arrays.items() if not name.startswith("metric")]
+
+
+def best_bits(folder):
+    model = keras.models.load_model(folder / "best.keras")  # a file holds no generators; they are drawn anew
+    return [np.asarray(value).tobytes() for value in [*model.get_weights(), *model.optimizer.variables]]
+
+
+def csv_of(folder):
+    return pd.read_csv(folder / "history.csv").drop(columns="seconds")
+
+
+def assert_same(folder, model, history, whole):
+    whole_folder, whole_model, whole_history = whole
+    assert history == whole_history
+    assert bits(model) == bits(whole_model)
+    assert best_bits(folder) == best_bits(whole_folder)
+    pd.testing.assert_frame_equal(csv_of(folder), csv_of(whole_folder), check_exact=True)
+
+
+@pytest.fixture(scope="module")
+def whole(rows, tmp_path_factory):
+    """The run that nothing interrupts."""
+    folder = tmp_path_factory.mktemp("runs") / "whole"
+    model, history = train(rows, folder)
+    assert len(history["loss"]) == EPOCHS
+    assert len(set(history["learning_rate"])) > 1, "the plateau should have something to remember"
+    return folder, model, history
+
+
+@pytest.mark.parametrize("fail_at", [[13], [10, 3], [39]], ids=str)
+def test_an_interrupted_run_ends_like_the_whole_one(rows, whole, tmp_path, fail_at):
+    """10 steps an epoch: within one, at its end and soon again, before the last step."""
+    for attempt, step in enumerate(fail_at):
+        with pytest.raises(ConnectionAbortedError):
+            train(rows, tmp_path, resume=attempt > 0, fail_at=step)
+    model, history = train(rows, tmp_path, resume=True)
+    assert_same(tmp_path, model, history, whole)
+
+
+def test_checkpoints_between_epochs_only_are_exact_too(rows, whole, tmp_path, monkeypatch):
+    monkeypatch.setattr("cnnlab.training.resuming.Checkpoints._can_stop_within", lambda self: False)
+    with pytest.raises(ConnectionAbortedError):
+        train(rows, tmp_path, fail_at=27)
+    assert checkpoints.read(tmp_path).facts["step"] == 0
+    assert_same(tmp_path, *train(rows, tmp_path, resume=True), whole)
+
+
+def test_several_steps_an_execution_are_exact_too(rows, tmp_path):
+    model, history = train(rows, tmp_path / "whole", model=build(4))
+    with pytest.raises(ConnectionAbortedError):
+        train(rows, tmp_path / "cut", model=build(4), fail_at=5)  # 3 executions an epoch
+    found = checkpoints.read(tmp_path / "cut").facts
+    assert (found["epoch"], found["step"]) == (1, 8)
+    model_2, history_2 = train(rows, tmp_path / "cut", model=build(4), resume=True)
+    assert_same(tmp_path / "cut", model_2, history_2, (tmp_path / "whole", model, history))
+
+
+def test_a_run_that_is_over_stays_over(rows, whole, tmp_path):
+    train(rows, tmp_path)
+    model, history = train(rows, tmp_path, resume=True)
+    assert_same(tmp_path, model, history, whole)
+    assert json.loads((tmp_path / "run.json").read_text())["resumed"]
+    model.fit(data_of(rows), epochs=1, verbose=0)  # an ordinary fit afterwards begins at its beginning
+
+
+def test_early_stopping_stays_stopped(rows, tmp_path):
+    whole = train(rows, tmp_path, epochs=30, patience=1)
+    assert len(whole[1]["loss"]) < 30
+    model, history = train(rows, tmp_path, epochs=30, patience=1, resume=True)
+    assert history == whole[1]
+    assert bits(model) == bits(whole[0])
+
+
+def test_more_epochs_go_on_from_the_last_one(rows, whole, tmp_path):
+    train(rows, tmp_path, epochs=2)
+    assert_same(tmp_path, *train(rows, tmp_path, resume=True), whole)
+
+
+def test_a_moving_average_of_the_weights_is_exact_too(rows, tmp_path):
+    def averaging():
+        return build(optimizer=keras.optimizers.AdamW(0.01, use_ema=True, ema_momentum=0.9))
+
+    model, _ = train(rows, tmp_path / "whole", model=averaging())
+    with pytest.raises(ConnectionAbortedError):
+        train(rows, tmp_path / "cut", model=averaging(), fail_at=33)
+    assert bits(train(rows, tmp_path / "cut", model=averaging(), resume=True)[0]) == bits(model)
+    assert bits(train(rows, tmp_path / "cut", model=averaging(), resume=True)[0]) == bits(model)
+
+
+def test_the_random_state_goes_on(rows, tmp_path):
+    """Keras's global generator, Python's and numpy's: here they blur the weights after every epoch."""
+
+    class Shaker(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            noise = np.random.normal() + __import__("random").random() + float(keras.random.normal(()))  # noqa: NPY002
+            logs["noise"] = noise
+
+    def run(folder, **options):
+        model = build()
+        make = training.resume if options.pop("resume", False) else training.callbacks
+        callbacks = [*make(folder, tensorboard=False, monitor="loss"), Shaker(), Power(options.pop("fail_at", 99))]
+        callbacks[0].budget.share = 1e9
+        return model.fit(data_of(rows), epochs=3, verbose=0, callbacks=callbacks).history["noise"]
+
+    expected = run(tmp_path / "whole")
+    with pytest.raises(ConnectionAbortedError):
+        run(tmp_path / "cut", fail_at=24)
+    assert run(tmp_path / "cut", resume=True) == expected
+
+
+def test_a_cell_with_resume_begins_where_there_is_nothing(rows, whole, tmp_path):
+    assert_same(tmp_path, *train(rows, tmp_path, resume=True), whole)
+
+
+def test_options_are_those_of_the_run(rows, tmp_path):
+    train(rows, tmp_path, epochs=1, patience=7)
+    kinds = {type(callback).__name__: callback for callback in training.resume(tmp_path)}
+    assert kinds["EarlyStopping"].patience == 7
+    assert "TensorBoard" not in kinds
+    assert set(OPTIONS) <= set(json.loads((tmp_path / "run.json").read_text()))
+    with pytest.raises(TypeError, match="'patient'"):
+        training.resume(tmp_path, patient=3)
+
+
+def cut_in_half(path):
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+@pytest.mark.parametrize("damage", [cut_in_half, os.unlink], ids=lambda damage: damage.__name__)
+def test_the_checkpoint_before_is_used_where_the_latest_is_damaged(rows, whole, tmp_path, damage, caplog):
+    with pytest.raises(ConnectionAbortedError):
+        train(rows, tmp_path, fail_at=25)
+    latest = tmp_path / "checkpoint" / "latest.ckpt"
+    facts = checkpoints.read(tmp_path).facts
+    damage(latest)
+    before = checkpoints.read(tmp_path).facts
+    assert (before["epoch"], before["step"]) < (facts["epoch"], facts["step"])
+    assert ("damaged" in caplog.text) == (damage is not os.unlink)
+    assert_same(tmp_path, *train(rows, tmp_path, resume=True), whole)
+
+
+def test_only_damaged_checkpoints_are_refused_in_words(rows, tmp_path):
+    train(rows, tmp_path, epochs=1)
+    for path in (tmp_path / "checkpoint").iterdir():
+        data = bytearray(path.read_bytes())
+        data[len(data) // 2] ^= 1
+        path.write_bytes(data)
+    with pytest.raises(ValueError, match="Expected a whole checkpoint"):
+        train(rows, tmp_path, resume=True)
+
+
+def test_a_full_disk_stops_with_a_sentence_and_leaves_the_last_good_checkpoint(rows, whole, tmp_path, monkeypatch):
+    plain = checkpoints.os.fsync
+    count = 0
+
+    def full(descriptor):
+        nonlocal count
+        count += 1
+        if count == 18:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        plain(descriptor)
+
+    monkeypatch.setattr(checkpoints.os, "fsync", full)
+    with pytest.raises(DiskFullError, match="is full, so training stopped") as caught:
+        train(rows, tmp_path)
+    assert "training.resume" in str(caught.value)
+    assert caught.value.errno == errno.ENOSPC
+    monkeypatch.undo()
+    assert {path.name for path in (tmp_path / "checkpoint").iterdir()} == {"latest.ckpt", "previous.ckpt"}
+    assert_same(tmp_path, *train(rows, tmp_path, resume=True), whole)
+
+
+def test_other_errors_stay_what_they_are(tmp_path):
+    with pytest.raises(PermissionError), disk_watched(tmp_path, ""):
+        raise PermissionError(errno.EACCES, "no")
+    with pytest.raises(DiskFullError), disk_watched(tmp_path, ""):
+        raise RuntimeError("Unable to flush file (errno = 28, error message = 'No space left on device')")
+
+
+def test_another_model_or_other_data_is_refused_in_words(rows, tmp_path):
+    train(rows, tmp_path, epochs=1)
+    wide = models.small_cnn(image_size=(8, 8), classes=list("0123456789"), filters=(9, 8))
+    training.compile(wide)
+    with pytest.raises(ValueError, match="expects the same model"):
+        train(rows, tmp_path, resume=True, model=wide)
+    with pytest.raises(ValueError, match="expects the same optimizer"):
+        train(rows, tmp_path, resume=True, model=build(optimizer=keras.optimizers.SGD(0.1)))
+    with pytest.raises(ValueError, match="images was 150, is 140"):
+        train(rows.head(140), tmp_path, resume=True)
+
+
+def test_data_of_unknown_order_goes_on_with_a_warning(rows, tmp_path, caplog):
+    for make in (training.callbacks, training.resume):
+        model = build()
+        data = data_of(rows).take(3)
+        model.fit(data, epochs=2, verbose=0, callbacks=make(tmp_path, tensorboard=False))
+    assert "not exactly" in caplog.text
+
+
+def test_a_seed_that_nobody_named_is_kept(rows, tmp_path):
+    first = data_of(rows, seed=None)
+    callbacks = training.callbacks(tmp_path, tensorboard=False)
+    build().fit(first, epochs=1, verbose=0, callbacks=callbacks)
+    again = data_of(rows, seed=None)
+    build().fit(again, epochs=2, verbose=0, callbacks=training.resume(tmp_path))
+    assert again._cnnlab_feed.seed == first._cnnlab_feed.seed
+
+
+def test_missing_callbacks_are_named(rows, tmp_path, caplog):
+    train(rows, tmp_path, epochs=2)
+    build().fit(data_of(rows), epochs=3, verbose=0, callbacks=training.resume(tmp_path, patience=None, monitor="loss"))
+    assert "ReduceLROnPlateau" in caplog.text
+
+
+def test_an_interrupted_resumed_epoch_leaves_the_model_usable(rows, tmp_path):
+    with pytest.raises(ConnectionAbortedError):
+        train(rows, tmp_path, fail_at=5)
+    model = build()
+    with pytest.raises(ConnectionAbortedError):
+        train(rows, tmp_path, fail_at=2, resume=True, model=model)
+    before = bits(model)
+    history = model.fit(data_of(rows), epochs=2, verbose=0)
+    assert len(history.history["loss"]) == 2
+    assert bits(model) != before
+
+
+def test_memory_is_what_training_changed():
+    stopping = keras.callbacks.EarlyStopping(patience=5)
+    memory = Memory([stopping])
+    stopping.wait, stopping.best, stopping.best_weights = 3, 0.1 + 0.2, [np.arange(3.0), np.float32(1)]
+    taken, arrays = memory.taken()
+    assert set(taken["EarlyStopping 0"]) == {"wait", "best", "best_weights"}
+    taken = json.loads(json.dumps(taken))
+    other = keras.callbacks.EarlyStopping(patience=9)
+    assert Memory([other]).give_back(taken, arrays) == []
+    assert (other.wait, other.best, other.patience) == (3, 0.1 + 0.2, 9)
+    np.testing.assert_array_equal(other.best_weights[0], np.arange(3.0))
+    assert Memory([]).give_back(taken, arrays) == ["EarlyStopping 0"]
+
+
+def test_plain_values_survive_and_others_are_refused():
+    value = {"a": [1, 2.5, None, "x", True, float("nan")], "b": {"c": np.array([[1, 2]], np.int64)}}
+    arrays = {}
+    again = restored(json.loads(json.dumps(plain(value, arrays))), arrays)
+    assert equal(again, value)
+    assert not equal(again, {"a": 1})
+    with pytest.raises(NotPlain):
+        plain(object(), {})
+
+
+def test_a_budget_allows_as_much_as_it_says(monkeypatch):
+    now = [100.0]
+    monkeypatch.setattr("cnnlab.training.running.time.perf_counter", lambda: now[0])
+    budget = Budget(0.01)
+    assert budget.allows()
+    with budget.spent():
+        now[0] += 0.5
+    now[0] += 49.9
+    assert not budget.allows()
+    now[0] += 0.2
+    assert budget.allows()
