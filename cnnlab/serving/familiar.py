@@ -9,6 +9,9 @@ import pandas as pd
 
 from cnnlab._common import atomic_path
 
+NEIGHBOUR = 5  # the fifth nearest: one odd training image vouches for nothing
+LEARNED = 2_000  # training images that are remembered; more make each answer slower
+
 
 def file_of_format(format: str) -> str:
     """Name of the file in an export that holds what `Predictor.learn_unknown` learned for a format."""
@@ -19,41 +22,34 @@ class Familiar:
     """The training images as points in the space of a network's features, and the limit beyond which all is unknown.
 
     Attributes:
-        basis: Shape (features, directions); features times it have about the same spread in every direction.
-        centres: Shape (classes, directions), the mean of each class.
+        points: Shape (images, features), each of length 1.
         limit: A raw distance that counts as 1.
     """
 
-    def __init__(self, basis: np.ndarray, centres: np.ndarray, limit: float = 1.0) -> None:
-        self.basis = np.asarray(basis, np.float32)
-        self.centres = np.asarray(centres, np.float32)
+    def __init__(self, points: np.ndarray, limit: float = 1.0) -> None:
+        self.points = np.asarray(points, np.float32)
         self.limit = limit
+        self._across = np.ascontiguousarray(self.points.T)
 
     @classmethod
-    def of(cls, features: np.ndarray, labels: np.ndarray) -> "Familiar":
-        """Learns from features (n, any) of training images and their class numbers (n,).
+    def of(cls, features: np.ndarray) -> "Familiar":
+        """Learns from features (n, any) of training images.
 
         Raises:
-            ValueError: If there are fewer than two images.
+            ValueError: If there are too few images.
         """
-        from sklearn.covariance import LedoitWolf
-
-        if len(features) < 2:
+        if len(features) < NEIGHBOUR:
             raise ValueError(
-                f"`Predictor.learn_unknown` expects at least two readable training images. Received {len(features)}."
+                f"`Predictor.learn_unknown` expects at least {NEIGHBOUR} readable training images. Received "
+                f"{len(features)}."
             )
-        points = _normalised(features).astype(float)
-        classes, place = np.unique(labels, return_inverse=True)
-        means = np.stack([points[place == number].mean(axis=0) for number in range(len(classes))])
-        # One spread for all classes, shrunk as far as the number of images asks for.
-        precision = LedoitWolf(assume_centered=True).fit(points - means[place]).precision_
-        basis = np.linalg.cholesky(precision)
-        return cls(basis, means @ basis)
+        return cls(_normalised(features))
 
     def distance(self, features: np.ndarray) -> np.ndarray:
-        """Of each image (n, any), the distance to the nearest class, in units of the limit."""
-        points = _normalised(features) @ self.basis
-        return np.sqrt(((points[:, None] - self.centres) ** 2).sum(axis=2)).min(axis=1) / self.limit
+        """Of each image (n, any), the distance to the fifth nearest training image, in units of the limit."""
+        alike = _normalised(features) @ self._across  # cosines
+        fifth = np.partition(alike, -NEIGHBOUR, axis=1)[:, -NEIGHBOUR]
+        return np.sqrt(np.maximum(2 - 2 * fifth, 0)) / self.limit
 
     def set_limit(self, distances: np.ndarray, false_alarms: float) -> pd.DataFrame:
         """Sets the limit so that of new images like these only a share lies beyond.
@@ -77,7 +73,7 @@ class Familiar:
                 f"`false_alarms={false_alarms}` expects at least {math.ceil(1 / false_alarms) - 1} validation "
                 f"images to set the limit by. Received {count} readable ones. Ask for {1 / (count + 1):.2g} or more."
             )
-        self.limit = float(np.sort(distances)[count - beyond])
+        self.limit = max(float(np.sort(distances)[count - beyond]), 1e-9)
         from scipy.stats import beta
 
         low, high = beta.ppf([0.025, 0.975], beyond, count + 1 - beyond)
@@ -87,7 +83,7 @@ class Familiar:
     def write(self, path: Path, digest: str) -> None:
         """Keeps it beside the model with the SHA-256 `digest`."""
         with atomic_path(path) as temporary, temporary.open("wb") as file:
-            np.savez(file, basis=self.basis, centres=self.centres, limit=self.limit, model=digest)
+            np.savez(file, points=self.points, limit=self.limit, model=digest)
 
     @classmethod
     def read(cls, path: Path, digest: str) -> "Familiar | None":
@@ -96,7 +92,7 @@ class Familiar:
             return None
         try:
             with np.load(path, allow_pickle=False) as kept:
-                found = cls(kept["basis"], kept["centres"], float(kept["limit"]))
+                found = cls(kept["points"], float(kept["limit"]))
                 model = str(kept["model"])
         except Exception as error:  # a damaged archive raises kinds of its own
             raise ValueError(

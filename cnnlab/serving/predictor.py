@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,7 +14,7 @@ from cnnlab import pipelines
 from cnnlab._common import require_columns
 from cnnlab.pipelines.reading import RESIZES, Resize
 from cnnlab.serving.engines import FILE_OF, open_engine
-from cnnlab.serving.familiar import Familiar, file_of_format
+from cnnlab.serving.familiar import LEARNED, Familiar, file_of_format
 
 ABOUT = "export.json"
 VERSION = 2
@@ -161,7 +161,7 @@ class Predictor:
         called unknown. What is learned lies in the export's folder and is found there by the next `Predictor`.
 
         Args:
-            train: The rows that the model was trained on; 5,000 of them, evenly spaced, are looked at.
+            train: The rows that the model was trained on; 2,000 of them, evenly spaced, are looked at.
             val: Rows that it was not trained on, to set the limit; at least 1 / `false_alarms` of them.
             false_alarms: Share of usual images that may be called unknown, above 0 and below 1.
 
@@ -171,8 +171,9 @@ class Predictor:
         Raises:
             ValueError: If there are too few images, or `false_alarms` is no share.
 
-        Source: Mahalanobis distance of normalised features (Lee et al. 2018; Müller and Hein 2025), the limit by split
-            conformal prediction (Bates et al. 2023, Testing for outliers with conformal p-values).
+        Source: Distance of normalised features to the k-th nearest training image (Sun et al. 2022, Out-of-distribution
+            detection with deep nearest neighbors), the limit by split conformal prediction (Bates et al. 2023, Testing
+            for outliers with conformal p-values).
 
         Example:
             >>> predictor.learn_unknown(train, val, false_alarms=0.01)  # doctest: +SKIP
@@ -181,22 +182,18 @@ class Predictor:
         """
         for name, table in (("train", train), ("val", val)):
             require_columns(table, "path", "label", caller=f"Predictor.learn_unknown({name})")
-        places = np.unique(np.linspace(0, len(train) - 1, min(len(train), 5000)).round().astype(int))
-        familiar = Familiar.of(*self._table_features(train.iloc[places]))
-        report = familiar.set_limit(familiar.distance(self._table_features(val)[0]), false_alarms)
+        places = np.unique(np.linspace(0, len(train) - 1, min(len(train), LEARNED)).round().astype(int))
+        familiar = Familiar.of(self._table_features(train.iloc[places]))
+        report = familiar.set_limit(familiar.distance(self._table_features(val)), false_alarms)
         familiar.write(self.folder / file_of_format(self.format), self._digest)
         self._familiar = familiar
         return report
 
-    def _table_features(self, table: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
-        """Features (n, any) and class numbers (n,) of the readable images of a table."""
-        parts = list(self._batches(table))
-        return np.concatenate([part[0] for part in parts]), np.concatenate([part[1] for part in parts])
-
-    def _batches(self, table: pd.DataFrame) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    def _table_features(self, table: pd.DataFrame) -> np.ndarray:
+        """Features (n, any) of the readable images of a table."""
         data = pipelines.load(table, image_size=self.image_size, batch_size=32, resize=self.resize, cache=False)
-        for images, labels in data.as_numpy_iterator():
-            yield self.features(as_model_input(images, self.channels)), labels
+        parts = [self.features(as_model_input(images, self.channels)) for images, _ in data.as_numpy_iterator()]
+        return np.concatenate(parts)
 
     def _one(self, image: Any) -> Prediction:
         probabilities, features = self._engine(self.prepare(image)[None])

@@ -5,6 +5,7 @@ from typing import Any
 
 _HOME = {  # name: the module that holds it
     "relabel": "relabelling",
+    "try_model": "trying",
 }
 
 __all__ = list(_HOME)

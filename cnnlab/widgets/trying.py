@@ -117,7 +117,7 @@ class TryModel(ipywidgets.VBox):
             if heat is None:
                 middle.set_visible(False)
             else:
-                middle.imshow(heat, cmap="inferno", alpha=0.6, vmin=0, vmax=1, interpolation="bilinear")
+                middle.imshow(heat, cmap="inferno", alpha=0.7 * heat, vmin=0, vmax=1)
             _bars(right, prediction)
         file = io.BytesIO()
         figure.savefig(file, format="png")
@@ -139,8 +139,8 @@ class TryModel(ipywidgets.VBox):
 
     def _static(self) -> bytes:
         answers = []
-        places = np.unique(np.linspace(0, len(self.paths) - 1, STATIC).astype(int)) if self.paths else []
-        for place in places:
+        places = np.linspace(0, len(self.paths) - 1, STATIC).round().astype(int) if self.paths else np.zeros(0, int)
+        for place in np.unique(places):
             try:
                 answers.append((self.paths[place], self._predict(self.paths[place])))
             except (ValueError, OSError):
