@@ -11,7 +11,6 @@ from PIL import Image
 
 from cnnlab import experiments, models, serving, widgets
 
-
 NOW = datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC)
 
 
