@@ -1,0 +1,12 @@
+"""Questions of the notebooks that answer back: right, or what is off and the next of three hints.
+
+>>> from cnnlab import exercises
+>>> exercises.check("02.1", ...)
+02.1 waits for your answer: a whole number, in place of the dots.
+"""
+
+from cnnlab.exercises.asking import Exercise
+from cnnlab.exercises.checking import Reply, check, judge, markdown
+from cnnlab.exercises.record import progress
+
+__all__ = ["Exercise", "Reply", "check", "judge", "markdown", "progress"]
