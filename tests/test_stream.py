@@ -269,6 +269,40 @@ def test_a_video_with_a_queue_plays_at_its_own_speed(tmp_path):
     assert time.perf_counter() - began >= 0.35
 
 
+class FakeCamera:
+    """Gives a few frames, then fails until it is opened again."""
+
+    opened = 0
+
+    def __init__(self, name):
+        type(self).opened += 1
+        self.left = 4
+
+    def isOpened(self):
+        return True
+
+    def read(self):
+        self.left -= 1
+        return (True, np.full((2, 2, 3), (0, 0, 255), np.uint8)) if self.left >= 0 else (False, None)
+
+    def release(self):
+        self.left = 0
+
+
+def test_a_camera_that_stops_is_opened_again(monkeypatch):
+    from cnnlab.serving import sources
+
+    monkeypatch.setattr(sources, "_capture", FakeCamera)
+    monkeypatch.setattr(sources, "RETRY", 0.01)
+    frames = serving.stream(0, lambda image: model(image / 255.0), queue=50)
+    for one in frames:
+        assert one.probabilities["bad"] == 1  # red came first: RGB
+        if one.number >= 10:
+            break
+    assert FakeCamera.opened >= 3
+    assert frames.summary()["source"][0] == "camera 0"
+
+
 def test_what_is_no_source_is_refused(tmp_path):
     (tmp_path / "a.mp4").write_bytes(b"no video")
     for source, error, words in (

@@ -19,6 +19,7 @@ from cnnlab.serving.familiar import LEARNED, Familiar, file_of_format
 ABOUT = "export.json"
 VERSION = 2
 FASTEST_FIRST = ("litert", "litert_float16", "litert_int8", "onnx", "keras", "savedmodel")
+BATCH = 32  # images at a time
 TINY = float(np.finfo(np.float32).tiny)  # of a probability, before its logarithm
 
 
@@ -135,7 +136,9 @@ class Predictor:
         several = isinstance(image, Sequence) and not isinstance(image, str | bytes | bytearray | memoryview)
         several = several or (isinstance(image, np.ndarray) and image.ndim == 4)
         images = list(image) if several else [image]
-        result = [self._one(one) for one in images]
+        result: list[Prediction] = []
+        for start in range(0, len(images), BATCH):
+            result += self._answers(np.stack([self.prepare(one) for one in images[start : start + BATCH]]))
         return result if several else result[0]
 
     def prepare(self, image: Any) -> np.ndarray:
@@ -191,16 +194,21 @@ class Predictor:
 
     def _table_features(self, table: pd.DataFrame) -> np.ndarray:
         """Features (n, any) of the readable images of a table."""
-        data = pipelines.load(table, image_size=self.image_size, batch_size=32, resize=self.resize, cache=False)
+        data = pipelines.load(table, image_size=self.image_size, batch_size=BATCH, resize=self.resize, cache=False)
         parts = [self.features(as_model_input(images, self.channels)) for images, _ in data.as_numpy_iterator()]
         return np.concatenate(parts)
 
-    def _one(self, image: Any) -> Prediction:
-        probabilities, features = self._engine(self.prepare(image)[None])
-        row = self._calibrated(probabilities)[0]
+    def _answers(self, images: np.ndarray) -> list[Prediction]:
+        """One answer for each prepared image (n, height, width, channels)."""
+        raw, features = self._engine(images)
+        rows = self._calibrated(raw)
+        if self._familiar is None:
+            return [self._named(row, None) for row in rows]
+        return [self._named(row, float(one)) for row, one in zip(rows, self._familiar.distance(features), strict=True)]
+
+    def _named(self, row: np.ndarray, distance: float | None) -> Prediction:
         best = int(row.argmax())
         values = dict(zip(self.classes, row.tolist(), strict=True))
-        distance = None if self._familiar is None else float(self._familiar.distance(features)[0])
         return Prediction(
             self.classes[best], float(row[best]), values, distance, None if distance is None else distance > 1
         )
