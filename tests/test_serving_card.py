@@ -62,7 +62,7 @@ def test_a_card_tells_splits_groups_and_ones_own_words(exported, digits_model, d
     }
     path = serving.card(exported, predictions, table=digits, by="desk", about=about)
     text = path.read_text(encoding="utf-8")
-    for words in (r"Reads \*digits\*.", "CC BY 4.0", "Small images only.", r"scikit\-learn", "model.tflite"):
+    for words in (r"Reads \*digits\*.", "CC BY 4.0", "Small images only.", "scikit-learn", "model.tflite"):
         assert words in text
     assert "of the split test" in text
     left = predictions[predictions["desk"] == "left"]
@@ -106,12 +106,32 @@ def test_names_stay_text(digits, tmp_path):
         assert "\u202e" not in text
 
 
-@pytest.mark.parametrize("name", ["plain", "größe 3", "猫", "x" * 300, "", "a\x00b", "-", "1. first", "user@host"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "plain",
+        "größe 3",
+        "猫",
+        "x" * 300,
+        "",
+        "a\x00b",
+        "- a",
+        "# a",
+        "1. first",
+        "> a",
+        "+ b",
+        "www.example.com",
+        "user@host",
+    ],
+)
 def test_escaped_names_are_one_line(name):
     text = escaped(name)
     assert "\n" not in text
     assert "\x00" not in text
     assert len(text) <= 200
+    assert "<ul" not in rendered(text)
+    assert "<ol" not in rendered(text)
+    assert "<a " not in rendered(text)
     if name in ("plain", "größe 3", "猫"):
         assert text == name
 

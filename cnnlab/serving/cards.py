@@ -13,7 +13,7 @@ from cnnlab import fairness, metrics
 from cnnlab._common import atomic_path, require_columns
 
 CARD = "README.md"
-SPECIAL = re.compile(r"([\\`*_{}\[\]()#+!|~$-])")
+SPECIAL = re.compile(r"([\\`*_{}\[\]|~$]|^[#+=-]|(?<=^\d)[.)])")
 NOT_PRINTED = re.compile(r"[\x00-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff]+")
 SECTIONS = ("purpose", "data", "limits", "licence", "contact")
 FEW = 30  # images of a class in the scored rows
