@@ -132,8 +132,9 @@ def test_equal_models_are_seldom_called_different():
 @pytest.mark.timeout(1200)
 @pytest.mark.parametrize(("images", "classes", "shared"), [(150, 3, 0.5), (300, 10, 0.8), (200, 2, 0.3)])
 def test_equal_models_are_called_different_in_5_of_100(images, classes, shared):
+    """2,000 pairs each, so that a standard error is 0.5 %; areas and exact tests on few images stay below 5 %."""
     found = rejections(2000, images, classes=classes, shared=shared)
-    print((images, classes, shared), {name: round(share, 3) for name, share in found.items()})
+    print((images, classes, shared), {name: round(float(share), 3) for name, share in found.items()})
     for name, share in found.items():
-        low = 0.015 if name in ("roc_auc", "pr_auc", "calibration_error", "McNemar") else 0.035
+        low = 0.015 if name in ("roc_auc", "pr_auc", "top_3_accuracy", "McNemar") else 0.035
         assert low <= share <= 0.065, f"{name}: {share}"

@@ -19,8 +19,8 @@ def limits(table, **options):
 def test_an_interval_contains_its_value_and_stays_possible():
     table = drawn_table(150, 5, seed=3)
     found = limits(table)
-    assert (found["low"] <= found["value"]).drop("calibration_error").all()
-    assert (found["value"] <= found["high"]).drop("calibration_error").all()
+    assert (found["low"] <= found["value"]).all()
+    assert (found["value"] <= found["high"]).all()
     assert (found["low"] >= -1).all()
     assert (found["high"].drop(["log_loss", "brier"]) <= 1).all()
 
@@ -119,6 +119,11 @@ SITUATIONS = {
     "three classes, 7:2:1": (150, [0.7, 0.2, 0.1], [2.6, 1.8, 1.5], 1.5),
     "six classes, 0.45": (150, [1 / 6] * 6, [1.0] * 6, 1.0),
     "ten classes, 0.87": (300, [0.1] * 10, [2.8] * 10, 2.0),
+    "three classes, 50 images": (50, [1 / 3] * 3, [1.9] * 3, 1.0),
+    "three classes, 0.995": (200, [1 / 3] * 3, [3.9] * 3, 1.5),
+    "five classes, 15:1": (500, [0.6, 0.2, 0.1, 0.06, 0.04], [2.5, 2.0, 2.0, 1.5, 1.5], 1.5),
+    "ten classes, 0.96": (500, [0.1] * 10, [3.6] * 10, 2.0),
+    "three classes, far too sure": (300, [1 / 3] * 3, [1.5] * 3, 4.0),
 }
 
 
@@ -150,19 +155,30 @@ def test_intervals_cover_the_truth_in_a_few_tables():
         assert 0.88 <= found[name] <= 1, name
 
 
-# The areas and the calibration error are harder than the rest: how much harder stands here.
-HARDER = {"roc_auc": (0.92, 0.985), "pr_auc": (0.88, 0.985), "calibration_error": (0.91, 0.985)}
+# 93 to 97 % is aimed at; a standard error of 1,000 tables allows 1 % more on either side. What is outside, and why:
+OUTSIDE = {
+    # a few positives at the top make average precision too high, and resampling sees only half of it
+    ("six classes, 0.45", "pr_auc"): (0.87, 0.92),
+    # hardly any mistake in 200 images: every score takes a handful of values, and intervals are long rather than short
+    ("three classes, 0.995", "roc_auc"): (0.97, 1.0),
+    ("three classes, 0.995", "pr_auc"): (0.97, 1.0),
+    ("three classes, 0.995", "brier"): (0.90, 0.97),
+    ("two classes, 0.98", "roc_auc"): (0.96, 0.99),
+    ("two classes, 0.98", "pr_auc"): (0.96, 0.99),
+}
+CALIBRATION = (0.935, 0.995)  # 0 is the least error there is: where the truth is near it, no interval lies too high
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
 @pytest.mark.parametrize("situation", SITUATIONS)
 def test_intervals_cover_the_truth(situation):
-    """1,000 tables each, so that a standard error is 0.7 %; 93 to 97 % is aimed at."""
+    """1,000 tables each, so that a standard error is 0.7 %."""
     found = coverage(situation, tables=1000, bootstrap=500)
     print(situation, {name: round(float(share), 3) for name, share in found.items()})
     for name, share in found.items():
-        low, high = HARDER.get(name, (0.92, 0.98))
+        usual = CALIBRATION if name == "calibration_error" else (0.92, 0.98)
+        low, high = OUTSIDE.get((situation, name), usual)
         assert low <= share <= high, f"{name}: {share}"
 
 

@@ -72,12 +72,14 @@ def compare(
 
     one, other = values(first, top=top), values(second, top=top)
     drawn = intervals.bootstrap(difference, how.units, count=bootstrap, seed=seed)
+    freedom = max(how.size - 1, 1)
+    small = np.sqrt(how.size / freedom)  # resampling n images varies as if divided by n, not by n - 1
     rows = []
     for name, moved in drawn.items():
         found = other[name] - one[name]
-        error = float(np.nanstd(moved, ddof=1)) if (~np.isnan(moved)).sum() > bootstrap / 2 else np.nan
-        reach = float(intervals.quantile(how.freedom)) * error
-        p_value = _p_value(found, error, how.freedom)
+        error = small * float(np.nanstd(moved, ddof=1)) if (~np.isnan(moved)).sum() > bootstrap / 2 else np.nan
+        reach = float(intervals.quantile(freedom)) * error
+        p_value = _p_value(found, error, freedom)
         better = (found > 0) != (name in LOSSES)
         verdict = ("b is better" if better else "a is better") if p_value < 1 - intervals.LEVEL else "noise"
         limits = (found - reach, found + reach)

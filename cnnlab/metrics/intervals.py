@@ -20,6 +20,7 @@ freeing it cost next to nothing where it was.
 from collections.abc import Iterator
 
 import numpy as np
+import scipy.special
 import scipy.stats
 
 from cnnlab.metrics.values import Statistic, bin_of, divide
@@ -176,8 +177,8 @@ def calibration(
     """The calibration errors under which the one that was seen would be no surprise.
 
     By chance alone the error of a perfect model is above 0, and resampling adds that chance once more. So it is turned
-    round: for each possible error, outcomes are drawn from a model that is off by as much in every bin, as far as 0 and
-    1 allow, and the error is kept if the one seen lies within the middle 95 % of theirs.
+    round: for each possible error, outcomes are drawn from a model whose confidence is off by as much, and the limits
+    are where the error that was seen leaves the middle 95 % of theirs.
     """
     generator = np.random.default_rng(seed)
     excess = confidence - right
@@ -186,18 +187,34 @@ def calibration(
     filled = images > 0
     middle = np.bincount(seen, confidence, bins)[filled] / images[filled]
     share = images[filled] / len(seen)
-    found = np.abs(np.bincount(seen, excess, bins)).sum() / len(seen)
+    found = float(np.abs(np.bincount(seen, excess, bins)).sum() / len(seen))
     size = max(round(len(seen) / design_effect(excess, units)), 1)
-    shifts = np.linspace(0, 1, 1001)
-    off = np.clip(middle - np.sign(excess.mean() or 1) * shifts[:, None], 0, 1)  # accuracy of each bin
-    reached = (np.abs(middle - off) * share).sum(axis=1)
-    chance = off[np.searchsorted(reached, np.linspace(0, min(found + 1.5 / np.sqrt(size), reached.max()), 41))]
+    off = _accuracies(middle, too_sure=bool(excess.mean() >= 0))
+    reached = np.maximum.accumulate((np.abs(middle - off) * share).sum(axis=1))
+    steps = np.linspace(0, min(found + 1.5 / np.sqrt(size), reached[-1]), 41)
+    chance = off[np.minimum(np.searchsorted(reached, steps), len(off) - 1)]
+    possible = (np.abs(middle - chance) * share).sum(axis=1)
     drawn = generator.multinomial(size, share, (count, 1))
     errors = np.abs(middle * drawn - generator.binomial(drawn, chance)).sum(axis=2) / size
-    low, high = np.quantile(errors, [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=0)
-    likely = (low <= found) & (found <= high)
-    possible = (np.abs(middle - chance) * share).sum(axis=1)[likely]
-    return (float(possible.min()), float(possible.max())) if len(possible) else (np.nan, np.nan)
+    quantiles = np.quantile(errors, [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=0)
+    lowest, highest = np.maximum.accumulate(quantiles, axis=1)
+    low = 0.0 if found <= highest[0] else float(np.interp(found, highest, possible))
+    high = float(np.interp(found, lowest, possible))
+    if found >= lowest[-1]:  # nearly no mistakes: no accuracy of the bins explains it, other confidences would
+        high = max(high, abs(excess.mean()) + float(quantile()) * excess.std() / np.sqrt(size))
+    return min(low, found), max(high, found)
+
+
+def _accuracies(middle: np.ndarray, *, too_sure: bool) -> np.ndarray:
+    """What the accuracy of each bin could be, farther and farther from its confidence; shape (steps, bins).
+
+    Too sure, all bins are off by the same amount, which 0 ends; not sure enough, by the same logit, which nothing ends:
+    bins that are always right would have no chance in them.
+    """
+    if too_sure:
+        return np.maximum(middle - np.linspace(0, 1, 1001)[:, None], 0)
+    shifts = np.concatenate([np.linspace(0, 3, 601), np.linspace(3, 40, 400)[1:]])
+    return scipy.special.expit(scipy.special.logit(np.clip(middle, 1e-9, 1 - 1e-9)) + shifts[:, None])
 
 
 def design_effect(rows: np.ndarray, units: np.ndarray) -> float:
