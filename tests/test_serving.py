@@ -2,6 +2,7 @@ import json
 import re
 import shutil
 import threading
+import warnings
 from pathlib import Path
 
 import keras
@@ -10,8 +11,9 @@ import pandas as pd
 import pytest
 import tensorflow as tf
 from PIL import Image
+from sklearn.linear_model import LogisticRegression
 
-from cnnlab import experiments, metrics, models, serving, tables
+from cnnlab import experiments, metrics, models, pipelines, serving, tables
 from cnnlab.serving.engines import digest_of
 
 
@@ -347,3 +349,32 @@ def test_a_grey_model_takes_colour(digits, tmp_path):
     grey = np.asarray(Image.open(digits["path"].iloc[0]))
     expected = model.predict(grey[None, :, :, None].astype("float32"), verbose=0)[0].max()
     assert serving.Predictor(tmp_path / "grey")(digits["path"].iloc[0]).confidence == pytest.approx(expected, abs=1e-5)
+
+
+@pytest.mark.slow
+def test_files_agree_on_500_photographs(real_data, tmp_path):
+    """A pretrained network with a head that has learned garments: LiteRT gives every label, int8 98 % or nothing."""
+    table = tables.from_folder(real_data / "clothing")
+    train, rest = table[table["split"] == "train"], table[table["split"] != "train"]
+    inputs = keras.Input((224, 224, 3))
+    backbone = keras.applications.MobileNet(alpha=0.25, include_top=False, weights=None, input_shape=(224, 224, 3))
+    backbone.load_weights(real_data / "weights" / "mobilenet_2_5_224_tf_no_top.h5")
+    x = backbone(keras.layers.Rescaling(1 / 127.5, offset=-1)(inputs), training=False)
+    x = keras.layers.GlobalAveragePooling2D()(x)
+    seen = keras.Model(inputs, x).predict(pipelines.load(train, image_size=(224, 224), cache=False), verbose=0)
+    learned = LogisticRegression(C=1, max_iter=2000).fit(seen, train["label"].cat.codes)
+    head = keras.layers.Dense(10, activation="softmax")
+    outputs = models.names.with_class_names(head(x), table["label"].cat.categories)
+    model = keras.Model(inputs, outputs)
+    head.set_weights([learned.coef_.T, learned.intercept_])
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        formats = ("litert", "litert_float16", "litert_int8")
+        found = serving.export(model, tmp_path, formats=formats, check=rest).set_index("format")
+    print(found.to_string())
+    assert found.loc["litert", "images"] == 500
+    assert found.loc["litert", "agreement"] == 1
+    assert found.loc["litert", "accuracy"] > 0.6
+    assert found.loc["litert_float16", "kept"]
+    assert found.loc["litert_int8", "kept"] == (found.loc["litert_int8", "agreement"] >= 0.98)
+    assert (len(said) == 0) == found.loc["litert_int8", "kept"]
