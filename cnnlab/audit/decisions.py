@@ -164,7 +164,7 @@ def decisions(file: str | os.PathLike[str]) -> pd.DataFrame:
 
 
 def latest(table: pd.DataFrame, file: str | os.PathLike[str]) -> pd.DataFrame:
-    """The decision that counts for each row of `table`: action ("" where there is none), label, and its row in `file`."""
+    """The decision that counts for each row of `table`: action ("" where there is none), label, its row in `file`."""
     file = Path(file)
     done = decisions(file)
     last = done.assign(row=np.arange(len(done))).drop_duplicates("path", keep="last").set_index("path")

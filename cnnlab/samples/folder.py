@@ -56,13 +56,26 @@ def recipe(folder: str | os.PathLike[str], made_by: dict[str, Any]) -> Iterator[
 
     try:
         yield write
+    except ConnectionError:
+        _forget(folder)
+        raise
     except OSError as error:
         raise OSError(
             error.errno,
             f"Writing {made_by['name']} to {folder} stopped half-way ({error.strerror}). What is there is kept: make "
             "room and run the same call again to continue",
         ) from error
+    except ValueError:
+        _forget(folder)
+        raise
     write_recipe(note, made_by, complete=True)
+
+
+def _forget(folder: Path) -> None:
+    """Removes the note where no image came to it, so that the next call may have other arguments."""
+    if [entry.name for entry in folder.iterdir()] == [RECIPE]:
+        (folder / RECIPE).unlink()
+        folder.rmdir()
 
 
 def read_recipe(note: Path) -> dict[str, Any] | None:

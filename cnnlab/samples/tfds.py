@@ -1,8 +1,14 @@
 """TensorFlow Datasets as a source of collecting: the stored bytes become files once."""
 
 import difflib
+import importlib.resources.abc
+import importlib.util
 import os
+import sys
+import urllib.error
+import urllib.request
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +16,7 @@ from cnnlab._common import progress
 from cnnlab.samples.folder import recipe
 
 MAGIC = {b"\x89PNG": "png", b"\xff\xd8\xff": "jpg", b"GIF8": "gif", b"BM": "bmp", b"RIFF": "webp"}
+PROBES = ("storage.googleapis.com", "www.tensorflow.org", "pypi.org")  # one that answers is a network
 
 
 def from_tfds(
@@ -71,15 +78,19 @@ def from_tfds(
 
 
 def _builder(name: str, data_dir: str | os.PathLike[str] | None) -> Any:
+    from cnnlab import _quiet  # noqa: F401  isort: skip
     import tensorflow_datasets as tfds
 
-    from cnnlab import _quiet  # noqa: F401
-
+    # TFDS 4.9.10 prepares nothing without this package, which it forgets to require; Python has had it since 3.11.
+    if importlib.util.find_spec("importlib_resources") is None:
+        sys.modules["importlib_resources"] = importlib.resources
     try:
         return tfds.builder(name, data_dir=data_dir)
     except (tfds.core.registered.DatasetNotFoundError, ValueError) as error:
-        known = tfds.list_builders(with_community_datasets=False)
-        near = difflib.get_close_matches(name.split("/")[0].split(":")[0], known, n=3, cutoff=0.5)
+        known = set(tfds.list_builders(with_community_datasets=False))
+        if data_dir is not None and Path(data_dir).is_dir():
+            known |= {entry.name for entry in Path(data_dir).iterdir() if entry.is_dir()}
+        near = difflib.get_close_matches(name.split("/")[0].split(":")[0], sorted(known), n=3, cutoff=0.5)
         hint = f"The nearest names are {', '.join(near)}." if near else "See tensorflow.org/datasets/catalog."
         raise ValueError(f"Expected the name of a set in TensorFlow Datasets. Received: {name!r}. {hint}") from error
 
@@ -105,6 +116,9 @@ def _prepare(builder: Any, name: str, data_dir: Any) -> None:
     """Downloads what is not prepared yet; turns the many ways in which that fails offline into one sentence."""
     if builder.info.splits:
         return
+    with ThreadPoolExecutor(len(PROBES)) as pool:
+        if not any(pool.map(_answers, PROBES)):  # TFDS would try again for minutes before it says so
+            raise _offline(name, builder, OSError("there is no network"))
     try:
         builder.download_and_prepare()
     except OSError as error:
@@ -113,6 +127,16 @@ def _prepare(builder: Any, name: str, data_dir: Any) -> None:
         raise _offline(name, builder, error) from error
     except Exception as error:  # TFDS raises what its many downloaders raise; the person needs one sentence
         raise _offline(name, builder, error) from error
+
+
+def _answers(host: str) -> bool:
+    try:
+        with urllib.request.urlopen(f"https://{host}", timeout=5):
+            return True
+    except urllib.error.HTTPError:  # an answer, even if a refusal
+        return True
+    except OSError:
+        return False
 
 
 def _offline(name: str, builder: Any, error: Exception) -> ConnectionError:

@@ -273,8 +273,8 @@ def letters_for(names: Sequence[str]) -> dict[str, str]:
     {'1': '1', 'crack': 'c', 'good': 'g', 'clean': 'l', '10': '0'}
     """
     taken: dict[str, str] = {}
-    usual = string.ascii_lowercase + string.digits
-    for name in sorted(names, key=lambda name: len(name) > 1):  # a class of one letter has the first right to it
+    usual = [*string.ascii_lowercase, *string.digits]
+    for name in sorted(names, key=lambda name: (name not in usual, len(name) > 1)):  # "a" has the first right to a
         free = [key for key in (*name.lower(), *usual) if key in usual and key not in taken.values()]
         if free:
             taken[name] = free[0]
