@@ -335,11 +335,13 @@ def test_a_password_in_an_address_is_not_shown():
         ({"patience": 0}, ValueError, "above 0, or None"),
     ],
 )
-def test_impossible_arguments_are_refused(predictor, arguments, error, words):
+def test_impossible_arguments_are_refused(predictor, digits_model, arguments, error, words):
     with pytest.raises(error, match=words):
         serving.stream([], predictor, **arguments)
     with pytest.raises(TypeError, match=r"a serving\.Predictor"):
         serving.stream([], "predictor")
+    with pytest.raises(TypeError, match=r"serving\.export"):
+        serving.stream([], digits_model)
 
 
 def many(predictor, count):

@@ -296,8 +296,11 @@ class Stream:
 def _check_arguments(
     suspicious: Any, event: tuple[int, int], smoothing: int, queue: int | None, patience: float | None, predictor: Any
 ) -> None:
-    if not callable(predictor):
-        raise TypeError(f"`predictor` expects a serving.Predictor. Received: {type(predictor).__name__}.")
+    if not callable(predictor) or hasattr(predictor, "predict_on_batch"):
+        raise TypeError(
+            f"`predictor` expects a serving.Predictor. Received: {type(predictor).__name__}. A Keras model becomes one "
+            "with `serving.export(model, folder, check=val)` and `serving.Predictor(folder)`."
+        )
     if isinstance(suspicious, str | os.PathLike) or not (callable(suspicious) or isinstance(suspicious, Iterable)):
         raise TypeError(f"`suspicious` expects a list of labels, or a function. Received: {suspicious!r}.")
     classes = getattr(predictor, "classes", None)

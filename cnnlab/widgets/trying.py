@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 
 from cnnlab import models, pipelines, serving
 from cnnlab._common import is_quiet
+from cnnlab.pipelines.reading import Resize
 from cnnlab.plots.style import BLUE, GREY, readable, shown
 from cnnlab.serving.engines import FILE_OF, digest_of, keras_engine
 from cnnlab.serving.predictor import as_model_input, as_pixels, read_about
@@ -49,9 +50,10 @@ def try_model(model: Any, images: Any = None) -> "TryModel":
         True
     """
     if isinstance(model, serving.Predictor):
-        return TryModel(model, model.image_size, _sights_of_export(model), _paths(images))
+        return TryModel(model, _bring_to(model.image_size, model.resize), _sights_of_export(model), _paths(images))
     if hasattr(model, "input_shape") and hasattr(model, "layers"):
-        return TryModel(_asked(model), tuple(model.input_shape[1:3]), _sights(model), _paths(images))
+        bring = _bring_to(tuple(model.input_shape[1:3]), "fit")
+        return TryModel(_asked(model, bring), bring, _sights(model), _paths(images))
     raise TypeError(
         f"`widgets.try_model` expects a serving.Predictor or a Keras model. Received: {type(model).__name__}."
     )
@@ -63,11 +65,11 @@ class TryModel(ipywidgets.VBox):
     def __init__(
         self,
         predict: Callable[[Any], serving.Prediction],
-        image_size: tuple[int, int],
+        bring: Callable[[Any], np.ndarray],
         sight: Callable[[np.ndarray, str], np.ndarray | None],
         paths: Sequence[str],
     ) -> None:
-        self._predict, self._image_size, self._sight, self.paths = predict, image_size, sight, list(paths)
+        self._predict, self._bring, self._sight, self.paths = predict, bring, sight, list(paths)
         self._upload = ipywidgets.FileUpload(accept="image/*", multiple=False, description="upload an image")
         options = [(f"{Path(path).parent.name}/{Path(path).name}", path) for path in self.paths]
         self._pick = ipywidgets.Dropdown(options=[("or pick one …", ""), *options])
@@ -107,7 +109,7 @@ class TryModel(ipywidgets.VBox):
         figure = Figure(figsize=(7.5, 2.3 * len(answers)), dpi=90, layout="constrained")
         cells = figure.subplots(len(answers), 3, squeeze=False, width_ratios=[1, 1, 1.5])
         for (image, prediction), (left, middle, right) in zip(answers, cells, strict=True):
-            pixels = self._pixels(image)
+            pixels = self._bring(image)
             heat = self._sight(pixels, prediction.label)
             for ax, title in ((left, "as the model sees it"), (middle, f"speaks for {shown(prediction.label, 16)}")):
                 ax.imshow(pixels, interpolation="nearest" if min(pixels.shape[:2]) < SIDE else None)
@@ -122,11 +124,6 @@ class TryModel(ipywidgets.VBox):
         file = io.BytesIO()
         figure.savefig(file, format="png")
         return file.getvalue()
-
-    def _pixels(self, image: Any) -> np.ndarray:
-        """uint8 RGB at the model's size."""
-        source = image if isinstance(image, str | os.PathLike | bytes) else as_pixels(image)
-        return pipelines.prepare(source, self._image_size)
 
     def _repr_mimebundle_(self, **options: Any) -> dict[str, Any]:
         bundle = super()._repr_mimebundle_(**options)
@@ -184,14 +181,23 @@ def _paths(images: Any) -> list[str]:
     return [found[place] for place in places]
 
 
-def _asked(model: Any) -> Callable[[Any], serving.Prediction]:
+def _bring_to(image_size: tuple[int, int], resize: Resize) -> Callable[[Any], np.ndarray]:
+    """A function that brings one image of any kind to the model's size, uint8 RGB."""
+
+    def bring(image: Any) -> np.ndarray:
+        source = image if isinstance(image, str | os.PathLike | bytes) else as_pixels(image)
+        return pipelines.prepare(source, image_size, resize)
+
+    return bring
+
+
+def _asked(model: Any, bring: Callable[[Any], np.ndarray]) -> Callable[[Any], serving.Prediction]:
     """A Keras model as a function of one image of any kind."""
     names, engine = models.class_names(model), keras_engine(model)
-    size, channels = tuple(model.input_shape[1:3]), model.input_shape[3]
+    channels = model.input_shape[3]
 
     def predict(image: Any) -> serving.Prediction:
-        source = image if isinstance(image, str | os.PathLike | bytes) else as_pixels(image)
-        row = engine(as_model_input(pipelines.prepare(source, size), channels)[None])[0][0]
+        row = engine(as_model_input(bring(image), channels)[None])[0][0]
         best = int(row.argmax())
         return serving.Prediction(names[best], float(row[best]), dict(zip(names, row.tolist(), strict=True)))
 
