@@ -2,7 +2,8 @@
 
 from cnnlab.plots.augmentations import augmentations
 from cnnlab.plots.calibration import reliability
-from cnnlab.plots.curves import history
+from cnnlab.plots.convolution import convolution
+from cnnlab.plots.curves import history, learning_rates, schedule
 from cnnlab.plots.explain import feature_maps, filters, heatmap, receptive_field
 from cnnlab.plots.groups import groups
 from cnnlab.plots.images import class_counts, images, uncertain, worst
@@ -15,6 +16,7 @@ __all__ = [
     "augmentations",
     "class_counts",
     "confusion",
+    "convolution",
     "feature_maps",
     "filters",
     "groups",
@@ -22,12 +24,14 @@ __all__ = [
     "history",
     "images",
     "learning_curve",
+    "learning_rates",
     "per_class",
     "precision_recall",
     "receptive_field",
     "reliability",
     "remedies",
     "roc",
+    "schedule",
     "thresholds",
     "uncertain",
     "worst",

@@ -1,6 +1,6 @@
 """Figures of training: how loss and accuracy moved."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import matplotlib.pyplot as plt
@@ -9,7 +9,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
-from cnnlab.plots.style import BLUE, GREY, ORANGE
+from cnnlab.plots.style import BLUE, CYCLE, GREY, ORANGE, new_axes
 
 
 def history(
@@ -63,3 +63,63 @@ def _curve(table: pd.DataFrame, metric: str, ax: Axes) -> None:
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     ax.spines[["top", "right"]].set_visible(False)
     ax.legend(frameon=False, fontsize=8)
+
+
+def learning_rates(found: Any, *, ax: Axes | None = None) -> Axes:
+    """Shows a learning-rate range test: the loss over the learning rate, and the rate that was suggested.
+
+    Args:
+        found: What `training.find_learning_rate` returns, or its table.
+        ax: Where to draw; new Axes where None.
+
+    Example:
+        >>> import pandas as pd
+        >>> from cnnlab import plots
+        >>> table = pd.DataFrame({"learning_rate": [1e-4, 1e-3, 1e-2], "loss": [2.0, 1.0, 9.0]})
+        >>> table = table.assign(smoothed=[2.0, 1.5, 9.0], suggested=[False, True, False])
+        >>> plots.learning_rates(table).get_xscale()
+        'log'
+    """
+    table = getattr(found, "table", found)
+    ax = new_axes(ax, (5, 2.8))
+    ax.plot(table["learning_rate"], table["loss"], ".", color=GREY, markersize=4, label="one batch")
+    ax.plot(table["learning_rate"], table["smoothed"], color=BLUE, label="smoothed")
+    chosen = table[table["suggested"]].iloc[0]
+    label = f"suggested: {chosen['learning_rate']:.2g}"
+    ax.plot(chosen["learning_rate"], chosen["smoothed"], "o", color=ORANGE, markersize=8, label=label)
+    ax.set_xscale("log")
+    ax.set_ylim(0, 1.3 * float(table["smoothed"].iloc[: max(len(table) // 2, 1)].max()))
+    ax.set_xlabel("learning rate")
+    ax.set_ylabel("loss before the step")
+    ax.spines[["top", "right"]].set_visible(False)
+    ax.legend(frameon=False, fontsize=8)
+    return ax
+
+
+def schedule(
+    schedules: Callable[[int], Any] | Mapping[str, Callable[[int], Any]], *, steps: int, ax: Axes | None = None
+) -> Axes:
+    """Shows how the learning rate changes over the training.
+
+    Args:
+        schedules: A Keras schedule, or several under names.
+        steps: Training steps in all.
+        ax: Where to draw; new Axes where None.
+
+    Example:
+        >>> from cnnlab import plots
+        >>> plots.schedule(lambda step: 0.1 * 0.99**step, steps=100).get_xlabel()
+        'step'
+    """
+    named = schedules if isinstance(schedules, Mapping) else {"": schedules}
+    ax = new_axes(ax, (5, 2.8))
+    places = np.unique(np.linspace(0, steps, 400, dtype=int))
+    for index, (name, rate) in enumerate(named.items()):
+        ax.plot(places, [float(rate(int(step))) for step in places], color=CYCLE[index % len(CYCLE)], label=name)
+    ax.set_xlabel("step")
+    ax.set_ylabel("learning rate")
+    ax.set_ylim(0, None)
+    ax.spines[["top", "right"]].set_visible(False)
+    if any(named):
+        ax.legend(frameon=False, fontsize=8)
+    return ax

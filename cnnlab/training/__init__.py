@@ -1,8 +1,26 @@
-"""Training that fills in plain Keras's own arguments, keeps a record, and stops with the best weights."""
+"""Training that fills in plain Keras's own arguments, can be watched, stopped and resumed, and keeps a record."""
 
 from cnnlab.training.callbacks import callbacks, resume
 from cnnlab.training.compiling import compile
 from cnnlab.training.finding import LearningRates, find_learning_rate
-from cnnlab.training.schedules import one_cycle
+from cnnlab.training.fine_tuning import fine_tune
+from cnnlab.training.losses import SmoothedCrossentropy
+from cnnlab.training.preflight import preflight
+from cnnlab.training.resizing import resized
+from cnnlab.training.schedules import one_cycle, plateau, step_down, warmup_cosine
 
-__all__ = ["LearningRates", "callbacks", "compile", "find_learning_rate", "one_cycle", "resume"]
+__all__ = [
+    "LearningRates",
+    "SmoothedCrossentropy",
+    "callbacks",
+    "compile",
+    "find_learning_rate",
+    "fine_tune",
+    "one_cycle",
+    "plateau",
+    "preflight",
+    "resized",
+    "resume",
+    "step_down",
+    "warmup_cosine",
+]

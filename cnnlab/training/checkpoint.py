@@ -1,4 +1,4 @@
-"""Checkpoints: everything that training needs to go on as if it had never stopped, in one file that is whole or not used.
+"""Checkpoints: all that training needs to go on as if it had never stopped, in one file that is whole or not used.
 
 A file is a mark, a digest and numpy's own `npz`. Two are kept, the latest and the one before.
 """
@@ -95,7 +95,7 @@ def variables_of(model: keras.Model) -> dict[str, list[Any]]:
 
 def taken_from(model: keras.Model, facts: dict[str, Any]) -> Checkpoint:
     """A checkpoint of the model as it is now."""
-    arrays = {}
+    arrays: dict[str, np.ndarray] = {}
     for kind, variables in variables_of(model).items():
         arrays |= {f"{kind}_{index}": value for index, value in enumerate(values_of(variables))}
     return Checkpoint(facts | {"random": random_state()}, arrays)

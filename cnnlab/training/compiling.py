@@ -1,9 +1,12 @@
 """`model.compile` with the arguments that fit the labels and this hardware."""
 
+import inspect
 from typing import Any
 
 from cnnlab import _quiet  # noqa: F401  isort: skip
 import keras
+
+from cnnlab.training.losses import SmoothedCrossentropy
 
 # Below this many multiply-adds a batch, starting a step costs as much as computing it on a CPU.
 CHEAP_STEP = 1.5e9
@@ -20,23 +23,24 @@ def compile(
 ) -> keras.Model:
     """Fills in `model.compile`'s own arguments for classification on this hardware, and prints its choice in one line.
 
-    Loss: cross-entropy for integer labels, or for soft ones where `data` yields them (mixup, cutmix) or
-    `label_smoothing` asks for them. On a CPU, small networks run several steps at a time and without XLA, which is what
-    is faster there. Anything given in `arguments` wins.
+    Loss: cross-entropy for integer labels, or for soft ones where `data` yields them (mixup, cutmix). On a CPU, small
+    networks run several steps at a time and without XLA, which is what is faster there. Anything given in `arguments`
+    wins.
 
     Args:
         model: Uncompiled or compiled; it is compiled anew.
         learning_rate: A number, a `keras.optimizers.schedules` object, or None for the optimizer's default.
         optimizer: A name Keras knows, or an optimizer object (then `learning_rate` must stay None).
         data: The training data; only the shape of its labels is looked at.
-        label_smoothing: Share of each label spread over all classes, 0 to below 1. Needs soft labels in `data`.
-        **arguments: Passed on to `model.compile`: metrics, steps_per_execution, jit_compile …
+        label_smoothing: Share of each label spread over all classes, 0 to below 1; labels may stay integers.
+        **arguments: What else the optimizer takes (weight_decay, clipnorm, use_ema …) goes to it; the rest is passed on
+            to `model.compile` (metrics, steps_per_execution, jit_compile …).
 
     Returns:
         The model, compiled.
 
     Raises:
-        ValueError: If `label_smoothing` meets integer labels, or an optimizer object meets a learning rate.
+        ValueError: If `label_smoothing` is out of range, or an optimizer object meets arguments for an optimizer.
 
     Example:
         >>> from cnnlab import models, training
@@ -45,15 +49,15 @@ def compile(
         AdamW · learning rate 0.01 · sparse_categorical_crossentropy · 16 steps an execution · CPU
     """
     soft = _labels_are_soft(data)
-    if label_smoothing and not soft:
-        raise ValueError(
-            f"`label_smoothing={label_smoothing}` expects soft labels of shape (batch, classes). Received integer "
-            "labels, or no `data`. Pass `data=` with labels from `mixup`, `cutmix` or `keras.ops.one_hot`."
-        )
-    rule = _optimizer(optimizer, learning_rate)
+    if not 0 <= label_smoothing < 1:
+        raise ValueError(f"`label_smoothing` expects a share from 0 to below 1. Received: {label_smoothing!r}.")
+    taken = _optimizer_arguments(optimizer)
+    settings = {name: arguments.pop(name) for name in list(arguments) if name in taken}
+    rule = _optimizer(optimizer, learning_rate, settings)
     on_gpu = on_accelerator()
     if label_smoothing:
-        loss: Any = keras.losses.CategoricalCrossentropy(label_smoothing=label_smoothing)
+        smoothed = keras.losses.CategoricalCrossentropy if soft else SmoothedCrossentropy
+        loss: Any = smoothed(label_smoothing=label_smoothing)
     else:
         loss = "categorical_crossentropy" if soft else "sparse_categorical_crossentropy"
     chosen = {
@@ -77,16 +81,26 @@ def _labels_are_soft(data: Any) -> bool:
     return spec is not None and len(spec[1].shape) == 2
 
 
-def _optimizer(optimizer: Any, learning_rate: Any) -> keras.optimizers.Optimizer:
+def _optimizer_arguments(optimizer: Any) -> set[str]:
+    kind = (
+        type(optimizer) if isinstance(optimizer, keras.optimizers.Optimizer) else type(keras.optimizers.get(optimizer))
+    )
+    return set(inspect.signature(kind.__init__).parameters) - {"self", "kwargs", "name", "learning_rate"}
+
+
+def _optimizer(optimizer: Any, learning_rate: Any, settings: dict[str, Any]) -> keras.optimizers.Optimizer:
     if isinstance(optimizer, keras.optimizers.Optimizer):
-        if learning_rate is not None:
+        if learning_rate is not None or settings:
+            given = ", ".join([*(["learning_rate"] if learning_rate is not None else []), *settings])
             raise ValueError(
-                "`learning_rate` expects an optimizer by name. Received an optimizer object, which has one already: "
-                f"pass keras.optimizers.{type(optimizer).__name__}(learning_rate=…) alone."
+                f"`{given}` expects an optimizer by name. Received an optimizer object, which has its own: "
+                f"pass keras.optimizers.{type(optimizer).__name__}({given}=…) alone."
             )
         return optimizer
     rule = keras.optimizers.get(optimizer)
-    return rule if learning_rate is None else type(rule)(learning_rate=learning_rate)
+    if learning_rate is not None:
+        settings = {"learning_rate": learning_rate} | settings
+    return type(rule)(**settings) if settings else rule
 
 
 def _describe(rule: keras.optimizers.Optimizer) -> str:
@@ -98,6 +112,7 @@ def _describe(rule: keras.optimizers.Optimizer) -> str:
 
 
 def on_accelerator() -> bool:
+    """Whether Keras computes on something else than the processor."""
     if keras.backend.backend() == "tensorflow":
         import tensorflow as tf
 

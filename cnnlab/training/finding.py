@@ -22,7 +22,7 @@ class LearningRates(NamedTuple):
     """What the range test gives.
 
     Attributes:
-        table: One row per step: step, learning_rate, loss of that batch, smoothed loss, and suggested (True in one row).
+        table: One row per step: step, learning_rate, loss of that batch, smoothed, and suggested (True in one row).
         suggestion: The learning rate to train with, or the peak of a cycle.
     """
 
@@ -127,7 +127,7 @@ def repeated(data: Any) -> Iterator[tuple[np.ndarray, np.ndarray]]:
 
 
 def smoothed(losses: np.ndarray) -> np.ndarray:
-    """The losses without the noise of single batches: each one a mean of its neighbours, the near ones counting more."""
+    """The losses without the noise of single batches: means of neighbours, the near ones counting more."""
     distance = np.arange(len(losses))[:, None] - np.arange(len(losses))[None, :]
     weights = np.exp(-0.5 * (distance / SMOOTHING) ** 2)
     return weights @ losses / weights.sum(axis=1)

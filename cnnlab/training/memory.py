@@ -16,7 +16,7 @@ LEFT_OUT = (
 Arrays = dict[str, np.ndarray]
 
 
-class NotPlain(TypeError):
+class NotPlainError(TypeError):
     """A value that is no number, text, array, or list or dict of them."""
 
 
@@ -24,7 +24,7 @@ def plain(value: Any, arrays: Arrays) -> Any:
     """A value as JSON keeps it; arrays are put into `arrays`, and their name stands where they were.
 
     Raises:
-        NotPlain: If it cannot be.
+        NotPlainError: If it cannot be.
     """
     if value is None or isinstance(value, bool | int | float | str):
         return value
@@ -36,7 +36,7 @@ def plain(value: Any, arrays: Arrays) -> Any:
         return [plain(item, arrays) for item in value]
     if isinstance(value, dict) and all(isinstance(key, str) for key in value):
         return {"dict": {key: plain(item, arrays) for key, item in value.items()}}
-    raise NotPlain(type(value).__name__)
+    raise NotPlainError(type(value).__name__)
 
 
 def restored(value: Any, arrays: Arrays) -> Any:
@@ -113,7 +113,7 @@ def _plain_ones(callback: keras.callbacks.Callback) -> list[tuple[str, Any]]:
             continue
         try:
             plain(value, {})
-        except NotPlain:
+        except NotPlainError:
             continue
         kept.append((key, value))
     return kept

@@ -59,13 +59,13 @@ class Checkpoints(keras.callbacks.Callback):
     def _check_data(self, facts: dict[str, Any] | None) -> None:
         if facts is None or self.feed is None:
             logger.warning(
-                "The run in %s goes on, but not exactly: the order of its images is kept only for the very dataset that "
-                "`pipelines.load` returns.",
+                "The run in %s goes on, but not exactly: the order of its images is kept only for the very dataset "
+                "that `pipelines.load` returns.",
                 self.folder,
             )
             return
         self.feed.seed = facts["seed"]  # drawn anew where the person named none
-        here = self._data_facts()
+        here = self._data_facts() or {}
         if here != facts:
             changed = ", ".join(f"{key} was {facts[key]}, is {here[key]}" for key in facts if facts[key] != here[key])
             raise ValueError(

@@ -34,7 +34,7 @@ def global_generator() -> Any:
 
 
 def random_state() -> dict[str, Any]:
-    """The state of Python's, numpy's and Keras's global generators, as plain values. Layers keep theirs in the model."""
+    """The state of Python's, numpy's and Keras's global generators, as plain values; layers have their own."""
     version, words, gauss = random.getstate()
     name, keys, *rest = np.random.get_state()  # noqa: NPY002  (libraries draw from the global state)
     generator = global_generator()
@@ -100,7 +100,7 @@ def probe_of(model: keras.Model, images: Any) -> keras.Model:
 
 def optimizer_like(model: keras.Model) -> keras.optimizers.Optimizer:
     """An optimizer set up as the model's own, without its memory; AdamW for a model that is not compiled."""
-    own = getattr(model, "optimizer", None)
+    own: Any = getattr(model, "optimizer", None)
     while getattr(own, "inner_optimizer", None) is not None:  # scaling the loss is not the question here
         own = own.inner_optimizer
     if own is None or hasattr(own, "optimizers"):

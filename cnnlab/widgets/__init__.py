@@ -4,7 +4,11 @@ import importlib
 from typing import Any
 
 _HOME = {  # name: the module that holds it
+    "convolution": "kernel",
+    "monitor": "monitoring",
+    "policy_sliders": "policy",
     "relabel": "relabelling",
+    "threshold": "thresholding",
     "try_model": "trying",
 }
 

@@ -1,0 +1,161 @@
+"""Looks over a model and its data before hours are spent: seconds that catch most beginners' faults."""
+
+import math
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+from cnnlab import _quiet  # noqa: F401  isort: skip
+import keras
+import numpy as np
+import pandas as pd
+
+from cnnlab.training.compiling import on_accelerator
+from cnnlab.training.finding import repeated
+from cnnlab.training.state import loss_for, optimizer_like, probe_of, untouched
+
+ENOUGH = 0.5  # of the first loss: so far down one batch must be learned by heart
+TRIES = 100  # steps at most
+BATCH = 32  # images at most
+SPREAD = 1e-4  # probabilities that differ less between images ignore them
+Batch = tuple[np.ndarray, np.ndarray]
+
+
+class Check(NamedTuple):
+    """One row of the table."""
+
+    check: str
+    passed: bool
+    found: str
+    advice: str
+
+
+def preflight(model: keras.Model, data: Any) -> pd.DataFrame:
+    """Looks over a model and its training data: pixels, labels, first loss, and whether one batch can be learned.
+
+    Takes seconds. Afterwards weights, optimizer, random state and the data's count of epochs are what they were, bit
+    by bit.
+
+    Args:
+        model: Compiled or not; gives one probability per class.
+        data: Batches to train on, such as `pipelines.load(…, training=True)`.
+
+    Returns:
+        One row per check: check, passed, found, advice (empty where it passed). What cannot be looked at because an
+        earlier check failed is left out.
+
+    Raises:
+        ValueError: If `data` has no batch of (images, labels).
+
+    Source:
+        Karpathy 2019, "A Recipe for Training Neural Networks".
+
+    Example:
+        >>> import numpy as np
+        >>> from cnnlab import models, training
+        >>> model = models.small_cnn(image_size=(8, 8), classes=["dark", "light"], filters=(4,))
+        >>> images = np.linspace(0, 1, 4 * 8 * 8 * 3).reshape(4, 8, 8, 3)
+        >>> looked = training.preflight(model, [(images, np.array([0, 1, 0, 1]))])
+        >>> looked.loc[0, "found"], bool(looked.loc[0, "passed"])
+        ('0 to 1', False)
+    """
+    with untouched(model, data):
+        images, labels = next(repeated(data))
+        checks = list(_checks(model, images[:BATCH], labels[:BATCH]))
+    return pd.DataFrame(checks, columns=Check._fields)
+
+
+def _checks(model: keras.Model, images: np.ndarray, labels: np.ndarray) -> Iterator[Check]:
+    pixels = _pixels(images)
+    yield pixels
+    wanted = tuple(model.input_shape[1:])
+    fits = len(wanted) == images.ndim - 1 and all(w in (None, s) for w, s in zip(wanted, images.shape[1:], strict=True))
+    yield _check(
+        "image size", fits, f"{images.shape[1:]}, the model takes {wanted}", "Load with the model's `image_size`."
+    )
+    if not fits or not np.isfinite(images).all():
+        return
+    outputs = np.asarray(keras.ops.convert_to_numpy(model(images, training=False)))
+    classes = outputs.shape[-1]
+    known = _labels(labels, classes)
+    yield known
+    yield _check(
+        "probabilities",
+        bool(np.allclose(outputs.sum(axis=-1), 1, atol=1e-2) and (outputs >= 0).all()),
+        f"each image's outputs add up to {outputs.sum(axis=-1).mean():.3g}",
+        'End the model with `Dense(classes, activation="softmax")`.',
+    )
+    learnable = sum(int(np.prod(weight.shape)) for weight in model.trainable_weights)
+    yield _check(
+        "something to learn",
+        learnable > 0,
+        f"{learnable:,} of {model.count_params():,} weights may change",
+        "Everything is frozen: set `trainable = True` on some layer, or use `models.unfreeze`.",
+    )
+    if known.passed and learnable:
+        yield from _trial(model, images, labels, outputs)
+
+
+def _pixels(images: np.ndarray) -> Check:
+    low, high = float(np.min(images)), float(np.max(images))
+    right = bool(np.isfinite(images).all() and low >= 0 and 1 < high <= 255)
+    return _check(
+        "pixels",
+        right,
+        f"{low:.4g} to {high:.4g}",
+        "Expected 0 to 255, as rescaling sits inside the model. Do not divide by 255 in the pipeline.",
+    )
+
+
+def _labels(labels: np.ndarray, classes: int) -> Check:
+    soft = labels.ndim == 2 and labels.shape[1] > 1
+    numbers = labels.argmax(axis=1) if soft else labels.reshape(-1)
+    if soft:
+        right = labels.shape[1] == classes and bool(np.allclose(labels.sum(axis=1), 1, atol=1e-3))
+    else:
+        right = bool((numbers >= 0).all() and (numbers < classes).all() and (numbers == np.floor(numbers)).all())
+    several = len(np.unique(numbers)) > 1 or len(numbers) < 4
+    kind = f"{labels.shape[1]} shares each" if soft else f"{numbers.min()} to {numbers.max()}"
+    advice = (
+        f"Expected class numbers from 0 to {classes - 1}, or {classes} shares that add up to 1, as the model has "
+        f"{classes} outputs."
+        if not right
+        else "A whole batch of one class: shuffle before batching, as `pipelines.load(training=True)` does."
+    )
+    return _check("labels", right and several, f"{kind}, {len(np.unique(numbers))} classes in a batch", advice)
+
+
+def _trial(model: keras.Model, images: np.ndarray, labels: np.ndarray, outputs: np.ndarray) -> Iterator[Check]:
+    """First loss, answers that differ, and learning one batch by heart."""
+    chance = math.log(outputs.shape[-1])
+    probe = probe_of(model, images)
+    optimizer = optimizer_like(model)
+    probe.compile(optimizer, loss=loss_for(model, labels), jit_compile="auto" if on_accelerator() else False)
+    first = float(probe.evaluate(images, labels, verbose=0))
+    yield _check(
+        "first loss",
+        math.isfinite(first) and first < 3 * chance + 0.5,
+        f"{first:.3g}, guessing costs ln({outputs.shape[-1]}) = {chance:.3g}",
+        "Far above guessing before any training: is preprocessing missing from the model, or there twice?",
+    )
+    spread = float(outputs.std(axis=0).max()) if len(outputs) > 1 else 1.0
+    yield _check(
+        "looks at the image",
+        spread > SPREAD,
+        f"probabilities differ by {spread:.2g} between images",
+        "All images get the same answer: are pixels rescaled twice, or are all activations zero?",
+    )
+    lowest, steps = first, 0
+    while steps < TRIES and math.isfinite(lowest) and lowest > ENOUGH * min(first, chance):
+        probe.reset_metrics()
+        loss = float(probe.train_on_batch(images, labels))
+        lowest, steps = (loss if not math.isfinite(loss) else min(lowest, loss)), steps + 1
+    yield _check(
+        "learns one batch",
+        math.isfinite(lowest) and lowest <= ENOUGH * min(first, chance),
+        f"loss {first:.3g} to {lowest:.3g} in {steps} steps on {len(images)} images",
+        "It cannot learn even a few images by heart: try `training.find_learning_rate`, and look at images and labels.",
+    )
+
+
+def _check(name: str, passed: bool, found: str, advice: str) -> Check:
+    return Check(name, bool(passed), found, "" if passed else advice)

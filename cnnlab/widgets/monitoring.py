@@ -1,0 +1,265 @@
+"""Training that can be watched and stopped: live curves, time left and a button, as a plain Keras callback."""
+
+import html
+import signal
+import sys
+import threading
+import time
+from types import FrameType
+from typing import Any
+
+from cnnlab import _quiet  # noqa: F401  isort: skip
+import keras
+
+from cnnlab._common import is_quiet
+from cnnlab.plots.style import BLUE, GREY, ORANGE
+from cnnlab.training.callbacks import is_better
+from cnnlab.training.running import Budget
+
+SHARE = 0.003  # of the time may go into drawing
+PAUSE = 0.5  # seconds between two drawings, at least
+WIDTH, HEIGHT, MARGIN = 320, 170, 36  # of one set of curves, pixels
+
+
+def monitor(*, metrics: tuple[str, ...] = ("loss", "accuracy"), watch: str = "val_loss") -> "Monitor":
+    """A callback that draws the curves while the model trains, says how long it will take, and has a stop button.
+
+    The button (or the notebook's own ■, or Ctrl-C) ends training cleanly: after the step in hand, with validation, all
+    callbacks' ends and the best weights so far put back; `history` is complete. Pressed a second time, ■ interrupts as
+    it always does. Where nobody watches (a report, a script), nothing is drawn but the final curves.
+
+    Args:
+        metrics: Which curves, training and validation in one.
+        watch: Which number tells the best weights after a stop.
+
+    Returns:
+        A callback for `model.fit(callbacks=[…, widgets.monitor()], verbose=0)`.
+
+    Raises:
+        ValueError: If `metrics` is empty.
+
+    Example:
+        >>> from cnnlab import widgets
+        >>> widgets.monitor().metrics
+        ('loss', 'accuracy')
+    """
+    if not metrics or isinstance(metrics, str):
+        raise ValueError(f"`metrics` expects one name or more, such as ('loss', 'accuracy'). Received: {metrics!r}.")
+    return Monitor(tuple(metrics), watch)
+
+
+class Monitor(keras.callbacks.Callback):
+    """What `monitor` returns.
+
+    Args:
+        metrics: Which curves.
+        watch: Which number tells the best weights.
+    """
+
+    def __init__(self, metrics: tuple[str, ...], watch: str) -> None:
+        super().__init__()
+        self.metrics, self.watch = metrics, watch
+        self.rows: list[dict[str, float]] = []
+        self.best: float | None = None
+        self.best_weights: list[Any] | None = None
+        self.asked = threading.Event()
+        self.panel: Any = None
+        self.button: Any = None
+
+    def stop(self, *_: Any) -> None:
+        """Ends training after the step in hand, as the button does; may be called from any thread."""
+        self.asked.set()
+
+    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
+        """Shows the button and the empty panel, where somebody watches."""
+        self.rows, self.best, self.best_weights, self.first = [], None, None, None
+        self.asked.clear()
+        self.began = self.drawn = time.perf_counter()
+        self.budget = Budget(SHARE)
+        self._catch_interrupts()
+        if not is_quiet() and _in_notebook():
+            self._show_button()
+            self._draw(0.0)
+
+    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """Notes where training begins, which after a resume is not epoch 0."""
+        self.epoch = epoch
+        if self.first is None:
+            self.first, self.began = epoch, time.perf_counter()
+
+    def on_train_batch_begin(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        """Looks at the button; moves the bar now and then."""
+        if self.asked.is_set():
+            self.model.stop_training = True
+        if self.panel is not None:
+            self._draw_if_cheap(batch / (self.params.get("steps") or batch + 1))
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """Adds a point to the curves and remembers the best weights."""
+        logs = {key: float(value) for key, value in (logs or {}).items()}
+        self.rows.append({"epoch": epoch + 1, **logs})
+        value = logs.get(self.watch, logs.get(self.watch.removeprefix("val_")))
+        if value is not None and is_better(self.watch, value, self.best):
+            self.best, self.best_weights = value, self.model.get_weights()
+        if self.asked.is_set():
+            self.model.stop_training = True
+        if self.panel is not None:
+            self._draw_if_cheap(1.0)
+
+    def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
+        """Puts the best weights back after a stop, and leaves the final curves."""
+        self._release_interrupts()
+        if self.asked.is_set() and self.best_weights is not None:
+            self.model.set_weights(self.best_weights)
+        self.best_weights = None
+        if self.button is not None:
+            self.button.close()
+            self.button = None
+        if _in_notebook() and self.rows:
+            self._draw(1.0, final=True)
+        self.panel = None
+
+    # Stopping
+
+    def _catch_interrupts(self) -> None:
+        self._earlier: Any = None
+        if threading.current_thread() is threading.main_thread():
+            self._earlier = signal.signal(signal.SIGINT, self._interrupted)
+
+    def _interrupted(self, number: int, frame: FrameType | None) -> None:
+        """The first interruption within `fit` asks to stop; any other one does what it did before."""
+        earlier, within = self._earlier, _is_within_fit(frame)
+        self._release_interrupts()
+        if within:
+            self.asked.set()
+        elif callable(earlier):
+            earlier(number, frame)
+
+    def _release_interrupts(self) -> None:
+        if self._earlier is not None:
+            signal.signal(signal.SIGINT, self._earlier)
+            self._earlier = None
+
+    def _show_button(self) -> None:
+        import ipywidgets
+        from IPython.display import display
+
+        self.button = ipywidgets.Button(description="Stop", icon="stop", tooltip="End training, keep the best weights")
+        self.button.on_click(self.stop)
+        display(self.button)
+
+    # Drawing
+
+    def _draw_if_cheap(self, share: float) -> None:
+        if time.perf_counter() - self.drawn >= PAUSE and self.budget.allows():
+            with self.budget.spent():
+                self._draw(share)
+
+    def _draw(self, share: float, *, final: bool = False) -> None:
+        """Draws anew in place of the last drawing; `share` of the current epoch is done."""
+        from IPython.display import HTML, display
+
+        picture = HTML(self.picture(share, final=final))
+        if self.panel is None:
+            self.panel = display(picture, display_id=True)
+        else:
+            self.panel.update(picture)
+        self.drawn = time.perf_counter()
+
+    def picture(self, share: float, *, final: bool = False) -> str:
+        """The panel as HTML with SVG inside: a few kilobytes however many epochs there are.
+
+        Args:
+            share: Of the current epoch that is done, 0 to 1.
+            final: Whether training is over.
+        """
+        epochs = int(self.params.get("epochs") or 1)
+        done = len(self.rows) + (share if share < 1 else 0)
+        first = self.first or 0
+        text = self._words(done, epochs - first, final)
+        filled = 100 if final else 100 * min((first + done) / epochs, 1)
+        bar = (
+            f'<div style="background:#e8e8e8;width:{WIDTH}px;height:6px;margin:4px 0">'
+            f'<div style="background:{BLUE};width:{filled:.1f}%;height:6px"></div></div>'
+        )
+        return f"<div>{html.escape(text)}{bar}{''.join(curves(self.rows, name) for name in self.metrics)}</div>"
+
+    def _words(self, done: float, epochs: int, final: bool) -> str:
+        passed = time.perf_counter() - self.began
+        latest = self.rows[-1] if self.rows else {}
+        numbers = [
+            f"{key} {latest[key]:.3f}" for name in self.metrics for key in (name, f"val_{name}") if key in latest
+        ]
+        if final:
+            how = "stopped, best weights are back" if self.asked.is_set() else "done"
+            return " · ".join([f"{len(self.rows)} epochs, {how}", f"{clock(passed)} in all", *numbers])
+        left = f"about {clock(passed / done * max(epochs - done, 0))} left" if done > 0 else "starting"
+        where = f"epoch {(self.first or 0) + min(int(done) + 1, epochs)} of {(self.first or 0) + epochs}"
+        return " · ".join([where, left, *numbers])
+
+
+def curves(rows: list[dict[str, float]], metric: str) -> str:
+    """Training and validation curve of one metric as SVG."""
+    lines = [(name, color) for name, color in ((metric, BLUE), (f"val_{metric}", ORANGE))]
+    points = {name: [(row["epoch"], row[name]) for row in rows if row.get(name, float("nan")) == row.get(name)]
+              for name, _ in lines}  # fmt: skip
+    values = [value for line in points.values() for _, value in line if abs(value) < float("inf")]
+    if not values:
+        return ""
+    low, high = min(values), max(values)
+    start, end = rows[0]["epoch"], rows[-1]["epoch"]
+
+    def place(epoch: float, value: float) -> str:
+        x = MARGIN + (WIDTH - 2 * MARGIN) * (epoch - start) / max(end - start, 1)
+        y = HEIGHT - MARGIN - (HEIGHT - 1.6 * MARGIN) * (min(max(value, low), high) - low) / max(high - low, 1e-12)
+        return f"{x:.1f},{y:.1f}"
+
+    parts = [
+        f'<path d="M{MARGIN},{0.5 * MARGIN} V{HEIGHT - MARGIN} H{WIDTH - MARGIN}" fill="none" stroke="{GREY}"/>',
+        f'<text x="{MARGIN - 4}" y="{HEIGHT - MARGIN}" text-anchor="end">{low:.3g}</text>',
+        f'<text x="{MARGIN - 4}" y="{0.6 * MARGIN + 4}" text-anchor="end">{high:.3g}</text>',
+        f'<text x="{MARGIN}" y="{HEIGHT - MARGIN + 14}" text-anchor="middle">{start:g}</text>',
+        f'<text x="{WIDTH - MARGIN}" y="{HEIGHT - MARGIN + 14}" text-anchor="middle">{end:g}</text>',
+        f'<text x="{WIDTH / 2}" y="{HEIGHT - 8}" text-anchor="middle">epoch</text>',
+        f'<text x="{WIDTH / 2}" y="12" text-anchor="middle"><tspan fill="{BLUE}">training {html.escape(metric)}</tspan>'
+        f' <tspan fill="{ORANGE}" dx="6">validation</tspan></text>',
+    ]
+    for name, color in lines:
+        path = " ".join(place(epoch, value) for epoch, value in points[name])
+        if len(points[name]) == 1:
+            x, y = path.split(",")
+            parts.append(f'<circle cx="{x}" cy="{y}" r="2.5" fill="{color}"/>')
+        elif path:
+            parts.append(f'<polyline points="{path}" fill="none" stroke="{color}" stroke-width="1.8"/>')
+    style = f'width="{WIDTH}" height="{HEIGHT}" style="font:11px sans-serif" fill="#333"'
+    return f"<svg xmlns='http://www.w3.org/2000/svg' {style}>{''.join(parts)}</svg>"
+
+
+def clock(seconds: float) -> str:
+    """Seconds as people say them: 8 s, 3 min 20 s, 2 h 5 min.
+
+    >>> clock(8), clock(200), clock(7500)
+    ('8 s', '3 min 20 s', '2 h 5 min')
+    """
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    return f"{whole // 60} min {whole % 60} s" if whole < 3600 else f"{whole // 3600} h {whole % 3600 // 60} min"
+
+
+def _in_notebook() -> bool:
+    return "ipykernel" in sys.modules and "IPython" in sys.modules and _shell() is not None
+
+
+def _shell() -> Any:
+    from IPython import get_ipython
+
+    return get_ipython()
+
+
+def _is_within_fit(frame: FrameType | None) -> bool:
+    while frame is not None:
+        if frame.f_code.co_name == "fit" and isinstance(frame.f_locals.get("self"), keras.Model):
+            return True
+        frame = frame.f_back
+    return False
