@@ -346,12 +346,12 @@ def test_a_trained_network_betrays_the_harder_camera_and_thresholds_narrow_the_g
     table = tables.from_folder(folder)
 
     def build():
-        model = models.small_cnn(image_size=(48, 48), classes=table["label"].cat.categories)
-        return training.compile(model, learning_rate=training.one_cycle(5e-3, steps=12 * 19))
+        model = models.small_cnn(image_size=(64, 64), classes=table["label"].cat.categories)
+        return training.compile(model, learning_rate=training.one_cycle(5e-3, steps=30 * 19))
 
     policy = augment.Policy(flip="both", rotate=10, brightness=0.15)
     found = experiments.cross_validate(
-        build, table, folds=3, image_size=(48, 48), epochs=12, seed=0, augment=policy
+        build, table, folds=3, image_size=(64, 64), epochs=30, seed=0, augment=policy
     ).predictions
     names = ["defect", "good"]
     guess = np.where(found["predicted"] == "good", "good", "defect")
