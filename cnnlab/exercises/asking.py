@@ -76,7 +76,7 @@ def equal_number(
     if abs(value - truth) <= within:
         return
     for wrong, words in (mistakes or {}).items():
-        if abs(value - wrong) <= within:
+        if abs(value - wrong) <= min(within, max(0.05 * abs(wrong), 1e-6)):
             raise Off(words)
     raise Off(f"{value:g} is too {'large' if value > truth else 'small'}.")
 

@@ -41,17 +41,17 @@ def _horizontal(answer: Any) -> None:
     flat, across, down = (_responses(kernel, image) for image in (np.full((9, 9), 200.0), step.T, step))
     small = 1e-6 * np.abs(kernel).sum() * 255
     expect(np.abs(down).max() > small, "It does not answer to an edge between dark above and bright below.")
+    expect(np.abs(flat).max() <= small, "It answers to a flat surface: its numbers should add up to zero.")
     expect(
         np.abs(across).max() <= small,
         "It answers to an edge between dark left and bright right, which it should not see.",
     )
-    expect(np.abs(flat).max() <= small, "It answers to a flat surface: its numbers should add up to zero.")
     expect(down.max() > small, "It answers with the wrong sign: dark above bright should give a positive number.")
 
 
 def _convolve(answer: Any) -> None:
     rng = np.random.default_rng(0)
-    for height, width, size in ((6, 6, 3), (5, 8, 3), (7, 6, 5), (4, 9, 1)):
+    for height, width, size in ((5, 8, 3), (6, 6, 3), (7, 6, 5), (4, 9, 1)):
         image, kernel = rng.normal(size=(height, width)), rng.normal(size=(size, size))
         truth = _responses(kernel, image)
         found = array(call(answer, image.copy(), kernel.copy()))

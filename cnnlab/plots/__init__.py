@@ -5,6 +5,7 @@ from cnnlab.plots.calibration import reliability
 from cnnlab.plots.convolution import convolution
 from cnnlab.plots.curves import history, learning_rates, schedule
 from cnnlab.plots.explain import feature_maps, filters, heatmap, receptive_field
+from cnnlab.plots.grid import grid
 from cnnlab.plots.groups import groups
 from cnnlab.plots.images import class_counts, images, uncertain, worst
 from cnnlab.plots.learning import learning_curve
@@ -19,6 +20,7 @@ __all__ = [
     "convolution",
     "feature_maps",
     "filters",
+    "grid",
     "groups",
     "heatmap",
     "history",

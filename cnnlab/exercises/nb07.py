@@ -1,0 +1,118 @@
+"""Exercises of 07_transfer_learning: what learns, a frozen network, a classifier on features."""
+
+import functools
+from typing import Any
+
+import numpy as np
+from sklearn.datasets import make_classification
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from cnnlab.exercises.asking import Exercise, array, call, equal_number, expect, model
+
+FEATURES, CLASSES = 1280, 6
+
+
+@functools.cache
+def _weights() -> int:
+    import cnnlab._quiet  # noqa: F401, I001
+    import keras
+
+    head = keras.Sequential([keras.Input((7, 7, FEATURES)), keras.layers.GlobalAveragePooling2D()])
+    head.add(keras.layers.Dense(CLASSES))
+    return int(head.count_params())
+
+
+def _head(answer: Any) -> str:
+    mistakes: dict[float, str] = {
+        FEATURES * CLASSES: "Nearly: each class also has one number that is added at the end.",
+        FEATURES: "That is enough for one class; there are six.",
+        7 * 7 * FEATURES * CLASSES: "The pooling takes the mean over the 7 × 7 places first.",
+        7 * 7 * FEATURES * CLASSES + CLASSES: "The pooling takes the mean over the 7 × 7 places first.",
+        FEATURES + CLASSES: "Every class looks at every feature.",
+    }
+    equal_number(answer, _weights(), mistakes=mistakes)
+    return f"{_weights():,}, where the frozen part has millions."
+
+
+def _frozen(answer: Any) -> str:
+    network = model(answer)
+    learning = sum(int(np.prod(weight.shape)) for weight in network.trainable_weights)
+    whole = network.count_params()
+    expect(whole > 50_000, f"It has only {whole:,} weights: that is no pretrained network.")
+    expect(learning, "Nothing in it learns any more; the new head should.")
+    expect(
+        learning < 0.1 * whole,
+        f"{learning:,} of its {whole:,} weights still learn, so more than the head does.",
+    )
+    outputs = network.output_shape[-1]
+    expect(outputs == 3, f"It tells {outputs} classes apart, not 3.")
+    return f"{learning:,} of {whole:,} weights learn."
+
+
+def _blobs(seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    x, y = make_classification(
+        300, 20, n_informative=8, n_classes=3, n_clusters_per_class=1, class_sep=1.5, random_state=seed
+    )
+    x = x * np.geomspace(0.001, 1000, 20) + 5  # features of very different sizes, as networks have them
+    names = np.array(["crack", "good", "pit"])[y]
+    return x[:200], names[:200], x[200:], names[200:]
+
+
+def _probe(answer: Any) -> None:
+    for seed in range(2):
+        x, y, x_test, y_test = _blobs(seed)
+        found = np.asarray(call(answer, x.copy(), y.copy(), x_test.copy()))
+        if found.ndim == 2:
+            array(found, shape=(100, 3))
+        expect(found.ndim == 1, "Your function should return one class name per row; these look like probabilities.")
+        expect(len(found) == len(x_test), f"For {len(x_test)} rows it returned {len(found)} answers.")
+        strange = set(map(str, found)) - set(map(str, y))
+        expect(not strange, f"It answers {min(strange, default='')!r}, which is no class name.")
+        reached = float((found.astype(str) == y_test).mean())
+        reference = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000)).fit(x, y).score(x_test, y_test)
+        expect(
+            reached > reference - 0.05,
+            f"It is right in {reached:.0%} of the rows, a scaled logistic regression in {reference:.0%}.",
+        )
+
+
+EXERCISES = (
+    Exercise(
+        question=f"A frozen network gives {FEATURES:,} feature maps of 7 × 7. Upon them come global average pooling "
+        f"and a dense layer for {CLASSES} classes. How many weights learn? Calculate first.",
+        answer="a whole number",
+        hints=(
+            "Pooling has no weights, and leaves one number per feature map.",
+            f"Each of the {CLASSES} classes has one weight for each of the {FEATURES:,} numbers.",
+            "… and one bias each.",
+        ),
+        right="So few weights are learned from a few hundred images, and cannot learn them by heart.",
+        judge=_head,
+    ),
+    Exercise(
+        question="Make a network for the three classes of your choice from `models.pretrained`, in which only the new "
+        "head learns. Hand in the model (`weights=None` will do here).",
+        answer="a Keras model",
+        hints=(
+            "`models.pretrained(name, image_size=…, classes=…, weights=None)`; look at its `summary()`.",
+            "A layer with `trainable = False` does not learn; `models.backbone(model)` is the part to freeze.",
+            "Three classes, `models.backbone(model).trainable = False`, and nothing else.",
+        ),
+        right="What it has seen elsewhere stays; only the last decision is new.",
+        judge=_frozen,
+    ),
+    Exercise(
+        question="Write `probe(features, labels, new_features)`: learn a classifier of scikit-learn on features and "
+        "return the class names of the new rows.",
+        answer="a function of features, labels and new features",
+        hints=(
+            "`LogisticRegression` from scikit-learn has `fit` and `predict`.",
+            "The features differ in size by factors; what brings them to one scale?",
+            "`make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000))`, then fit, then predict.",
+        ),
+        right="It takes seconds, and is the baseline that fine-tuning has to beat.",
+        judge=_probe,
+    ),
+)

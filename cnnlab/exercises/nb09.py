@@ -1,0 +1,124 @@
+"""Exercises of 09_fine_tuning: mixed precision, unfreezing safely, a schedule of one's own."""
+
+import functools
+from typing import Any
+
+import numpy as np
+
+from cnnlab.exercises.asking import Exercise, call, choice, expect, model, number
+
+STEPS, WARM, PEAK = 1000, 100, 1e-3
+
+
+@functools.cache
+def _kept_in() -> str:
+    import cnnlab._quiet  # noqa: F401, I001
+    import keras
+
+    layer = keras.layers.Dense(2, dtype="mixed_float16")
+    layer.build((None, 2))
+    return str(layer.kernel.dtype)
+
+
+def _dtype(answer: Any) -> None:
+    options = ["float16", "float32", "float64", "bfloat16"]
+    chosen = choice(answer, options)
+    words = {
+        "float16": "The layers calculate in float16; but an update of a millionth would vanish in a weight so kept.",
+        "float64": "No: that would be more exact than without mixed precision.",
+        "bfloat16": "That belongs to the policy mixed_bfloat16, and the weights are not kept in it either.",
+    }
+    expect(chosen == _kept_in(), words.get(chosen, ""))
+
+
+def _unfrozen(answer: Any) -> str:
+    import keras
+
+    network = model(answer)
+    layers = _in_order(network)
+    norms = [layer for layer in layers if isinstance(layer, keras.layers.BatchNormalization)]
+    convolutions = [layer for layer in layers if isinstance(layer, (keras.layers.Conv2D, keras.layers.DepthwiseConv2D))]
+    expect(norms and len(convolutions) > 10, "It is no pretrained network with batch normalisation.")
+    learning = [layer for layer in convolutions if layer.trainable_weights]
+    expect(learning, "No convolution of it learns: it is still frozen.")
+    share = len(learning) / len(convolutions)
+    expect(share < 0.9, f"{share:.0%} of its convolutions learn; only the last ones should.")
+    awake = [layer.name for layer in norms if layer.trainable]
+    expect(
+        not awake,
+        f"{len(awake)} batch normalisations are awake, such as {awake[:1]}: with small batches they forget what they "
+        "know.",
+    )
+    first = next(place for place, layer in enumerate(convolutions) if layer.trainable_weights)
+    expect(first > 0 and len(learning) == len(convolutions) - first, "The layers that learn should be the last ones.")
+    return f"{len(learning)} of {len(convolutions)} convolutions learn, and {len(norms)} normalisations rest."
+
+
+def _in_order(network: Any) -> list[Any]:
+    """The layers of a network from input to output, those of networks inside it in their place."""
+    parts = ([layer] if not hasattr(layer, "layers") else _in_order(layer) for layer in network.layers)
+    return [layer for part in parts for layer in part]
+
+
+@functools.cache
+def _reference() -> Any:
+    import cnnlab._quiet  # noqa: F401, I001
+    import keras
+
+    return keras.optimizers.schedules.CosineDecay(0.0, STEPS - WARM, warmup_target=PEAK, warmup_steps=WARM)
+
+
+def _rate(answer: Any) -> None:
+    at = {step: number(call(answer, step)) for step in (0, 25, 50, 100, 325, 550, 775, 1000)}
+    expect(at[0] < 0.05 * PEAK, f"At step 0 it is {at[0]:g}; the warm-up should begin at zero.")
+    expect(abs(at[100] - PEAK) < 0.01 * PEAK, f"At step {WARM} it is {at[100]:g}; the peak {PEAK} should be there.")
+    expect(abs(at[50] - PEAK / 2) < 0.02 * PEAK, f"Half-way up it is {at[50]:g}; a straight line would be {PEAK / 2}.")
+    expect(abs(at[1000]) < 0.01 * PEAK, f"At the last step it is {at[1000]:g}; it should be zero.")
+    truth = {step: float(np.asarray(_reference()(step))) for step in at}
+    worst = max(at, key=lambda step: abs(at[step] - truth[step]))
+    straight = PEAK * (1 - (325 - WARM) / (STEPS - WARM))
+    expect(abs(at[325] - straight) > 0.01 * PEAK, "It falls in a straight line; a cosine falls slowly, fast, slowly.")
+    expect(
+        abs(at[worst] - truth[worst]) < 0.01 * PEAK,
+        f"At step {worst} it is {at[worst]:.3g}, and Keras's CosineDecay with warm-up {truth[worst]:.3g}.",
+    )
+
+
+EXERCISES = (
+    Exercise(
+        question="Under the policy `mixed_float16` the layers calculate in float16. In which type are their weights "
+        "kept? Guess, then look at `layer.kernel.dtype`.",
+        answer="a word such as 'float16'",
+        hints=(
+            "A weight of 1 gets an update of 0.0001. How many digits does float16 have?",
+            "Small updates must not get lost, so the weights need more digits than the calculation.",
+            "It is the type that Keras uses without any policy, too.",
+        ),
+        right="Fast where digits do not matter, exact where they add up: hence “mixed”.",
+        judge=_dtype,
+    ),
+    Exercise(
+        question="Take `models.pretrained(…, weights=None)` and let only its last layers learn, with every batch "
+        "normalisation at rest. Hand in the model.",
+        answer="a Keras model",
+        hints=(
+            "`models.unfreeze` does it for a share of the layers.",
+            "A batch normalisation whose `trainable` is False stays in inference mode.",
+            "`models.unfreeze(model, share=0.3)`.",
+        ),
+        right="That is the safe way: remember to compile again after it.",
+        judge=_unfrozen,
+    ),
+    Exercise(
+        question=f"Write `rate(step)` for {STEPS} steps: from zero straight up to {PEAK} at step {WARM}, then down to "
+        "zero along half a cosine.",
+        answer="a function of a step",
+        hints=(
+            "Two parts: one before step 100, one after.",
+            "The way down, with p from 0 to 1: half of one plus the cosine of pi times p.",
+            f"p is `(step - {WARM}) / ({STEPS} - {WARM})`; the way up is `step / {WARM}`; both times the peak.",
+        ),
+        right="It is Keras's own `CosineDecay` with warm-up, step for step.",
+        judge=_rate,
+    ),
+)

@@ -1,0 +1,122 @@
+"""Exercises of 10_imbalance_and_fairness: what accuracy hides, class weights, the gap between groups."""
+
+import functools
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from sklearn.metrics import balanced_accuracy_score, recall_score
+from sklearn.utils.class_weight import compute_class_weight
+
+from cnnlab.exercises.asking import Exercise, Off, call, equal_number, expect, kind_of, made_predictions, number
+
+COUNTS = {"good": 900, "crack": 75, "pit": 25}
+
+
+@functools.cache
+def _balanced() -> float:
+    truth = np.repeat(["good", "crack"], [950, 50])
+    return float(balanced_accuracy_score(truth, np.full(1000, "good")))
+
+
+def _always_good(answer: Any) -> str:
+    mistakes = {
+        0.95: "That is the plain accuracy. Balanced means: the mean of the recalls of the classes.",
+        0.05: "That is the share of the cracks.",
+        0.0: "It finds no crack, but all good parts: take the mean.",
+        0.475: "Take the recall of each class, not its share.",
+    }
+    equal_number(answer, _balanced(), within=0.005, mistakes=mistakes)
+    return "With any two classes, always answering one of them gives one half."
+
+
+def _weights(answer: Any) -> None:
+    if not isinstance(answer, Mapping):
+        raise Off(f"Expected a dictionary of class name and weight. Received {kind_of(answer)}.")
+    expect(set(answer) == set(COUNTS), f"Expected the classes {', '.join(COUNTS)}. Received {list(answer)}.")
+    found = {name: number(answer[name]) for name in COUNTS}
+    labels = np.repeat(list(COUNTS), list(COUNTS.values()))
+    truth = dict(zip(COUNTS, compute_class_weight("balanced", classes=np.array(list(COUNTS)), y=labels), strict=True))
+    expect(found["pit"] > found["good"], "The rare class got the smaller weight: it needs the larger one.")
+    ratio = found["pit"] / found["good"]
+    expect(
+        abs(ratio - truth["pit"] / truth["good"]) < 0.01 * ratio,
+        f"A pit counts {ratio:.3g} times as much as a good part; so that the classes weigh the same in sum, it should "
+        "count as many times more as it is rarer.",
+    )
+    mean = sum(found[name] * count for name, count in COUNTS.items()) / sum(COUNTS.values())
+    expect(
+        abs(mean - 1) < 0.01,
+        f"In the right proportion; but an image weighs {mean:.3g} on average, which changes the learning rate in "
+        "secret. It should be 1.",
+    )
+
+
+def _made(seed: int) -> pd.DataFrame:
+    made = made_predictions(rows=300, seed=seed)
+    rng = np.random.default_rng(100 + seed)
+    camera = rng.choice(["A", "B", "C"], 300, p=[0.6, 0.3, 0.1])
+    hidden = (camera == "C") & (made["label"] == "crack").to_numpy() & (rng.random(300) < 0.6)
+    made.loc[hidden, "predicted"] = "good"
+    return made.assign(camera=camera)
+
+
+def _gap(answer: Any) -> None:
+    for seed in range(3):
+        made = _made(seed)
+        cracks = made[made["label"] == "crack"]
+        recalls = [
+            recall_score(part["label"].astype(str), part["predicted"].astype(str), labels=["crack"], average=None)[0]
+            for _, part in cracks.groupby("camera")
+        ]
+        accuracy = (made["label"].astype(str) == made["predicted"].astype(str)).groupby(made["camera"]).mean()
+        found = number(call(answer, made.copy()))
+        truth = max(recalls) - min(recalls)
+        right = abs(found - truth) < 1e-6
+        expect(
+            right or abs(found - (accuracy.max() - accuracy.min())) > 1e-6,
+            "That is the gap in accuracy; the question is about the cracks alone.",
+        )
+        expect(right or abs(found + truth) > 1e-6, "The right size with the wrong sign: best minus worst.")
+        expect(right or abs(found - min(recalls)) > 1e-6, "That is the recall of the worst camera, not the gap.")
+        expect(right, f"It gives {found:.3f}; the best camera finds {max(recalls):.3f}, the worst {min(recalls):.3f}.")
+
+
+EXERCISES = (
+    Exercise(
+        question="Of 1,000 parts 50 are cracked, and a model calls all of them good. Its accuracy is 0.95. What is its "
+        "balanced accuracy? Guess first.",
+        answer="a number from 0 to 1",
+        hints=(
+            "Balanced accuracy is the mean of the recalls of the classes.",
+            "What share of the good parts does it call good? What share of the cracks does it call a crack?",
+            "The mean of one and zero.",
+        ),
+        right="So look at the recall of each class before you believe an accuracy.",
+        judge=_always_good,
+    ),
+    Exercise(
+        question="Change the weights for a training part of 900 good parts, 75 cracks and 25 pits, so that each class "
+        "weighs the same in sum and an image weighs 1 on average. Hand in a dictionary.",
+        answer="a dictionary of class name and weight",
+        hints=(
+            "The rarer the class, the larger the weight of each of its images.",
+            "The three classes share 1,000 images' worth of weight evenly.",
+            "All images, divided by the number of classes times the images of this class.",
+        ),
+        right="It is what scikit-learn calls “balanced”.",
+        judge=_weights,
+    ),
+    Exercise(
+        question="Write `gap(predictions)`: the recall of `crack` of the best camera minus that of the worst one.",
+        answer="a function of a prediction table with a column camera",
+        hints=(
+            "Recall looks at the rows that are cracks; which rows can you leave out first?",
+            "Of these, what share is predicted as a crack, for each camera?",
+            "Group the comparison by camera, take the mean, then `max() - min()`.",
+        ),
+        right="Whenever images come from several sources, this is the first number to look at.",
+        judge=_gap,
+    ),
+)

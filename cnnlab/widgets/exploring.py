@@ -1,0 +1,55 @@
+"""What the views with sliders share: controls above, a picture below that follows them, the picture alone elsewhere."""
+
+import base64
+import io
+from collections.abc import Sequence
+from typing import Any
+
+import ipywidgets
+from matplotlib.figure import Figure
+
+from cnnlab._common import is_quiet
+
+
+class Explorer(ipywidgets.VBox):
+    """Controls, a line of words and a picture; a view of its own says what words and picture are.
+
+    Args:
+        controls: Widgets with a `value`; whenever one changes, everything is drawn anew.
+        layout: How they are arranged, where not one below the other.
+    """
+
+    def __init__(self, controls: Sequence[ipywidgets.Widget], layout: ipywidgets.Widget | None = None) -> None:
+        self._picture = ipywidgets.Image(format="png", layout={"max_width": "100%"})
+        self._words = ipywidgets.HTML()
+        super().__init__([layout or ipywidgets.VBox(list(controls)), self._words, self._picture])
+        for control in controls:
+            control.observe(lambda _: self.draw(), "value")
+        self.draw()
+
+    def figure(self) -> Figure:
+        """The picture for the controls as they stand."""
+        raise NotImplementedError
+
+    def words(self) -> str:
+        """The line above the picture, as HTML."""
+        return ""
+
+    def draw(self) -> None:
+        """Draws words and picture anew."""
+        self._words.value = self.words()
+        self._picture.value = as_png(self.figure())
+
+    def _repr_mimebundle_(self, **options: Any) -> dict[str, Any]:
+        bundle = super()._repr_mimebundle_(**options)
+        bundle["image/png"] = base64.b64encode(self._picture.value).decode()
+        if is_quiet():  # nobody is there to move a slider: the picture alone
+            del bundle["application/vnd.jupyter.widget-view+json"]
+        return bundle
+
+
+def as_png(figure: Figure) -> bytes:
+    """A figure as the bytes of a PNG file; made without pyplot, which would keep every one of them."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=100)
+    return buffer.getvalue()

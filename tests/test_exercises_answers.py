@@ -1,0 +1,300 @@
+"""Right answers pass (the solutions), and the wrong ones that learners really give are told what is off."""
+
+import functools
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy.signal import convolve2d, correlate2d
+
+from cnnlab import augment, exercises
+from cnnlab.exercises.checking import chapters
+
+SOLUTIONS = Path(__file__).parent.parent / "notebooks" / "solutions"
+
+
+def code_of(chapter):
+    cells = json.loads((SOLUTIONS / f"{chapter}_solutions.ipynb").read_text(encoding="utf-8"))["cells"]
+    return ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
+
+
+@pytest.mark.parametrize("chapter", chapters())
+def test_the_solutions_are_right(chapter, tmp_path, monkeypatch, capsys):
+    (tmp_path / "notebooks" / "solutions").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "notebooks" / "solutions")
+    names = {}
+    for source in code_of(chapter):
+        exec(compile(source, chapter, "exec"), names)
+    said = capsys.readouterr().out
+    assert said.count("Right!") == 3, said
+    assert "Not yet" not in said
+    assert not (tmp_path / "runs" / "exercises.json").exists()
+
+
+@pytest.mark.parametrize("chapter", chapters())
+def test_the_solutions_ran(chapter):
+    cells = json.loads((SOLUTIONS / f"{chapter}_solutions.ipynb").read_text(encoding="utf-8"))["cells"]
+    said = ["".join(output.get("text", [])) for cell in cells for output in cell.get("outputs", []) if "text" in output]
+    assert sum("Right!" in words for words in said) == 3
+    assert not any("/tmp/" in words or "Warning" in words for words in said)
+
+
+def wrong_rows(predictions):
+    return predictions[predictions["label"].astype(str) != predictions["predicted"].astype(str)]
+
+
+def recall_by_camera(predictions):
+    cracks = predictions[predictions["label"] == "crack"]
+    return (cracks["predicted"] == "crack").groupby(cracks["camera"]).mean()
+
+
+def right_by_camera(predictions):
+    right = predictions["label"].astype(str) == predictions["predicted"].astype(str)
+    return right.groupby(predictions["camera"]).mean()
+
+
+def split_table(**columns):
+    rows = {"path": list("abcdefgh"), "label": pd.Categorical(list("xyxyxyxy")), "camera": list("AABBAABB")}
+    rows |= {"split": ["train"] * 4 + ["test"] * 4, "group": range(8), "problem": ""}
+    return pd.DataFrame(rows | columns)
+
+
+def best_row(results):
+    return results.loc[results["val_accuracy"].idxmax()]
+
+
+def worst_setting(results):
+    means = results.groupby(["learning_rate", "batch_size"])["val_accuracy"].mean()
+    return dict(zip(means.index.names, means.idxmin(), strict=True))
+
+
+def network(name):
+    import keras
+
+    inputs = keras.Input((16, 16, 3))
+    if name == "activation inside":
+        x = keras.layers.Conv2D(4, 3, activation="relu")(inputs)
+        x = keras.layers.BatchNormalization()(x)
+        x = keras.layers.Conv2D(4, 3, activation="relu")(x)
+        return keras.Model(inputs, keras.layers.BatchNormalization()(x))
+    x = inputs
+    for _ in range(2):
+        x = keras.layers.Conv2D(4, 3)(x)
+        x = keras.layers.Activation("relu")(x)
+        x = keras.layers.BatchNormalization()(x)
+    return keras.Model(inputs, x)
+
+
+@functools.cache
+def pretrained(classes, awake):
+    from cnnlab import models
+
+    model = models.pretrained("MobileNetV2", image_size=(96, 96), classes=list("abcdef")[:classes], weights=None)
+    if awake == "all":
+        models.backbone(model).trainable = True
+        for layer in models.backbone(model).layers:
+            layer.trainable = True
+    if awake == "none":
+        models.backbone(model).trainable = False
+    return model
+
+
+def schedule(name):
+    import keras
+
+    from cnnlab import training
+
+    return {
+        "epochs": lambda: training.one_cycle(0.003, steps=20),
+        "peak": lambda: training.one_cycle(0.03, steps=600),
+        "falling": lambda: keras.optimizers.schedules.CosineDecay(0.003, 600),
+        "long": lambda: training.one_cycle(0.003, steps=6000),
+    }[name]()
+
+
+def dataset(name, parts):
+    from cnnlab import pipelines
+
+    policy = augment.Policy(brightness=0.2) if name == "augmented" else None
+    return pipelines.load(parts, image_size=(16, 16), training=name != "unshuffled", augment=policy, seed=0)
+
+
+MEDIUM = augment.Policy(rotate=10, zoom=0.1, shift=0.1, shear=5)
+WRONG = [
+    ("00.1", 0.25, "not average out as fast"),
+    ("00.1", 2, "narrower"),
+    ("00.1", "half", "Expected a number"),
+    ("00.2", "train_data", "Expected a dataset"),
+    ("00.3", lambda p, n: p.nlargest(n, "confidence"), "right answers"),
+    ("00.3", lambda p, n: wrong_rows(p).head(n), "not the ones"),
+    ("00.3", lambda p, n: wrong_rows(p).sort_values("confidence").head(n), "not the ones"),
+    ("00.3", lambda p, n: wrong_rows(p).sort_values("confidence", ascending=False), "Asked for 3 rows"),
+    ("00.3", lambda p: wrong_rows(p), "raised TypeError"),
+    ("00.3", lambda p, n: wrong_rows(p).nlargest(n, "confidence").iloc[::-1], "should come first"),
+    ("01.1", "a", "harmless"),
+    ("01.1", "C", "harmless"),
+    ("01.1", "d", "Expected one of"),
+    ("01.3", "nowhere.csv", "no file"),
+    ("02.1", 16, "padding"),
+    ("02.1", 15.5, "Half a pixel"),
+    ("02.1", 31, "after the convolution"),
+    ("02.2", [[-1, 0, 1]] * 3, "does not answer to an edge between dark above"),
+    ("02.2", [[1, 1, 1], [0, 0, 0], [-1, -1, -1]], "wrong sign"),
+    ("02.2", [[-1, -1, -1], [0, 0, 0], [2, 2, 2]], "flat surface"),
+    ("02.2", [[-2, -1, 0], [-1, 0, 1], [0, 1, 2]], "dark left"),
+    ("02.2", [-1, 0, 1], "shape (3, 3)"),
+    ("02.3", lambda image, kernel: convolve2d(image, kernel, mode="valid"), "turns the kernel around"),
+    ("02.3", lambda image, kernel: correlate2d(image, kernel, mode="same"), "as large as"),
+    ("02.3", lambda image, kernel: correlate2d(image, kernel, mode="valid").T, "should give"),
+    ("02.3", lambda image, kernel: correlate2d(image, kernel, mode="valid") / kernel.size, "the numbers are not"),
+    ("02.3", np.zeros((4, 4)), "Expected a function"),
+    ("03.1", 0.2, "share of the images that are in the test"),
+    ("03.1", 0.5, "like a coin"),
+    ("03.1", 1, "both copies"),
+    ("03.2", split_table(), "is in 2 parts"),
+    ("03.2", split_table().drop(columns="camera"), "lacks the column 'camera'"),
+    ("03.3", lambda t: t[t["group"].isin(t.loc[t["split"] == "train", "group"])], "Training rows"),
+    ("03.3", lambda t: t[t["path"].duplicated()], "finds nothing"),
+    (
+        "03.3",
+        lambda t: t[(t["split"] == "test") & t["group"].isin(t.loc[t["split"] == "train", "group"])],
+        "think of val",
+    ),
+    ("03.3", lambda t: t[(t["split"] != "train") & t["group"].duplicated(keep=False)], "have no copy in"),
+    ("04.1", ["rotate"], "1 more"),
+    ("04.1", ["flip", "rotate", "shift"], "shift: no harm"),
+    ("04.1", "mirror", "Expected one of"),
+    ("04.2", augment.Policy(brightness=0.2, noise=6), "the rest should stay"),
+    ("04.2", MEDIUM | augment.Policy(brightness=0.2, noise=6 / 255), "grey levels of 255"),
+    ("04.2", MEDIUM | augment.Policy(brightness=0.02, noise=6), "not by a fifth"),
+    ("04.2", MEDIUM | augment.Policy(brightness=0.2), "no noise"),
+    ("04.2", {"noise": 6}, "Expected an `augment.Policy`"),
+    ("04.3", augment.Policy(flip="horizontal", rotate=5, brightness=0.2), "point another way"),
+    ("04.3", augment.Policy(rotate=180, brightness=0.2), "point another way"),
+    ("04.3", augment.strong, "point another way"),
+    ("04.3", augment.Policy(), "nothing at all"),
+    ("04.3", augment.Policy(rotate=5), "one light only"),
+    ("04.3", augment.Policy(brightness=0.2), "never moves"),
+    ("05.1", (10, 9), "patience has ended"),
+    ("05.1", (8, 8), "not the best ones"),
+    ("05.1", (7, 4), "counted from 0"),
+    ("05.1", (6, 3), "not the best one"),
+    ("05.1", (7, 5), "does not stop after epoch 7"),
+    ("05.1", 8, "shape (2,)"),
+    ("05.2", lambda: schedule("epochs"), "Call the function first"),
+    ("05.2", 0.003, "Expected a Keras learning-rate schedule"),
+    ("06.1", 0.01, "strays further"),
+    ("06.1", 0, "picked the best"),
+    ("06.1", 0.2, "not the sum"),
+    ("06.2", {"learning_rate": np.linspace(1e-4, 1e-2, 5)}, "Equal steps"),
+    ("06.2", {"learning_rate": [1e-4, 1e-3, 1e-2]}, "five learning rates"),
+    ("06.2", {"learning_rate": [1e-4, 2e-4, 1e-3, 5e-3, 1e-2]}, "should be alike"),
+    ("06.2", {"learning_rate": np.geomspace(1e-5, 1e-2, 5)}, "not from"),
+    ("06.2", np.geomspace(1e-4, 1e-2, 5), "a dictionary"),
+    ("06.3", lambda r: dict(best_row(r)), "best single fold"),
+    ("06.3", lambda r: worst_setting(r), "not the highest"),
+    ("06.3", lambda r: r["val_accuracy"].max(), "a dictionary"),
+    ("07.1", 7680, "added at the end"),
+    ("07.1", 1280, "there are six"),
+    ("07.1", 7 * 7 * 1280 * 6, "mean over the 7"),
+    ("07.3", lambda x, y, new: np.full(len(new), "good"), "It is right in"),
+    ("07.3", lambda x, y, new: np.zeros(len(new)), "is no class name"),
+    ("07.3", lambda x, y, new: y, "returned 200 answers"),
+    ("07.3", lambda x, y, new: np.zeros((len(new), 3)), "probabilities"),
+    ("08.1", 0.8, "recall"),
+    ("08.1", 0.86, "accuracy"),
+    ("08.1", 0.6, "false alarms"),
+    ("08.2", lambda v: 0.5, "are found"),
+    ("08.2", lambda v: 0.0, "false alarms where"),
+    ("08.2", 0.5, "Expected a function"),
+    ("08.3", lambda p: (p["label"].astype(str) == p["predicted"].astype(str)).mean(), "micro F1"),
+    ("08.3", lambda p: 0.5, "where scikit-learn has"),
+    ("09.1", "float16", "would vanish"),
+    ("09.1", "half", "Expected one of"),
+    ("09.3", lambda step: 1e-3 * min(step / 100, (1000 - step) / 900), "straight line"),
+    ("09.3", lambda step: 1e-3, "should begin at zero"),
+    ("09.3", lambda step: 1e-3 * 0.5 * (1 + np.cos(np.pi * step / 1000)), "should begin at zero"),
+    ("10.1", 0.95, "plain accuracy"),
+    ("10.1", 0, "take the mean"),
+    ("10.2", {"good": 0.9, "crack": 0.075, "pit": 0.025}, "needs the larger one"),
+    ("10.2", {"good": 1, "crack": 12, "pit": 36}, "on average"),
+    ("10.2", {"good": 1, "crack": 2, "pit": 3}, "as many times more"),
+    ("10.2", {0: 1, 1: 12, 2: 36}, "Expected the classes"),
+    ("10.3", lambda p: right_by_camera(p).max() - right_by_camera(p).min(), "gap in accuracy"),
+    ("10.3", lambda p: recall_by_camera(p).min() - recall_by_camera(p).max(), "wrong sign"),
+    ("10.3", lambda p: recall_by_camera(p).min(), "worst camera"),
+    ("10.3", lambda p: recall_by_camera(p).std(), "best camera finds"),
+    ("11.1", 2 / 3, "looked at"),
+    ("11.1", 0.5, "not as long as two"),
+    ("11.1", 10, "which share"),
+    ("11.2", np.median, "median"),
+    ("11.2", np.mean, "mean"),
+    ("11.2", max, "slowest"),
+    ("11.2", lambda times: np.percentile(times, 0.95), "numpy has"),
+    ("11.2", lambda times: np.percentile(times, 5), "other end"),
+    ("11.3", lambda labels, last: labels, "A vote counts"),
+    ("11.3", lambda labels, last: labels[last:], "shorter past"),
+    ("11.3", lambda labels, last: max(set(labels), key=labels.count), "a list of names"),
+    ("12.1", 100, "reaches about 0.06"),
+    ("12.1", 2401, "one half"),
+    ("12.1", 225, "one standard deviation"),
+    ("12.2", split_table(), "no part val"),
+    ("12.2", split_table(problem=["", "broken"] * 4), "have a problem"),
+    (
+        "12.2",
+        split_table(
+            split=["train", "train", "val", "val", "test", "test", "test", "test"], group=[0, 1, 0, 1, 4, 5, 6, 7]
+        ),
+        "in more than one part",
+    ),
+    ("12.3", lambda p: p, "lacks the column"),
+]
+
+
+@pytest.mark.parametrize(("name", "answer", "words"), WRONG, ids=[f"{row[0]}-{row[2]}" for row in WRONG])
+def test_a_wrong_answer_is_told_what_is_off(name, answer, words):
+    verdict = exercises.judge(name, answer)
+    assert not verdict.right
+    assert words.lower() in " ".join(verdict.words.split()).lower()
+    assert "could not be read" not in verdict.words
+
+
+@pytest.mark.parametrize(
+    ("name", "make", "words"),
+    [
+        ("05.2", lambda: schedule("epochs"), "is over long before"),
+        ("05.2", lambda: schedule("peak"), "not 0.003"),
+        ("05.2", lambda: schedule("falling"), "begins at full height"),
+        ("05.2", lambda: schedule("long"), "Its peak is"),
+        ("05.3", lambda: network("activation inside"), "activation inside"),
+        ("05.3", lambda: network("afterwards"), "not BatchNormalization"),
+        ("07.2", lambda: pretrained(3, "all"), "still learn"),
+        ("07.2", lambda: pretrained(2, "none"), "not 3"),
+        ("09.2", lambda: pretrained(2, "none"), "still frozen"),
+        ("09.2", lambda: pretrained(3, "all"), "only the last ones should"),
+    ],
+)
+def test_a_wrong_model_or_schedule_is_told_what_is_off(name, make, words):
+    verdict = exercises.judge(name, make())
+    assert not verdict.right
+    assert words in " ".join(verdict.words.split())
+
+
+@pytest.mark.parametrize(("name", "words"), [("augmented", "still changes"), ("unshuffled", "same order")])
+def test_a_wrong_dataset_is_told_what_is_off(name, words, parts):
+    verdict = exercises.judge("00.2", dataset(name, parts[parts["split"] == "train"]))
+    assert not verdict.right
+    assert words in " ".join(verdict.words.split())
+
+
+def test_a_report_with_a_nameless_column_or_without_a_part(tmp_path):
+    from cnnlab import doctor
+
+    report = doctor.report(fast=True)
+    report.to_csv(tmp_path / "a.csv")
+    report[report["area"] != "python"].to_csv(tmp_path / "b.csv", index=False)
+    for file, words in (("a.csv", "nameless first column"), ("b.csv", "nothing about python")):
+        assert words in " ".join(exercises.judge("01.3", tmp_path / file).words.split())
+    assert "fast report" in exercises.judge("01.2", report).words
