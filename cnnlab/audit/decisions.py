@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 
 from cnnlab._common import atomic_path, require_columns
 from cnnlab.audit.images import CONFLICT, label_conflicts
-from cnnlab.tables.store import read_csv
 
 ACTIONS = ("relabel", "exclude", "keep")
 COLUMNS = ["path", "action", "label", "reason", "time"]
@@ -154,7 +153,8 @@ def decisions(file: str | os.PathLike[str]) -> pd.DataFrame:
     file = Path(file)
     if not file.exists():
         return pd.DataFrame(columns=COLUMNS, dtype="str")
-    table = read_csv(file, COLUMNS) if file.stat().st_size else pd.DataFrame()
+    # All of it is words, whatever it looks like: a class may be called "NA" or "01".
+    table = pd.read_csv(file, dtype="str", keep_default_na=False) if file.stat().st_size else pd.DataFrame()
     if list(table.columns) != COLUMNS or not table["action"].isin(ACTIONS).all():
         raise ValueError(
             f"Expected a table of decisions with the columns {', '.join(COLUMNS)} and the actions "

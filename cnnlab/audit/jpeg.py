@@ -16,7 +16,7 @@ SEQUENTIAL = {0xC0, 0xC1}
 MARKER = re.compile(rb"\xff[^\x00\xff]")
 MOST_SCANS = 100  # a progressive picture has about ten; thousands make a small file take hours
 SPARE = 16  # bytes: some cameras pad the data, and the decoder reads ahead
-PADDING = b"\xff\x00" * 2 * SPARE  # as data: bits of 1, the filling that the format prescribes
+PADDING = b"\xff\x00" * 8  # bits of 1, the filling that the format prescribes: as much as a decoder reads ahead
 
 
 class Layout(NamedTuple):
