@@ -92,5 +92,6 @@ def with_probabilities(table: pd.DataFrame, probabilities: np.ndarray) -> pd.Dat
         "predicted": pd.Categorical.from_codes(best, categories=categories),
         "confidence": np.where(known, np.nan_to_num(probabilities).max(axis=1), np.nan).astype(float),
     }
-    columns |= {f"p_{name}": probabilities[:, index].astype(float) for index, name in enumerate(categories)}
-    return table.drop(columns=list(columns), errors="ignore").assign(**columns)
+    chance = pd.DataFrame(probabilities.astype(float), table.index, [f"p_{name}" for name in categories])
+    plain = table.drop(columns=[*columns, *chance], errors="ignore").assign(**columns)
+    return pd.concat([plain, chance], axis=1)  # column by column, pandas warns from a hundred classes on
