@@ -220,7 +220,8 @@ def _on_accelerator() -> bool:
 def digest(model: keras.Model) -> str:
     """A name for what a network computes: its layers, how they are joined, and its weights."""
     config = json.dumps(model.get_config(), default=str, sort_keys=True)
-    plain = re.sub(r'_\d+"', '"', config)  # Keras numbers the layers that a process makes
+    # Keras numbers the layers that a process makes; whether they may learn does not change what they compute.
+    plain = re.sub(r'_\d+"|"trainable": (true|false),?', '"', config)
     found = hashlib.blake2b(plain.encode(), digest_size=16)
     for variable in model.weights:
         found.update(np.ascontiguousarray(keras.ops.convert_to_numpy(variable)).data)

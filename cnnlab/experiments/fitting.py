@@ -143,7 +143,7 @@ def _on_features(
         data,
         validation_data=validation,
         epochs=recipe["epochs"],
-        callbacks=_callbacks(recipe),
+        callbacks=[data.counter(), *_callbacks(recipe)],
         shuffle=False,
         verbose=0,
     )
@@ -184,8 +184,7 @@ class Shuffled(keras.utils.PyDataset):
         super().__init__()
         self.features, self.codes, self.rows = features, codes, np.asarray(rows)
         self.seed, self.size, self.balance = seed, size, balance
-        self.epoch = 0
-        self.on_epoch_begin()
+        self.set_epoch(0)
 
     def __len__(self) -> int:
         return -(-len(self.order) // self.size)
@@ -194,26 +193,28 @@ class Shuffled(keras.utils.PyDataset):
         rows = self.order[index * self.size : (index + 1) * self.size]
         return self.features[rows], self.codes[rows]
 
-    def on_epoch_begin(self) -> None:
-        """Draws the order of this epoch."""
+    def set_epoch(self, epoch: int, logs: Any = None) -> None:
+        """Draws the order of an epoch."""
         codes = self.codes[self.rows]
-        order = epoch_rows(codes, epoch=self.epoch, seed=self.seed, training=True, balance=self.balance, shard=(0, 1))
+        order = epoch_rows(codes, epoch=epoch, seed=self.seed, training=True, balance=self.balance, shard=(0, 1))
         self.order = self.rows[order[:, 0]]
 
-    def on_epoch_end(self) -> None:
-        """Counts."""
-        self.epoch += 1
+    def counter(self) -> keras.callbacks.Callback:
+        """Tells which epoch it is; as Keras looks at batches before the first, the data cannot count itself."""
+        return keras.callbacks.LambdaCallback(on_epoch_begin=self.set_epoch)
 
 
 def collect(history: pd.DataFrame, predictions: pd.DataFrame, seconds: float) -> Tables:
     """The tables of one fold."""
     predictions = predictions.drop(columns=["split", "fold"], errors="ignore")
-    known = predictions[predictions["predicted"].notna()]
-    right = known["label"].astype(str) == known["predicted"].astype(str)
+    labels, guesses = (predictions[name].cat.codes.to_numpy() for name in ("label", "predicted"))
+    known = guesses >= 0
+    right, classes = (labels == guesses)[known], labels[known]
+    recalls = [right[classes == code].mean() for code in np.unique(classes)]
     score = {
-        "accuracy": float(right.mean()),
-        "balanced_accuracy": float(right.groupby(known["label"].astype(str)).mean().mean()),
-        "images": len(known),
+        "accuracy": float(right.mean()) if len(right) else np.nan,
+        "balanced_accuracy": float(np.mean(recalls)) if recalls else np.nan,
+        "images": len(right),
         "epochs": len(history),
         "seconds": round(seconds, 3),
     }
@@ -232,6 +233,7 @@ class Embeddings:
         self.table, self.resize = table, resize
         self.codes = table["label"].cat.codes.to_numpy(np.int32)
         self.known: dict[str, np.ndarray] = {}
+        self.alike: dict[Any, tuple[str, keras.Model]] = {}  # holds the networks, so that no other takes their place
 
     def of(self, model: keras.Model, recipe: dict[str, Any]) -> tuple[frozen.Parts, np.ndarray, np.ndarray] | None:
         """Backbone and head, the features of all rows and their classes; None where images are needed.
@@ -246,7 +248,10 @@ class Embeddings:
         needed = 4 * float(np.prod(parts.backbone.output_shape[1:])) * len(self.table)
         if needed > MEMORY_SHARE * free_memory():
             return None
-        name = digest(parts.backbone)
+        key = frozen.likeness(parts.backbone)
+        if key not in self.alike:
+            self.alike[key] = (digest(parts.backbone), parts.backbone)
+        name = self.alike[key][0]
         if name not in self.known:
             self.known[name] = embed(parts.backbone, self.table, resize=recipe.get("resize", self.resize))
         return parts, self.known[name], self.codes

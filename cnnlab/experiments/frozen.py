@@ -46,8 +46,26 @@ def split(model: keras.Model) -> Parts | None:
     if len(cut) != 1 or not has_weights or id(graph.outputs[0]) not in changing:
         return None
     (seam,) = cut.values()
+    while isinstance(seam._keras_history.operation, keras.layers.Dropout):  # of rate 0; others may follow in a search
+        seam = seam._keras_history.operation.input
     backbone = keras.Model(graph.inputs[0], seam, name="backbone")
     return Parts(backbone, keras.Model(seam, graph.outputs[0], name="head"))
+
+
+def likeness(model: keras.Model) -> tuple[Any, ...]:
+    """Equal for two networks, alive at the same time, that do the same with the same variables; quick to tell."""
+    facts: list[Any] = []
+    for node in _nodes(model):
+        values = keras.tree.flatten((node.arguments.args, node.arguments.kwargs))
+        constants = [repr(value) for value in values if not isinstance(value, keras.KerasTensor)]
+        layer = node.operation
+        if getattr(layer, "weights", None):
+            facts.append((type(layer).__name__, *(id(variable) for variable in layer.weights), *constants))
+            continue
+        config = layer.get_config() if isinstance(layer, keras.Layer) else {}
+        plain = repr([(key, value) for key, value in sorted(config.items()) if key != "name"])
+        facts.append((type(layer).__name__, plain, *constants))
+    return tuple(facts)
 
 
 def _nodes(graph: Any) -> Iterator[Any]:

@@ -172,7 +172,7 @@ class Search:
         """One row per trial and fold."""
         rows = []
         for number, (name, values) in enumerate(self._points.items()):
-            found = self._work.store.get(name)
+            found = self._work.store.get(name, only="scores")
             if found is None:
                 scores = pd.DataFrame({"fold": range(self._work.count)}).assign(problem=self._why(name))
             else:
@@ -304,7 +304,7 @@ class Search:
         return hp
 
     def _kept(self, key: str) -> pd.DataFrame:
-        parts = [(number, self._work.store.get(name)) for number, name in enumerate(self._points)]
+        parts = [(number, self._work.store.get(name, only=key)) for number, name in enumerate(self._points)]
         found = [part[key].assign(trial=number) for number, part in parts if part is not None]
         table = pd.concat(found, ignore_index=True)
         return table[["trial", *[column for column in table if column != "trial"]]]

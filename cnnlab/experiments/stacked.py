@@ -143,8 +143,10 @@ class _Stack:
         ]
         self.optimizer = self._optimizer()
         self.step = tf.Variable(0, dtype=tf.int32)
-        self.learn = tf.function(self._learn, reduce_retracing=True)
-        self.judge = tf.function(self._judge, reduce_retracing=True)
+        batch = (len(self.streams), runs[0].batch_size)
+        signature = [tf.TensorSpec(batch, tf.int32), tf.TensorSpec(batch, tf.float32)]
+        self.learn = tf.function(self._learn, input_signature=signature, autograph=False)
+        self.judge = tf.function(self._judge, input_signature=signature, autograph=False)
 
     def _optimizer(self) -> Any:
         rules = [run.head.optimizer for run in self.runs]
@@ -183,62 +185,57 @@ class _Stack:
         return tf.gather(x, self.stream_of), tf.gather(y, self.stream_of)
 
     def _learn(self, rows: Any, counted: Any) -> tuple[Any, Any]:
-        """One epoch. Rows and weights of shape (steps, streams, batch); gives loss and accuracy of each head."""
+        """One step. Rows, and which of them count, of shape (streams, batch); gives sums of loss and hits per head."""
         import tensorflow as tf
-
-        seeds = [run.seed for run in self.streams]
-        batch = self.runs[0].batch_size
 
         def uniform(layer: int, width: int) -> Any:
-            draws = [tf.random.stateless_uniform((batch, width), seed=[seed * 16 + layer, self.step]) for seed in seeds]
+            draws = [
+                tf.random.stateless_uniform((rows.shape[1], width), seed=[run.seed * 16 + layer, self.step])
+                for run in self.streams
+            ]
             return tf.gather(tf.stack(draws), self.stream_of)
 
-        losses = tf.zeros((len(self.runs),))
-        hits = tf.zeros((len(self.runs),))
-        for number in tf.range(tf.shape(rows)[0]):
-            x, y = self._batch(rows[number])
-            share = tf.gather(counted[number], self.stream_of)
-            images = tf.reduce_sum(share, axis=1)
-            with tf.GradientTape() as tape:
-                logits = self._forward([variable.value for variable in self.variables], x, uniform)
-                each = tf.nn.sparse_softmax_cross_entropy_with_logits(y, logits) * share
-                total = tf.reduce_sum(tf.reduce_sum(each, axis=1) / images)
-            gradients = tape.gradient(total, [variable.value for variable in self.variables])
-            self.optimizer.apply(gradients, self.variables)
-            self.step.assign_add(1)
-            losses += tf.reduce_sum(each, axis=1)
-            hits += _hits(logits, y, share)
-        count = tf.gather(tf.reduce_sum(counted, axis=(0, 2)), self.stream_of)
-        return losses / count, hits / count
+        x, y = self._batch(rows)
+        share = tf.gather(counted, self.stream_of)
+        values = [variable.value for variable in self.variables]
+        with tf.GradientTape() as tape:
+            logits = self._forward(values, x, uniform)
+            each = tf.nn.sparse_softmax_cross_entropy_with_logits(y, logits) * share
+            total = tf.reduce_sum(tf.reduce_sum(each, axis=1) / tf.reduce_sum(share, axis=1))
+        self.optimizer.apply(tape.gradient(total, values), self.variables)
+        self.step.assign_add(1)
+        return tf.reduce_sum(each, axis=1), _hits(logits, y, share)
 
     def _judge(self, rows: Any, counted: Any) -> tuple[Any, Any]:
-        """Loss and accuracy of each head on rows that it does not learn from; shapes as for `_learn`."""
+        """As `_learn`, on rows that are not learned from."""
         import tensorflow as tf
 
-        losses = tf.zeros((len(self.runs),))
-        hits = tf.zeros((len(self.runs),))
-        for number in tf.range(tf.shape(rows)[0]):
-            x, y = self._batch(rows[number])
-            share = tf.gather(counted[number], self.stream_of)
-            logits = self._forward([variable.value for variable in self.variables], x)
-            losses += tf.reduce_sum(tf.nn.sparse_softmax_cross_entropy_with_logits(y, logits) * share, axis=1)
-            hits += _hits(logits, y, share)
-        count = tf.gather(tf.reduce_sum(counted, axis=(0, 2)), self.stream_of)
-        return losses / count, hits / count
+        x, y = self._batch(rows)
+        share = tf.gather(counted, self.stream_of)
+        logits = self._forward([variable.value for variable in self.variables], x)
+        each = tf.nn.sparse_softmax_cross_entropy_with_logits(y, logits) * share
+        return tf.reduce_sum(each, axis=1), _hits(logits, y, share)
+
+    def _pass(self, step: Any, rows: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+        """One pass over the rows of each stream: mean loss and accuracy of each head."""
+        padded, counted = _padded(rows, self.runs[0].batch_size)
+        sums = [step(*batch) for batch in zip(padded, counted, strict=True)]
+        images = counted.sum(axis=(0, 2))[self.stream_of.numpy()]
+        loss, hits = (np.sum([part[index].numpy() for part in sums], axis=0) / images for index in (0, 1))
+        return loss, hits
 
     def train(self) -> list[Trained]:
         """All epochs, with early stopping where it is asked for, and the predictions of the held-out rows."""
         began = time.perf_counter()
-        patience, size = self.runs[0].patience, self.runs[0].batch_size
+        patience = self.runs[0].patience
         stop = _Patience(len(self.runs), patience)
-        watched = None if patience is None else _padded([run.watched for run in self.streams], size)
         logs: list[dict[str, np.ndarray]] = []
         for epoch in range(self.runs[0].epochs):
-            loss, accuracy = self.learn(*_padded([run.rows_of(epoch, self.codes) for run in self.streams], size))
-            logs.append({"accuracy": accuracy.numpy(), "loss": loss.numpy()})
-            if watched is not None:
-                loss, accuracy = self.judge(*watched)
-                logs[-1] |= {"val_accuracy": accuracy.numpy(), "val_loss": loss.numpy()}
+            loss, accuracy = self._pass(self.learn, [run.rows_of(epoch, self.codes) for run in self.streams])
+            logs.append({"accuracy": accuracy, "loss": loss})
+            if patience is not None:
+                loss, accuracy = self._pass(self.judge, [run.watched for run in self.streams])
+                logs[-1] |= {"val_accuracy": accuracy, "val_loss": loss}
                 if stop.after(epoch, logs[-1]["val_loss"], self._values()):
                     break
         values = self._values() if stop.values is None else stop.values

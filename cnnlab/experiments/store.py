@@ -44,14 +44,17 @@ class Store:
         with atomic_path(note) as temporary:
             temporary.write_text(json.dumps(settings, indent=1, ensure_ascii=False), encoding="utf-8")
 
-    def get(self, name: str) -> dict[str, pd.DataFrame] | None:
-        """The tables kept under `name`, or None while the work is not complete."""
-        if self.folder is None:
-            return self.memory.get(name)
-        part = self.folder / name
-        if not (part / "complete").is_file():
+    def has(self, name: str) -> bool:
+        """Whether the work under `name` is complete."""
+        return name in self.memory if self.folder is None else (self.folder / name / "complete").is_file()
+
+    def get(self, name: str, *, only: str = "*") -> dict[str, pd.DataFrame] | None:
+        """The tables kept under `name`, or just one of them; None while the work is not complete."""
+        if not self.has(name):
             return None
-        return {path.stem: tables.read(path) for path in sorted(part.glob("*.csv"))}
+        if self.folder is None:
+            return self.memory[name]
+        return {path.stem: tables.read(path) for path in sorted((self.folder / name).glob(f"{only}.csv"))}
 
     def put(self, name: str, results: dict[str, pd.DataFrame]) -> None:
         """Keeps tables under `name`; the mark that they are complete comes last."""

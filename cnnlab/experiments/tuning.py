@@ -78,10 +78,15 @@ class Work:
         self.dealt = dealt
         self.count = int(dealt["fold"].max()) + 1
         self.embeddings = Embeddings(dealt.drop(columns="fold"))
+        self.folds: dict[Any, Fold] = {}
 
     def fold(self, number: int, recipe: dict[str, Any]) -> Fold:
-        """The rows of one fold."""
-        return deal(self.dealt, number, seed=self.seed + number, group=self.group, patience=recipe["patience"])
+        """The rows of one fold, which are the same at every point of equal patience."""
+        key = (number, recipe["patience"])
+        if key not in self.folds:
+            seed = self.seed + number
+            self.folds[key] = deal(self.dealt, number, seed=seed, group=self.group, patience=recipe["patience"])
+        return self.folds[key]
 
 
 class FoldTuner(kt.Tuner):
@@ -151,7 +156,7 @@ class FoldTuner(kt.Tuner):
             kt.errors.FailedTrialError: If the point cannot be trained; in words.
         """
         name, folder = f"trial_{trial.trial_id}", Path(self.get_trial_dir(trial.trial_id))
-        found = self.work.store.get(name)
+        found = self.work.store.get(name, only="scores")
         try:
             if found is None:
                 found = self._folds(name, trial.hyperparameters)
@@ -171,7 +176,7 @@ class FoldTuner(kt.Tuner):
         recipe = recipe_at(work.recipe, point)
         parts = {number: work.store.get(f"{name}/fold_{number}") for number in range(work.count)}
         if all(part is None for part in parts.values()) and self._together({name: hp}):
-            return work.store.get(name) or {}
+            return work.store.get(name, only="scores") or {}
         for number in range(work.count):
             if parts[number] is None:
                 rows = work.fold(number, recipe)
@@ -207,7 +212,7 @@ class FoldTuner(kt.Tuner):
         waiting = {}
         for number, values in enumerate(points):
             name = f"trial_{number:04d}"
-            if self.work.store.get(name) is None and self.work.store.get(f"{name}/fold_0") is None:
+            if not self.work.store.has(name) and not self.work.store.has(f"{name}/fold_0"):
                 waiting[name] = self.oracle.get_space()
                 waiting[name].values = dict(values)
         self._together(waiting)
@@ -225,10 +230,8 @@ class FoldTuner(kt.Tuner):
                 model = self.hypermodel.build(hp)
             except Exception:  # the search comes to this point and says what is wrong
                 continue
-            if frozen.split(model) is None:
-                if not jobs:
-                    return False  # nothing is frozen: not worth building the other points
-                continue
+            if not jobs and frozen.split(model) is None:
+                return False  # nothing is frozen: not worth building the other points
             folds = {number: self.work.fold(number, recipe) for number in range(self.work.count)}
             jobs[name] = Job(model, folds, recipe, self.work.seed)
         results = run_together(jobs, self.work.embeddings)

@@ -1,0 +1,278 @@
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+from PIL import Image
+
+from cnnlab import experiments, models, pipelines
+from cnnlab.experiments import embedding, fitting, frozen, heads, stacked
+
+# KerasTuner asks threads for their names in the old way.
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:currentThread:DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore:getName:DeprecationWarning"),
+]
+SIZE = (16, 16)
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("CNNLAB_CACHE", str(tmp_path / "cache"))
+
+
+@pytest.fixture(scope="module")
+def backbone():
+    keras.utils.set_random_seed(1)
+    inputs = keras.Input((*SIZE, 3))
+    x = keras.layers.Conv2D(12, 5, strides=2, activation="relu")(keras.layers.Rescaling(1 / 255)(inputs))
+    x = keras.layers.BatchNormalization()(x)
+    model = keras.Model(inputs, keras.layers.GlobalMaxPooling2D()(keras.layers.Conv2D(24, 3)(x)))
+    model.trainable = False
+    return model
+
+
+def classifier(backbone, table, *, rate=0.0, hidden=None, learning_rate=1e-2, **options):
+    inputs = keras.Input((*SIZE, 3))
+    x = keras.layers.Dropout(rate)(backbone(inputs))
+    if hidden:
+        x = keras.layers.Dense(hidden, activation="gelu")(x)
+    classes = table["label"].cat.categories
+    outputs = keras.layers.Dense(len(classes), activation="softmax", **options)(x)
+    model = keras.Model(inputs, outputs)
+    model.compile(keras.optimizers.AdamW(learning_rate), "sparse_categorical_crossentropy", metrics=["accuracy"])
+    return model
+
+
+@pytest.fixture(scope="module")
+def table(parts):
+    return parts.drop(columns="split").reset_index(drop=True)
+
+
+def pixels(table):
+    data = pipelines.load(table, image_size=SIZE, batch_size=len(table), cache=False)
+    return next(iter(data))[0].numpy().astype("float32")
+
+
+def test_features_are_the_networks_own_in_table_order(backbone, table):
+    rows = table.sample(frac=1, random_state=0)
+    expected = backbone.predict(pixels(rows), verbose=0)
+    found = experiments.features(backbone, rows, batch_size=7)
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_each_image_is_computed_once_whatever_it_is_called(backbone, table, tmp_path, monkeypatch):
+    seen, real = [], embedding._compute
+    monkeypatch.setattr(embedding, "_compute", lambda b, t, **o: seen.append(len(t)) or real(b, t, **o))
+    first = experiments.features(backbone, table[:20])
+    copy = tmp_path / "copy.png"
+    copy.write_bytes(Path(table["path"][3]).read_bytes())
+    renamed = table[:30].copy()
+    renamed.loc[renamed.index[3], "path"] = str(copy)
+    again = experiments.features(backbone, renamed)
+    assert seen == [20, 10]
+    np.testing.assert_array_equal(again[:20], first)
+    other = keras.models.clone_model(backbone)
+    other.set_weights([weight + 0.1 for weight in backbone.get_weights()])
+    experiments.features(other, table[:5])
+    assert seen == [20, 10, 5]
+
+
+def test_unreadable_images_have_no_features(backbone, table, tmp_path):
+    broken = table[:12].copy()
+    (tmp_path / "broken.png").write_bytes(b"nothing")
+    broken.loc[[2, 7], "path"] = [str(tmp_path / "broken.png"), str(tmp_path / "gone.png")]
+    found = experiments.features(backbone, broken, batch_size=4)
+    assert np.isnan(found).any(axis=1).nonzero()[0].tolist() == [2, 7]
+    whole = experiments.features(backbone, table[:12])
+    np.testing.assert_allclose(np.delete(found, [2, 7], 0), np.delete(whole, [2, 7], 0), rtol=1e-4, atol=1e-5)
+
+
+def test_a_damaged_cache_is_computed_anew(backbone, table, tmp_path):
+    first = experiments.features(backbone, table[:6])
+    (file,) = (tmp_path / "cache" / "features").rglob("*.npz")
+    file.write_bytes(file.read_bytes()[:100])
+    np.testing.assert_allclose(experiments.features(backbone, table[:6]), first)
+
+
+def test_the_faster_engine_goes_on_and_gives_the_same(backbone, table, monkeypatch):
+    monkeypatch.setattr(embedding, "WORTH_CONVERTING", 0.0)
+    images = pixels(table)[:40].astype("uint8")
+    engine = embedding.Fastest(backbone, images=10**6)
+    monkeypatch.setattr(embedding.Fastest, "__init__", lambda self, *a, **o: None)
+    engine.seconds = [9.0]
+    found = np.concatenate([engine(images[start : start + 9]) for start in range(0, 40, 9)])
+    np.testing.assert_allclose(found, backbone.predict(images, verbose=0), rtol=1e-3, atol=1e-4)
+    litert = embedding.litert_engine(backbone)
+    np.testing.assert_allclose(litert(images[:11]), backbone.predict(images[:11], verbose=0), rtol=1e-3, atol=1e-4)
+
+
+def test_features_refuse_what_is_no_network(table):
+    with pytest.raises(TypeError, match=r"keras\.Model"):
+        experiments.features("MobileNet", table)
+    with pytest.raises(ValueError, match="one size"):
+        inputs = keras.Input((None, None, 3))
+        experiments.features(keras.Model(inputs, keras.layers.GlobalMaxPooling2D()(inputs)), table)
+
+
+def test_the_frozen_part_is_found(backbone, table):
+    model = classifier(backbone, table, rate=0.3)
+    parts = frozen.split(model)
+    images = pixels(table)[:5]
+    np.testing.assert_allclose(parts.head(parts.backbone(images)), model(images), atol=1e-6)
+    assert parts.backbone.output_shape == (None, 24)
+    assert frozen.split(classifier(backbone, table)).backbone.output_shape == (None, 24)
+    assert frozen.split(models.small_cnn(image_size=SIZE, classes=["a", "b"])) is None
+    inputs = keras.Input((*SIZE, 3))
+    flipped = keras.layers.RandomFlip()(inputs)
+    assert frozen.split(keras.Model(inputs, keras.layers.Dense(2)(backbone(flipped)))) is None
+    random = keras.Model(inputs, keras.layers.Dropout(0.5)(backbone(inputs)))
+    nested = keras.Model(inputs, keras.layers.Dense(2)(random(inputs, training=False)))
+    assert frozen.split(nested) is None
+
+
+@pytest.mark.parametrize("hidden", [None, 8])
+def test_heads_trained_together_equal_plain_keras(hidden):
+    """Without dropout, number by number: same weights to begin with, same order, Keras's own fit."""
+    rng = np.random.default_rng(0)
+    codes = rng.integers(0, 4, 90)
+    features = (rng.normal(size=(4, 6))[codes] + rng.normal(size=(90, 6))).astype("float32")
+    rates = [1e-3, 1e-2, keras.optimizers.schedules.CosineDecay(1e-2, 40)]
+    runs, networks = [], []
+    for rate in rates:
+        inputs = keras.Input((6,))
+        x = keras.layers.Dense(hidden, activation="relu")(inputs) if hidden else inputs
+        network = keras.Model(inputs, keras.layers.Dense(4, activation="softmax")(x))
+        network.compile(keras.optimizers.AdamW(rate), "sparse_categorical_crossentropy", metrics=["accuracy"])
+        head = heads.head_of(network, compiled_as=network)
+        rows = np.arange(90)
+        runs.append(stacked.Run(("a", 0), head, 5, rows[:60], rows[60:75], rows[75:], 16, 12, 3))
+        networks.append(network)
+    for run, network, found in zip(runs, networks, stacked.train(runs, features, codes), strict=True):
+        network.set_weights(run.head.weights(run.seed, {}))
+        data = fitting.Shuffled(features, codes, run.train, seed=run.seed, size=16, balance=None)
+        stop = keras.callbacks.EarlyStopping(patience=3, restore_best_weights=True)
+        watched = (features[run.watched], codes[run.watched])
+        history = network.fit(
+            data, validation_data=watched, epochs=12, callbacks=[data.counter(), stop], shuffle=False, verbose=0
+        )
+        assert len(found.history) == len(history.epoch)
+        for name in ("loss", "accuracy", "val_loss", "val_accuracy"):
+            np.testing.assert_allclose(found.history[name], history.history[name], rtol=2e-4, atol=1e-5)
+        for weight, expected in zip(found.weights, network.get_weights(), strict=True):
+            np.testing.assert_allclose(weight, expected, rtol=1e-3, atol=1e-5)
+        np.testing.assert_allclose(found.probabilities, network(features[run.held_out]), atol=1e-4)
+
+
+def test_a_run_does_not_depend_on_what_ran_beside_it():
+    rng = np.random.default_rng(0)
+    codes = rng.integers(0, 3, 60)
+    features = rng.normal(size=(60, 5)).astype("float32")
+    runs = []
+    for rate in (0.0, 0.5):
+        inputs = keras.Input((5,))
+        outputs = keras.layers.Dense(3, activation="softmax")(keras.layers.Dropout(rate)(inputs))
+        network = keras.Model(inputs, outputs)
+        network.compile("sgd", "sparse_categorical_crossentropy")
+        head = heads.head_of(network, compiled_as=network)
+        for fold in range(3):
+            rows, held_out = np.flatnonzero(np.arange(60) % 3 != fold), np.arange(fold, 60, 3)
+            runs.append(stacked.Run((rate, fold), head, fold, rows, rows[:0], held_out, 8, 3))
+    together = stacked.train(runs, features, codes)
+    for run, expected in zip(runs, together, strict=True):
+        (alone,) = stacked.train([run], features, codes)
+        np.testing.assert_allclose(alone.probabilities, expected.probabilities, atol=1e-5)
+
+
+def test_dropout_agrees_with_keras_within_noise():
+    rng = np.random.default_rng(0)
+    codes = rng.integers(0, 5, 400)
+    features = (rng.normal(size=(5, 20))[codes] + 2 * rng.normal(size=(400, 20))).astype("float32")
+    inputs = keras.Input((20,))
+    outputs = keras.layers.Dense(5, activation="softmax")(keras.layers.Dropout(0.5)(inputs))
+    network = keras.Model(inputs, outputs)
+    network.compile(keras.optimizers.Adam(1e-2), "sparse_categorical_crossentropy", jit_compile=False)
+    head = heads.head_of(network, compiled_as=network)
+    rows = np.arange(400)
+    runs = [stacked.Run(("a", seed), head, seed, rows[:200], rows[:0], rows[200:], 20, 6) for seed in range(8)]
+    ours = [found.history["loss"].iloc[-1] for found in stacked.train(runs, features, codes)]
+    theirs = []
+    for seed in range(5):
+        network.set_weights(head.weights(seed, {}))
+        network.compile(keras.optimizers.Adam(1e-2), "sparse_categorical_crossentropy", jit_compile=False)
+        data = fitting.Shuffled(features, codes, rows[:200], seed=seed, size=20, balance=None)
+        theirs.append(
+            network.fit(data, epochs=6, shuffle=False, callbacks=[data.counter()], verbose=0).history["loss"][-1]
+        )
+    spread = np.sqrt(np.var(ours, ddof=1) / 8 + np.var(theirs, ddof=1) / 5)
+    assert abs(np.mean(ours) - np.mean(theirs)) < 4 * spread
+
+
+@pytest.mark.parametrize(
+    "unlike",
+    [
+        {"kernel_regularizer": "l2"},
+        {"activation": "sigmoid"},
+        {"dtype": "mixed_bfloat16"},
+    ],
+)
+def test_other_heads_are_left_to_keras(unlike):
+    inputs = keras.Input((5,))
+    network = keras.Model(inputs, keras.layers.Dense(3, **{"activation": "softmax"} | unlike)(inputs))
+    network.compile("adam", "sparse_categorical_crossentropy")
+    assert heads.head_of(network, compiled_as=network) is None
+
+
+def test_cross_validation_and_search_use_features_by_themselves(backbone, table, tmp_path, monkeypatch):
+    from cnnlab.experiments import embedding
+
+    loads, real = [], pipelines.load
+    monkeypatch.setattr(pipelines, "load", lambda rows, **o: loads.append(len(rows)) or real(rows, **o))
+
+    def build(hp):
+        return classifier(backbone, table, rate=hp["rate"], learning_rate=hp["learning_rate"])
+
+    grid = {"learning_rate": [1e-3, 1e-2], "rate": [0.0, 0.3]}
+    options = {"folds": 3, "image_size": SIZE, "epochs": 4, "seed": 0}
+    search = experiments.grid_search(build, grid, table, folder=tmp_path / "s", **options)
+    assert loads == [len(table)]
+    expected = experiments.cross_validate(lambda: build({"learning_rate": 1e-2, "rate": 0.3}), table, **options)
+    assert loads == [len(table)]
+    found = search.results[search.results["trial"] == 3]
+    np.testing.assert_allclose(found["val_accuracy"], expected.scores["accuracy"])
+    model = search.best_model(refit=False)
+    trial = int(search.ranking()["trial"].iloc[0])
+    predictions = search.predictions[search.predictions["trial"] == trial]
+    fold = search.results[search.results["trial"] == trial]["val_accuracy"].to_numpy().argmax()
+    held_out = predictions[predictions["fold"] == fold]
+    columns = [f"p_{name}" for name in table["label"].cat.categories]
+    np.testing.assert_allclose(held_out[columns], model(pixels(held_out)), atol=1e-4)
+    assert search.best_model().trainable_weights
+    assert embedding.digest(backbone)
+
+
+def test_another_head_is_fitted_on_features_by_keras(backbone, table, monkeypatch):
+    loads, real = [], pipelines.load
+    monkeypatch.setattr(pipelines, "load", lambda rows, **o: loads.append(len(rows)) or real(rows, **o))
+    found = experiments.cross_validate(
+        lambda: classifier(backbone, table, kernel_regularizer="l2"), table, folds=2, image_size=SIZE, epochs=2, seed=0
+    )
+    assert loads == [len(table)]
+    assert len(found.histories) == 4
+
+
+def test_augmented_pixels_need_images(backbone, table, monkeypatch):
+    from cnnlab import augment
+
+    monkeypatch.setattr(fitting, "embed", None)  # would fail
+    found = experiments.cross_validate(
+        lambda: classifier(backbone, table), table[::2].reset_index(drop=True), folds=2, image_size=SIZE, epochs=1,
+        seed=0, augment=augment.Policy(noise=4),
+    )  # fmt: skip
+    assert len(found.scores) == 2
+
+
+def test_grey_files_and_colour_files_count_alike(backbone, table, tmp_path):
+    Image.new("L", (40, 30), 90).save(tmp_path / "grey.png")
+    rows = table[:1].assign(path=str(tmp_path / "grey.png"))
+    assert np.isfinite(experiments.features(backbone, rows)).all()
