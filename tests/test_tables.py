@@ -376,3 +376,26 @@ def test_a_fingerprint_follows_content_and_split_only(tmp_path):
     assert tables.fingerprint(moved.assign(split="train")) != first
     Image.new("RGB", (4, 4), "black").save(tmp_path / "two" / "0.png")
     assert tables.fingerprint(moved) != first
+
+
+def test_the_same_split_can_be_proved_later(tmp_path):
+    rng = np.random.default_rng(0)
+    table = table_of(["a", "b"] * 10)
+    table["path"] = [str(tmp_path / f"{number}.png") for number in range(20)]
+    for path in table["path"]:
+        Image.fromarray(rng.integers(0, 256, (4, 4, 3), np.uint8)).save(path)
+    divided = tables.split(table, val=0.2, test=0.2, seed=0)
+    csv = tmp_path / "table.csv"
+    tables.save(divided, csv, prove=True)
+    pd.testing.assert_frame_equal(tables.read(csv, verify=True), divided)
+    text = csv.read_text()
+    csv.write_text(text.replace("train", "test", 1))
+    with pytest.raises(ValueError, match="an image, a label or the split has changed"):
+        tables.read(csv, verify=True)
+    csv.write_text(text)
+    Image.new("RGB", (4, 4)).save(table["path"][3])
+    with pytest.raises(ValueError, match="has changed since"):
+        tables.read(csv, verify=True)
+    tables.save(divided, csv)
+    with pytest.raises(ValueError, match="prove=True"):
+        tables.read(csv, verify=True)

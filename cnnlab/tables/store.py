@@ -43,7 +43,7 @@ def fingerprint(table: pd.DataFrame) -> str:
     return hashlib.sha256("\n".join(sorted(lines)).encode()).hexdigest()
 
 
-def save(table: pd.DataFrame, path: str | os.PathLike[str]) -> None:
+def save(table: pd.DataFrame, path: str | os.PathLike[str], *, prove: bool = False) -> None:
     """Writes a table as CSV, with its categories and types in a small JSON file beside it.
 
     The CSV is plain and opens anywhere; `tables.read` brings back the same table. Written whole or not at all.
@@ -51,6 +51,7 @@ def save(table: pd.DataFrame, path: str | os.PathLike[str]) -> None:
     Args:
         table: Any table of this package.
         path: Where to, ending in .csv; an older file of that name is replaced.
+        prove: Keep the table's `fingerprint` beside it, for `tables.read(path, verify=True)`. Reads every image once.
 
     Example:
         >>> import tempfile
@@ -65,6 +66,7 @@ def save(table: pd.DataFrame, path: str | os.PathLike[str]) -> None:
     path = Path(path)
     if path.suffix.lower() != ".csv":
         raise ValueError(f"`tables.save` writes CSV and expects a path ending in .csv. Received: {str(path)!r}.")
+    proof = fingerprint(table) if prove else ""
     columns = {}
     for column in table.columns:
         kind = table[column].dtype
@@ -75,19 +77,23 @@ def save(table: pd.DataFrame, path: str | os.PathLike[str]) -> None:
     with atomic_path(path) as temporary:
         table.to_csv(temporary, index=False, lineterminator="\n")
     with atomic_path(_sidecar(path)) as temporary:
-        temporary.write_text(json.dumps(columns, ensure_ascii=False, indent=1), encoding="utf-8")
+        facts = {"columns": columns} | ({"fingerprint": proof} if prove else {})
+        temporary.write_text(json.dumps(facts, ensure_ascii=False, indent=1), encoding="utf-8")
 
 
-def read(path: str | os.PathLike[str]) -> pd.DataFrame:
+def read(path: str | os.PathLike[str], *, verify: bool = False) -> pd.DataFrame:
     """Reads a table that `tables.save` wrote, categories and types included.
 
     A CSV without its JSON file is read as it is, with `label` (and `predicted`) made Categorical in alphabetical order.
 
     Args:
         path: The CSV file.
+        verify: Whether to prove that these are the images, labels and split that were saved, by the fingerprint which
+            `tables.save(…, prove=True)` kept.
 
     Raises:
-        FileNotFoundError: If there is none.
+        FileNotFoundError: If there is none; with `verify`, also if an image is gone.
+        ValueError: With `verify`, if an image, a label or the split has changed, or no fingerprint was kept.
 
     Example:
         See `tables.save`.
@@ -95,10 +101,31 @@ def read(path: str | os.PathLike[str]) -> pd.DataFrame:
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"Expected a CSV file that `tables.save` wrote. There is none at {str(path)!r}.")
-    if not _sidecar(path).is_file():
+    facts = json.loads(_sidecar(path).read_text(encoding="utf-8")) if _sidecar(path).is_file() else {}
+    table = _typed(path, facts.get("columns"))
+    if verify:
+        _require_proof(table, path, facts.get("fingerprint"))
+    return table
+
+
+def _require_proof(table: pd.DataFrame, path: Path, kept: str | None) -> None:
+    if kept is None:
+        raise ValueError(
+            f"Expected a fingerprint beside {str(path)!r}. Save the table with `tables.save(table, path, prove=True)`."
+        )
+    found = fingerprint(table)
+    if found != kept:
+        raise ValueError(
+            f"Expected the images, labels and split that were saved as {str(path)!r}, fingerprint {kept[:12]}…. "
+            f"Received fingerprint {found[:12]}…: an image, a label or the split has changed since."
+        )
+
+
+def _typed(path: Path, columns: dict[str, dict] | None) -> pd.DataFrame:
+    """The CSV with the types that `columns` tells; label and predicted Categorical where nothing is told."""
+    if columns is None:
         table = read_csv(path, {"path", "label"})
         return table.astype({column: "category" for column in ("label", "predicted") if column in table})
-    columns = json.loads(_sidecar(path).read_text(encoding="utf-8"))
     words = {column for column, kind in columns.items() if kind.get("dtype") == "str"}
     words |= {name for name, kind in columns.items() if all(isinstance(c, str) for c in kind.get("categories", [0]))}
     table = read_csv(path, words)
