@@ -163,6 +163,9 @@ OUTSIDE = {
     ("three classes, 0.995", "roc_auc"): (0.97, 1.0),
     ("three classes, 0.995", "pr_auc"): (0.97, 1.0),
     ("three classes, 0.995", "brier"): (0.90, 0.97),
+    # precision moves with what is called a class as well, which 50 images, or a rare class, show too little of
+    ("three classes, 50 images", "weighted_precision"): (0.91, 0.97),
+    ("two classes, 9:1", "weighted_precision"): (0.91, 0.97),
     ("two classes, 0.98", "roc_auc"): (0.96, 0.99),
     ("two classes, 0.98", "pr_auc"): (0.96, 0.99),
 }
