@@ -1,7 +1,16 @@
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
 import keras
 import keras_tuner as kt
 import numpy as np
 import pandas as pd
+import psutil
 import pytest
 
 from cnnlab import augment, experiments, models, tables
@@ -369,3 +378,91 @@ def test_confirming_sees_a_real_difference(few, tmp_path):
     assert confirmed.comparison["low"].item() > 0
     with pytest.raises(ValueError, match="seeds=1"):
         found.confirm(seeds=1)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+def test_memory_stays_where_it_was_after_the_fifth_of_60_trials(few, tmp_path, monkeypatch):
+    from cnnlab.experiments import tuning
+
+    used, real = [], tuning.FoldTuner.on_trial_end
+
+    def on_trial_end(self, trial):
+        real(self, trial)
+        used.append(psutil.Process().memory_info().rss / 1e6)
+
+    monkeypatch.setattr(tuning.FoldTuner, "on_trial_end", on_trial_end)
+    grid = {"learning_rate": np.geomspace(1e-4, 1e-1, 30).tolist(), "batch_size": [8, 16]}
+    search(few, tmp_path / "s", grid)
+    print(f"after the fifth trial {used[4]:.0f} MB, after the sixtieth {used[59]:.0f} MB")
+    assert used[59] <= used[4] + 100
+
+
+SCRIPT = """
+import sys
+sys.path.insert(0, {here!r})
+from cnnlab import tables
+import test_grid_search as t
+from cnnlab.experiments import tuning
+real = tuning.run_fold
+def noted(*arguments, **options):
+    found = real(*arguments, **options)
+    open({log!r}, "a").write("fold\\n")
+    return found
+tuning.run_fold = noted
+t.search(tables.read({table!r}), {folder!r}, t.TWELVE)
+"""
+TWELVE = {"learning_rate": [1e-4, 1e-3, 1e-2, 1e-1], "batch_size": [8, 16, 32]}
+
+
+def start(few, tmp_path, name="s", **environment):
+    """A search in a process of its own."""
+    tables.save(few, tmp_path / "few.csv")
+    code = SCRIPT.format(
+        here=str(Path(__file__).parent), table=str(tmp_path / "few.csv"), folder=str(tmp_path / name),
+        log=str(tmp_path / "log.txt"),
+    )  # fmt: skip
+    return subprocess.Popen([sys.executable, "-c", code], env=os.environ | environment)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+def test_killed_at_random_moments_it_ends_the_same(few, tmp_path):
+    rng = np.random.default_rng(0)
+    kills = 0
+    while kills < 10:
+        process = start(few, tmp_path)
+        before = len(list((tmp_path / "s").glob("trial_*/fold_*/complete"))) if (tmp_path / "s").exists() else 0
+        while process.poll() is None:  # let it train something, else it would only ever start
+            if len(list((tmp_path / "s").glob("trial_*/fold_*/complete"))) > before:
+                break
+            time.sleep(0.05)
+        time.sleep(rng.uniform(0, 2.5))
+        if process.poll() is not None:
+            break
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait()
+        kills += 1
+    assert kills >= 5
+    assert start(few, tmp_path).wait() == 0
+    assert len((tmp_path / "log.txt").read_text().splitlines()) <= 24 + kills  # at most the fold that was cut off
+    same(search(few, tmp_path / "s", TWELVE).results, search(few, tmp_path / "whole", TWELVE).results)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+def test_a_chief_and_two_workers_find_what_one_process_finds(few, tmp_path):
+    """And a worker that is killed in the middle of a trial: another one runs it."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    address = {"KERASTUNER_ORACLE_IP": "127.0.0.1", "KERASTUNER_ORACLE_PORT": port}
+    names = ["chief", "worker_1", "worker_2"]
+    processes = {name: start(few, tmp_path, KERASTUNER_TUNER_ID=name, **address) for name in names}
+    alive = tmp_path / "s" / "alive" / "worker_1"
+    while not list((tmp_path / "s").glob("trial_*/fold_0/complete")) or not alive.is_file():
+        time.sleep(0.1)
+    os.kill(processes["worker_1"].pid, signal.SIGKILL)
+    processes.pop("worker_1").wait()
+    assert {name: process.wait() for name, process in processes.items()} == {"chief": 0, "worker_2": 0}
+    same(search(few, tmp_path / "s", TWELVE).results, search(few, tmp_path / "whole", TWELVE).results)

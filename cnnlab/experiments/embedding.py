@@ -244,7 +244,7 @@ class Shelf:
         found: dict[str | None, np.ndarray] = {}
         for path in sorted(self.folder.glob("*.npz")) if self.folder else []:
             try:
-                with np.load(path, allow_pickle=False) as file:
+                with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
                     found |= dict(zip(file["keys"].tolist(), file["values"], strict=True))
             except (OSError, ValueError, KeyError, zipfile.BadZipFile):  # not whole: computed anew
                 continue

@@ -84,11 +84,11 @@ def _heatmap(table: pd.DataFrame, names: list[str], score: str, ax: Axes) -> Axe
     down, across = names
     rows, columns = _levels(table[down]), _levels(table[across])
     means = table.groupby([down, across], sort=False)[score].max().unstack().reindex(index=rows, columns=columns)
-    image = ax.imshow(means.to_numpy(dtype=float), cmap=COLORS, aspect="auto")
+    image: Any = ax.imshow(means.to_numpy(dtype=float), cmap=COLORS, aspect="auto")
     best = np.nanargmax(means.to_numpy(dtype=float)) if means.notna().any(axis=None) else -1
     for place, value in enumerate(means.to_numpy(dtype=float).ravel().tolist()):
         row, column = divmod(place, len(columns))
-        dark = np.isfinite(value) and float(image.norm(value)) < 0.5
+        dark = np.isfinite(value) and image.norm(value) < 0.5
         words = f"{value:.3f}" if np.isfinite(value) else "×"
         weight = "bold" if place == best else "normal"
         ax.text(column, row, words, ha="center", va="center", color="white" if dark else "black", weight=weight)

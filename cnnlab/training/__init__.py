@@ -2,6 +2,7 @@
 
 from cnnlab.training.callbacks import callbacks, resume
 from cnnlab.training.compiling import compile
+from cnnlab.training.distributed import distributed
 from cnnlab.training.finding import LearningRates, find_learning_rate
 from cnnlab.training.fine_tuning import fine_tune
 from cnnlab.training.losses import SmoothedCrossentropy
@@ -14,6 +15,7 @@ __all__ = [
     "SmoothedCrossentropy",
     "callbacks",
     "compile",
+    "distributed",
     "find_learning_rate",
     "fine_tune",
     "one_cycle",
