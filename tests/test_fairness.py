@@ -339,19 +339,19 @@ def test_rows_without_a_group_are_left_out_and_said_so():
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
 def test_a_trained_network_betrays_the_harder_camera_and_thresholds_narrow_the_gap(tmp_path):
-    """Nothing is simulated here but the images: a camera whose defects lack contrast, a network, its own mistakes."""
+    """Nothing is simulated but the images: where defects hardly show, the network throws good parts away."""
     from cnnlab import augment, experiments, models, training
 
-    folder = samples.inspection(tmp_path / "parts", per_class=150, plant={"hard_camera": 0.85}, seed=1)
+    folder = samples.inspection(tmp_path / "parts", per_class=240, plant={"hard_camera": 0.7}, seed=1)
     table = tables.from_folder(folder)
 
     def build():
         model = models.small_cnn(image_size=(64, 64), classes=table["label"].cat.categories)
-        return training.compile(model, learning_rate=training.one_cycle(5e-3, steps=30 * 19))
+        return training.compile(model, learning_rate=training.one_cycle(5e-3, steps=20 * 30))
 
-    policy = augment.Policy(flip="both", rotate=10, brightness=0.15)
+    policy = augment.Policy(flip="both", rotate=10, zoom=0.1, shift=0.05, brightness=0.15, contrast=0.15)
     found = experiments.cross_validate(
-        build, table, folds=3, image_size=(64, 64), epochs=30, seed=0, augment=policy
+        build, table, folds=3, image_size=(64, 64), epochs=20, seed=0, augment=policy
     ).predictions
     names = ["defect", "good"]
     guess = np.where(found["predicted"] == "good", "good", "defect")
@@ -360,13 +360,13 @@ def test_a_trained_network_betrays_the_harder_camera_and_thresholds_narrow_the_g
         predicted=pd.Categorical(guess, names),
         p_defect=1 - found["p_good"],
     )
-    gap = fairness.gaps(question, "camera", positive="defect").set_index("measure").loc["equal_opportunity"]
+    gap = fairness.gaps(question, "camera", positive="good").set_index("measure").loc["equal_opportunity"]
     print(gap.to_dict())
     assert gap["lowest"] == "west"
     assert gap["low"] > 0
     learn, judge = question[question["fold"] == 0], question[question["fold"] > 0]
-    fair = fairness.equalize(judge, "camera", on=learn, positive="defect", measure="equal_opportunity")
-    cost = fairness.cost(judge, fair, "camera", positive="defect").set_index("measure")
+    fair = fairness.equalize(judge, "camera", on=learn, positive="good", measure="equal_opportunity")
+    cost = fairness.cost(judge, fair, "camera", positive="good").set_index("measure")
     print(cost.round(3).to_string())
     assert cost.loc["gap_equal_opportunity", "high"] < 0
     assert cost.loc["gap_equal_opportunity", "after"] < cost.loc["gap_equal_opportunity", "before"]
