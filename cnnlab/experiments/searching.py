@@ -299,7 +299,8 @@ class Search:
         return list(self._points.values())[trial]
 
     def _hyperparameters(self, trial: int) -> Any:
-        hp = self.tuner.oracle.get_space()
+        oracle = self.tuner.oracle
+        hp = getattr(oracle, "_oracle", oracle).get_space()  # a worker's would ask the chief, who is gone
         hp.values = dict(self._values(trial))
         return hp
 
