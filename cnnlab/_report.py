@@ -247,6 +247,7 @@ def lighter(notebook: Any) -> Any:
     """The notebook with its figures stored small: grids of photographs as JPEG, drawings as PNG of few colours."""
     from PIL import Image
 
+    notebook.metadata.pop("widgets", None)  # the state of every slider and picture; a picture stands in its place
     for cell in notebook.cells:
         for output in cell.get("outputs", []):
             data = output.get("data", {})

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -134,3 +135,18 @@ def test_exercises_load_only_the_notebook_that_is_asked_for():
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "[]"
+
+
+NOTEBOOKS = sorted((Path(__file__).parent.parent / "notebooks").glob("[0-9]*.ipynb"))
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_a_notebook_asks_what_is_checked(path):
+    """Its exercise cell is the text of the registry, and a cell below it holds the three checks."""
+    cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+    place = next(i for i, cell in enumerate(cells) if "exercise" in cell["metadata"].get("tags", []))
+    chapter = path.name[:2]
+    assert "".join(cells[place]["source"]).strip() == exercises.markdown(chapter)
+    assert cells[place + 1]["cell_type"] == "code"
+    for number in (1, 2, 3):
+        assert f'exercises.check("{chapter}.{number}", ...)' in "".join(cells[place + 1]["source"])

@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from scipy.signal import convolve2d, correlate2d
 
 from cnnlab import augment, exercises
 from cnnlab.exercises.checking import chapters
@@ -53,6 +52,28 @@ def recall_by_camera(predictions):
 def right_by_camera(predictions):
     right = predictions["label"].astype(str) == predictions["predicted"].astype(str)
     return right.groupby(predictions["camera"]).mean()
+
+
+def field(layers, *, late=False):
+    seen = step = 1
+    for kernel, stride in layers:
+        seen += (kernel - 1) * (step * stride if late else step)
+        step *= stride
+    return seen
+
+
+def test_the_receptive_field_asked_for_is_the_one_keras_has():
+    import keras
+
+    from cnnlab import explain
+    from cnnlab.exercises.nb02 import NETWORKS, _seen
+
+    for layers in NETWORKS:
+        inputs = x = keras.Input((64, 64, 1))
+        for kernel, stride in layers:
+            x = keras.layers.Conv2D(1, kernel, strides=stride)(x)
+        fields = explain.receptive_fields(keras.Model(inputs, x))
+        assert fields["field_height"].iloc[-1] == _seen(list(layers)) == field(layers)
 
 
 def split_table(**columns):
@@ -145,11 +166,11 @@ WRONG = [
     ("02.2", [[-1, -1, -1], [0, 0, 0], [2, 2, 2]], "flat surface"),
     ("02.2", [[-2, -1, 0], [-1, 0, 1], [0, 1, 2]], "dark left"),
     ("02.2", [-1, 0, 1], "shape (3, 3)"),
-    ("02.3", lambda image, kernel: convolve2d(image, kernel, mode="valid"), "turns the kernel around"),
-    ("02.3", lambda image, kernel: correlate2d(image, kernel, mode="same"), "as large as"),
-    ("02.3", lambda image, kernel: correlate2d(image, kernel, mode="valid").T, "should give"),
-    ("02.3", lambda image, kernel: correlate2d(image, kernel, mode="valid") / kernel.size, "the numbers are not"),
-    ("02.3", np.zeros((4, 4)), "Expected a function"),
+    ("02.3", lambda layers: 1 + sum(kernel - 1 for kernel, _ in layers), "forgets the strides"),
+    ("02.3", lambda layers: field(layers, late=True), "for the layers after it"),
+    ("02.3", lambda layers: field(layers) - 1, "one too few"),
+    ("02.3", lambda layers: np.prod([kernel for kernel, _ in layers]), "pixels in a row matter"),
+    ("02.3", 7, "Expected a function"),
     ("03.1", 0.2, "share of the images that are in the test"),
     ("03.1", 0.5, "like a coin"),
     ("03.1", 1, "both copies"),

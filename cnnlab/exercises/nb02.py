@@ -1,11 +1,11 @@
-"""Exercises of 02_cnn_basics: sizes, kernels, a convolution by hand."""
+"""Exercises of 02_cnn_basics: sizes, kernels, how far a layer sees."""
 
 import functools
 from typing import Any
 
 import numpy as np
 
-from cnnlab.exercises.asking import Exercise, array, call, equal_number, expect
+from cnnlab.exercises.asking import Exercise, array, call, equal_number, expect, number
 
 
 @functools.cache
@@ -49,28 +49,42 @@ def _horizontal(answer: Any) -> None:
     expect(down.max() > small, "It answers with the wrong sign: dark above bright should give a positive number.")
 
 
-def _convolve(answer: Any) -> None:
-    rng = np.random.default_rng(0)
-    for height, width, size in ((5, 8, 3), (6, 6, 3), (7, 6, 5), (4, 9, 1)):
-        image, kernel = rng.normal(size=(height, width)), rng.normal(size=(size, size))
-        truth = _responses(kernel, image)
-        found = array(call(answer, image.copy(), kernel.copy()))
+def _seen(layers: list[tuple[int, int]]) -> int:
+    """How many inputs in a row one output depends on, found by following it back from layer to layer."""
+    first = last = 0
+    for kernel, stride in reversed(layers):
+        first, last = first * stride, last * stride + kernel - 1
+    return last - first + 1
+
+
+NETWORKS = (
+    [(3, 1)],
+    [(3, 1), (3, 1)],
+    [(3, 1), (2, 2), (3, 1)],
+    [(3, 1), (2, 2), (3, 1), (2, 2), (3, 1)],
+    [(7, 2), (3, 2), (1, 1), (3, 1)],
+)
+
+
+def _field(answer: Any) -> None:
+    for layers in NETWORKS:
+        found, truth = number(call(answer, list(layers))), _seen(list(layers))
+        without = 1 + sum(kernel - 1 for kernel, _ in layers)
+        step, late = 1, 1
+        for kernel, stride in layers:
+            step *= stride
+            late += (kernel - 1) * step
+        words = f"For {layers} it gives {found:g}"
         expect(
-            found.shape != image.shape or size == 1,
-            f"A {height}×{width} image gave {found.shape}, as large as itself, though the kernel should stay inside.",
+            found == truth or found != without,
+            f"{words}: that forgets the strides. After a pooling, one step in the map is two pixels.",
         )
         expect(
-            found.shape == truth.shape,
-            f"A {height}×{width} image and a {size}×{size} kernel should give {truth.shape}. Received {found.shape}.",
+            found == truth or found != late,
+            f"{words}: a layer's own stride counts for the layers after it, not for itself.",
         )
-        flipped = _responses(kernel[::-1, ::-1], image)
-        expect(
-            size == 1 or not np.allclose(found, flipped),
-            "It turns the kernel around first, as mathematics does. A convolutional layer does not.",
-        )
-        expect(
-            np.allclose(found, truth), "The size is right, the numbers are not; try an image that is 1 in one place."
-        )
+        expect(found == truth or found != truth - 1, f"{words}, one too few: a single pixel sees itself.")
+        expect(found == truth, f"{words}, where {truth} pixels in a row matter.")
 
 
 EXERCISES = (
@@ -99,15 +113,15 @@ EXERCISES = (
         judge=_horizontal,
     ),
     Exercise(
-        question="Write `convolve(image, kernel)` in numpy: two-dimensional arrays in, and out what a layer with "
-        '`padding="valid"` would give. Two loops are fine.',
-        answer="a function of an image and a kernel",
+        question="Write `field(layers)`: how many pixels in a row a place of the last map sees. `layers` is a list of "
+        "pairs (kernel, stride) such as `[(3, 1), (2, 2), (3, 1)]`: convolution, pooling, convolution.",
+        answer="a function of a list of pairs",
         hints=(
-            "How many rows of places are there where the kernel fits into the image?",
-            "At each place: cut out a window as large as the kernel, multiply number by number, add up.",
-            "`result[y, x] = (image[y:y + k, x:x + k] * kernel).sum()`, for all y and x where the window fits.",
+            "Start with one pixel, and go through the layers in order. What does a kernel of 3 add at first?",
+            "Each layer adds (kernel - 1) × step, where step is how far apart two places of its input are in pixels.",
+            "After each layer multiply the step by its stride; the first step is 1, and the field starts at 1.",
         ),
-        right="That is the whole secret of a convolutional layer; everything else is learned.",
-        judge=_convolve,
+        right="Compare it with the largest thing in your images: what no place sees whole must be judged from parts.",
+        judge=_field,
     ),
 )

@@ -1,0 +1,252 @@
+"""A real browser drives a real JupyterLab: what a person sees and presses, from the first cell to the last."""
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+
+import nbformat
+import pandas as pd
+import pytest
+
+ROOT = Path(__file__).parent.parent
+TOKEN = "a-token-for-the-tests"
+FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
+FLAGS += ["--disable-sync", "--disable-dev-shm-usage"]
+READY = "text=/ipykernel.* [|] Idle/"  # the status bar, once the kernel is there and has nothing to do
+PATIENCE = int(os.environ.get("CNNLAB_PATIENCE", "120"))  # seconds for one thing to appear; a quiet machine needs few
+
+pytestmark = [pytest.mark.browser, pytest.mark.timeout(400)]
+
+
+def without_browser(words):
+    """A skip where a person runs the tests; a failure where the project does."""
+    if os.environ.get("CI"):
+        pytest.fail(words, pytrace=False)
+    pytest.skip(words)
+
+
+@pytest.fixture(scope="module")
+def chromium():
+    found = next(
+        (path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None
+    )
+    if found is None:
+        without_browser("the browser tests need chromium: apt-get install chromium (or another package manager's)")
+    try:
+        from playwright.sync_api import sync_playwright
+    except ImportError:
+        without_browser("the browser tests need playwright: pip install -e '.[dev]'")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=found, args=FLAGS)
+        yield browser
+        browser.close()
+
+
+def code(*sources):
+    cells = [nbformat.v4.new_code_cell(source) for source in sources]
+    metadata = {"kernelspec": {"name": "python3", "language": "python", "display_name": "Python 3 (ipykernel)"}}
+    return nbformat.v4.new_notebook(cells=cells, metadata=metadata)
+
+
+RELABEL = """\
+from cnnlab import audit, samples, tables, widgets
+table = tables.from_folder(samples.inspection("../data/parts", per_class=2, size=48, seed=0))
+panel = widgets.relabel(table, file="../data/decisions.csv")
+panel"""
+
+MONITOR = """\
+from cnnlab import models, widgets
+import numpy as np
+import keras
+images = np.random.default_rng(0).integers(0, 256, (256, 8, 8, 3)).astype("uint8")
+model = models.small_cnn(image_size=(8, 8), classes=["a", "b"], filters=(4,))
+model.compile("sgd", loss="sparse_categorical_crossentropy", metrics=["accuracy"], jit_compile=False)
+history = model.fit(images, np.arange(256) % 2, validation_split=0.25, epochs=100_000, verbose=0,
+                    callbacks=[widgets.monitor()])"""
+
+SLIDERS = """\
+from cnnlab import widgets
+import numpy as np
+view = widgets.convolution(np.eye(12) * 255)
+view"""
+
+
+@pytest.fixture(scope="module")
+def course(tmp_path_factory):
+    """A copy of the first notebook with small parameters, and three of the tests' own."""
+    folder = tmp_path_factory.mktemp("course")
+    (folder / "notebooks").mkdir()
+    quickstart = nbformat.read(ROOT / "notebooks" / "00_quickstart.ipynb", as_version=4)
+    for cell in quickstart.cells:
+        if cell.cell_type == "code":
+            cell.outputs, cell.execution_count = [], None
+            cell.source = cell.source.replace("per_class=250", "per_class=40")
+            if "parameters" in cell.metadata.get("tags", []):
+                cell.source += "\nepochs, image_size = 2, 24"
+    notebooks = {
+        "00_quickstart": quickstart,
+        "relabel": code(RELABEL),
+        "monitor": code(MONITOR, "print('epochs that ran:', len(history.epoch), model.stop_training)"),
+        "exercise": code(
+            "from cnnlab import exercises\nexercises.check('02.1', 16)",
+            "exercises.check('02.1', 15)",
+            "exercises.progress().loc[['02']]",
+        ),
+        "sliders": code(SLIDERS),
+    }
+    for name, notebook in notebooks.items():
+        nbformat.write(notebook, folder / "notebooks" / f"{name}.ipynb")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def lab(course, tmp_path_factory):
+    """JupyterLab on this machine's loopback, with settings of its own; its address."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    home = tmp_path_factory.mktemp("home")
+    places = {f"JUPYTER_{name}_DIR": str(home / name.lower()) for name in ("CONFIG", "DATA", "RUNTIME")}
+    environment = (
+        os.environ | places | {"IPYTHONDIR": str(home / "ipython"), "JUPYTERLAB_SETTINGS_DIR": str(home / "s")}
+    )
+    environment |= {"JUPYTERLAB_WORKSPACES_DIR": str(home / "w"), "CNNLAB_QUIET": "0"}
+    environment.pop("MPLBACKEND", None)
+    command = [sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", f"--ServerApp.port={port}"]
+    command += ["--ServerApp.ip=127.0.0.1", f"--ServerApp.root_dir={course}", f"--IdentityProvider.token={TOKEN}"]
+    log = (home / "lab.log").open("w")
+    server = subprocess.Popen(command, env=environment, cwd=course, stdout=log, stderr=subprocess.STDOUT)
+    address = f"http://127.0.0.1:{port}"
+    try:
+        wait_for_server(f"{address}/api?token={TOKEN}", server, home / "lab.log")
+        yield address
+    finally:
+        server.terminate()
+        server.wait(30)
+        log.close()
+
+
+def wait_for_server(address, server, log):
+    deadline = time.monotonic() + PATIENCE
+    while time.monotonic() < deadline:
+        if server.poll() is not None:
+            break
+        try:
+            with urllib.request.urlopen(address, timeout=5):
+                return
+        except OSError:
+            time.sleep(0.3)
+    pytest.fail(f"JupyterLab did not start:\n{log.read_text()[-2000:]}", pytrace=False)
+
+
+@pytest.fixture
+def page(chromium, lab):
+    context = chromium.new_context(viewport={"width": 1400, "height": 1000})
+    context.set_default_timeout(PATIENCE * 1000)
+    context.route("**/*", lambda route: route.continue_() if "//127.0.0.1" in route.request.url else route.abort())
+    page = context.new_page()
+    yield page
+    shut_down_kernels(lab)
+    context.close()
+
+
+def shut_down_kernels(lab):
+    with urllib.request.urlopen(f"{lab}/api/sessions?token={TOKEN}") as answer:
+        sessions = json.load(answer)
+    for session in sessions:
+        request = urllib.request.Request(f"{lab}/api/sessions/{session['id']}?token={TOKEN}", method="DELETE")
+        urllib.request.urlopen(request).close()
+
+
+def open_and_run_all(page, lab, name):
+    """Opens a notebook, waits for its kernel and chooses Run → Run All Cells."""
+    page.goto(f"{lab}/lab/tree/notebooks/{name}.ipynb?token={TOKEN}")
+    page.wait_for_selector(".jp-NotebookPanel .jp-Notebook .jp-CodeCell")
+    page.wait_for_selector(READY)
+    page.click(".lm-MenuBar-itemLabel:text-is('Run')")
+    page.click(".lm-Menu-itemLabel:text-is('Run All Cells')")
+
+
+def saved(page, course, name):
+    """The notebook as JupyterLab saves it."""
+    file = course / "notebooks" / f"{name}.ipynb"
+    before = file.stat().st_mtime_ns
+    page.keyboard.press("Escape")
+    page.keyboard.press("Control+s")
+    deadline = time.monotonic() + 30
+    while file.stat().st_mtime_ns == before and time.monotonic() < deadline:
+        page.wait_for_timeout(100)
+    page.wait_for_timeout(300)
+    return nbformat.read(file, as_version=4)
+
+
+def test_quickstart_runs_to_its_end(page, lab, course):
+    open_and_run_all(page, lab, "00_quickstart")
+    exported = course / "runs" / "quickstart" / "export" / "model.tflite"
+    deadline = time.monotonic() + 2 * PATIENCE
+    while not exported.exists() and time.monotonic() < deadline:
+        page.wait_for_timeout(500)
+    assert exported.exists()
+    page.wait_for_timeout(2000)
+    page.wait_for_selector(READY)
+    notebook = saved(page, course, "00_quickstart")
+    cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    assert [cell.execution_count for cell in cells] == list(range(1, len(cells) + 1))
+    outputs = [output for cell in cells for output in cell.outputs]
+    assert not [output for output in outputs if output.output_type == "error" or output.get("name") == "stderr"]
+    assert sum("image/png" in output.get("data", {}) for output in outputs) >= 6
+    assert page.locator(".jp-RenderedImage img").count() >= 1
+    width = page.locator(".jp-RenderedImage img").first.evaluate("image => image.naturalWidth")
+    assert width > 100
+
+
+def test_a_click_in_relabel_is_a_row_in_the_file(page, lab, course):
+    open_and_run_all(page, lab, "relabel")
+    page.click("button:has-text('exclude')")
+    page.wait_for_selector("text=image 2 of 12")
+    page.click("button:has-text('label is right')")
+    page.wait_for_selector("text=image 3 of 12")
+    decisions = pd.read_csv(course / "data" / "decisions.csv")
+    assert decisions["action"].tolist() == ["exclude", "keep"]
+    page.click("button:has-text('undo')")
+    page.wait_for_selector("text=11 open")
+    assert len(pd.read_csv(course / "data" / "decisions.csv")) == 1
+
+
+def test_the_stop_button_ends_training_cleanly(page, lab, course):
+    open_and_run_all(page, lab, "monitor")
+    page.wait_for_selector("svg:has-text('training loss')")
+    page.click("button:has-text('Stop')")
+    page.wait_for_selector(".jp-OutputArea-output:has-text('epochs that ran:')")
+    assert page.locator("text=stopped, best weights are back").count() == 1
+    notebook = saved(page, course, "monitor")
+    outputs = [output for cell in notebook.cells for output in cell.outputs]
+    assert not [output for output in outputs if output.output_type == "error" or output.get("name") == "stderr"]
+    words = notebook.cells[1].outputs[0].text
+    assert 1 <= int(words.split()[3]) < 100_000
+
+
+def test_an_exercise_answers_back(page, lab, course):
+    open_and_run_all(page, lab, "exercise")
+    page.wait_for_selector("text=Not yet. 16 would be right with")
+    page.wait_for_selector("text=Hint 1 of 3")
+    page.wait_for_selector("text=Right! You can now read")
+    page.wait_for_selector("td:has-text('solved')")
+    assert json.loads((course / "runs" / "exercises.json").read_text())["02.1"]["solved"]
+
+
+def test_a_kernel_can_be_edited_and_slid(page, lab, course):
+    open_and_run_all(page, lab, "sliders")
+    image = page.locator(".jp-OutputArea img.widget-image")
+    image.wait_for()
+    before = image.get_attribute("src")
+    box = page.locator(".jp-OutputArea input[type='number']").first
+    box.fill("7")
+    box.press("Enter")
+    page.wait_for_function("before => document.querySelector('img.widget-image').src !== before", arg=before)

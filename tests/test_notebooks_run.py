@@ -1,0 +1,111 @@
+"""Every notebook runs from its first cell to its last, with parameters shrunk so that each takes seconds."""
+
+import shutil
+from pathlib import Path
+
+import nbformat
+import pytest
+
+from cnnlab import _report
+
+ROOT = Path(__file__).parent.parent
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("[0-9]*.ipynb"))
+
+# What makes a notebook quick. A notebook without a line here fails, so that none is forgotten.
+QUICK = {
+    "00_quickstart": {"epochs": 1, "image_size": 24},
+    "01_setup": {},
+    "02_cnn_basics": {"epochs": 1, "image_size": 32, "trained": "../runs/none.keras"},
+    "03_prepare_images": {"per_class": 30, "epochs": 2, "folds": 2, "seeds": [0], "image_size": 24},
+    "04_augmentation": {"epochs": 2, "seeds": [0], "training_images": 100},
+    "05_training": {"epochs": 2, "seeds": [0, 1]},
+    "06_tuning": {"epochs": 1, "folds": 2, "seeds": [0, 1]},
+    "07_transfer_learning": {"images_per_class": [3, 10], "seeds": [0, 1], "first_epochs": 2, "steps": 10},
+    "08_evaluation": {"good_parts": 80, "imbalance": 4, "image_size": 24, "epochs": 1, "folds": 2, "repeats": 1},
+    "09_fine_tuning": {"epochs_before": 1, "head_epochs": 1, "epochs": 1, "seeds": [0, 1]},
+    "10_imbalance_and_fairness": {
+        "good": 60,
+        "imbalance": 4,
+        "remedies": ["class_weights"],
+        "rendered_per_class": 5,
+        "folds": 2,
+        "epochs": 1,
+        "image_size": 24,
+        "per_class": 30,
+        "camera_epochs": 1,
+    },
+    "11_real_time": {
+        "epochs": 1,
+        "image_size": 24,
+        "per_class": 30,
+        "frames": 40,
+        "false_alarms": 0.05,
+        "formats": ["keras", "litert"],
+    },
+    "12_your_own_images": {
+        "epochs": 1,
+        "least_steps": 5,
+        "image_size": 24,
+        "network": "MobileNet",
+        "network_options": {"alpha": 0.25},
+        "network_size": 32,
+        "weights": "",
+        "tune_epochs": 1,
+    },
+}
+# The default images, fewer of them: written into the sources, since a notebook has no parameter for it.
+FEWER = {"per_class=250": "per_class=25", "per_class=150": "per_class=25"}
+STOPPED = ("00_quickstart", "08_evaluation")  # are stopped in the middle first, and then run on what that left
+
+
+@pytest.fixture(scope="module")
+def course(tmp_path_factory):
+    """A copy of the notebooks, whose data and runs lie beside it and are shared as a person's would be."""
+    folder = tmp_path_factory.mktemp("course") / "notebooks"
+    folder.mkdir()
+    for path in NOTEBOOKS:
+        shutil.copy(path, folder)
+        notebook = nbformat.read(path, as_version=4)
+        for cell in notebook.cells:
+            for words, fewer in FEWER.items():
+                if cell.cell_type == "code":
+                    cell.source = cell.source.replace(words, fewer)
+        nbformat.write(notebook, folder / path.name)
+    return folder
+
+
+def run(notebook, folder, values):
+    """Runs a notebook and gives what it printed and drew."""
+    result = folder / notebook.name
+    _report._execute(notebook, result, values)
+    return nbformat.read(result, as_version=4)
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_it_runs_to_its_end(path, course, tmp_path, capsys):
+    values = QUICK[path.stem]
+    known = _report._known(path, dict(values))
+    assert known == values
+    if path.stem in STOPPED:
+        with pytest.raises(_report.NotebookError, match="process died"):
+            run(stopped(course / path.name), tmp_path, values)
+    content = run(course / path.name, tmp_path, values)
+    for cell in content.cells:
+        for output in cell.get("outputs", []):
+            assert output.output_type != "error"
+            assert output.get("name") != "stderr", output.text
+    assert not any(folder.name not in ("notebooks", "data", "runs") for folder in course.parent.iterdir())
+
+
+def stopped(path):
+    """The same notebook, whose process dies after three quarters of its cells."""
+    notebook = nbformat.read(path, as_version=4)
+    place = len(notebook.cells) * 3 // 4
+    notebook.cells[place:] = [nbformat.v4.new_code_cell("import os\nos._exit(1)")]
+    target = path.with_name(f"stopped_{path.name}")
+    nbformat.write(notebook, target)
+    return target
+
+
+def test_every_notebook_has_quick_parameters():
+    assert {path.stem for path in NOTEBOOKS} <= set(QUICK)
