@@ -147,6 +147,9 @@ class Monitor(keras.callbacks.Callback):
         self.button = ipywidgets.Button(description="Stop", icon="stop", tooltip="End training, keep the best weights")
         self.button.on_click(self.stop)
         display(self.button)
+        # ipykernel 7.4 hands a click to the thread that made the button, which trains; without this note of its own
+        # it goes where the browser sends it, to a thread beside the training
+        vars(self.button.comm).pop("_reply_subshell_id", None)
 
     # Drawing
 
