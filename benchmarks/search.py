@@ -37,7 +37,9 @@ def make_build(weights, classes):
         x = keras.layers.Dropout(hp["dropout"])(x)
         outputs = keras.layers.Dense(classes, activation="softmax")(x)
         model = keras.Model(inputs, outputs)
-        model.compile(keras.optimizers.AdamW(hp["learning_rate"]), "sparse_categorical_crossentropy", ["accuracy"])
+        model.compile(
+            keras.optimizers.AdamW(hp["learning_rate"]), "sparse_categorical_crossentropy", metrics=["accuracy"]
+        )
         return model
 
     return build, backbone
