@@ -166,7 +166,8 @@ def shut_down_kernels(lab):
 
 def open_and_run_all(page, lab, name):
     """Opens a notebook, waits for its kernel and chooses Run → Run All Cells."""
-    page.goto(f"{lab}/lab/tree/notebooks/{name}.ipynb?token={TOKEN}")
+    # a workspace of its own, else the notebooks of the tests before come back with it
+    page.goto(f"{lab}/lab/workspaces/{name}/tree/notebooks/{name}.ipynb?token={TOKEN}")
     page.wait_for_selector(".jp-NotebookPanel .jp-Notebook .jp-CodeCell")
     page.wait_for_selector(READY)
     page.click(".lm-MenuBar-itemLabel:text-is('Run')")
