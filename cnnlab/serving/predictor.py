@@ -45,7 +45,8 @@ class Predictor:
     """Labels images with an exported model, as fast as this machine can: LiteRT where it was exported.
 
     Preprocessing is the training's own, and confidence is calibrated as the export learned it. One predictor may be
-    shared by several threads.
+    shared by several threads. LiteRT and ONNX files can do nothing but compute, and Keras files with Python code in
+    them are refused; a SavedModel is a program, so open "savedmodel" only of people you trust.
 
     Args:
         folder: What `serving.export` wrote.
