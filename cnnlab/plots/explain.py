@@ -138,10 +138,13 @@ def receptive_field(
     picture = next(iter(_grey_or_colour(np.asarray(image)[None])))
     height, width = picture.shape[:2]
     ax.imshow(picture, cmap="gray", vmin=0, vmax=255, interpolation="nearest")
-    for row, color in zip(rows.itertuples(), CYCLE, strict=False):
-        corner, size = (row.left - 0.5, row.top - 0.5), (row.right - row.left, row.bottom - row.top)
-        label = f"{shown(row.layer.rsplit('/', 1)[-1], 20)}: {row.field_height} × {row.field_width}"
-        ax.add_patch(Rectangle(corner, *size, fill=False, edgecolor=color, linewidth=2, label=label))
+    for row, color in zip(rows.to_dict("records"), CYCLE, strict=False):
+        left, top = float(row["left"]), float(row["top"])
+        across, down = float(row["right"]) - left, float(row["bottom"]) - top
+        label = f"{shown(str(row['layer']).rsplit('/', 1)[-1], 20)}: {row['field_height']} × {row['field_width']}"
+        ax.add_patch(
+            Rectangle((left - 0.5, top - 0.5), across, down, fill=False, edgecolor=color, linewidth=2, label=label)
+        )
     left, right = min(-0.5, rows["left"].min() - 1), max(width - 0.5, rows["right"].max())
     top, bottom = min(-0.5, rows["top"].min() - 1), max(height - 0.5, rows["bottom"].max())
     ax.set_xlim(max(left, -0.75 * width), min(right, 1.75 * width))

@@ -72,7 +72,8 @@ class Monitor(keras.callbacks.Callback):
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         """Shows the button and the empty panel, where somebody watches."""
-        self.rows, self.best, self.best_weights, self.first = [], None, None, None
+        self.rows, self.best, self.best_weights = [], None, None
+        self.first: int | None = None
         self.asked.clear()
         self.began = self.drawn = time.perf_counter()
         self.budget = Budget(SHARE)
