@@ -5,12 +5,13 @@ BIN := $(VENV)/bin
 FOLDER ?= runs/quickstart
 export DATA
 
-.PHONY: help quickstart lab test test-slow notebooks lint doctor requirements
+.PHONY: help quickstart report lab test test-slow notebooks lint doctor requirements
 .DELETE_ON_ERROR:
 
 help:
 	@echo "make quickstart              train on the default images, report in runs/quickstart/report.html"
 	@echo "make quickstart DATA=folder  the same on your images, one subfolder per class"
+	@echo "make report DATA=folder      the long way: audit, pretrained or from scratch, groups, export; runs/report/report.html"
 	@echo "make lab                     open the notebooks in JupyterLab"
 	@echo "make doctor                  check this machine"
 	@echo "make notebooks               run all notebooks at full size and keep their outputs"
@@ -31,6 +32,10 @@ $(VENV)/installed-dev: $(VENV)/installed
 quickstart: $(VENV)/installed
 	@$(BIN)/python -m cnnlab report notebooks/00_quickstart.ipynb --folder $(FOLDER) --data "$$DATA"
 
+report: FOLDER = runs/report
+report: $(VENV)/installed
+	@$(BIN)/python -m cnnlab report notebooks/12_your_own_images.ipynb --folder $(FOLDER) --data "$$DATA"
+
 lab: $(VENV)/installed
 	@$(BIN)/jupyter lab --ServerApp.ip=127.0.0.1 --ServerApp.root_dir=. --LabApp.default_url=/lab/tree/notebooks/00_quickstart.ipynb
 
@@ -41,7 +46,8 @@ doctor: $(VENV)/installed
 	@$(BIN)/python -m cnnlab doctor
 
 test: $(VENV)/installed-dev
-	@$(BIN)/python -m pytest --cov --cov-report=term --cov-fail-under=90
+	@$(BIN)/python -m pytest -m browser tests/test_browser.py --cov --cov-report= --timeout=400
+	@$(BIN)/python -m pytest --cov --cov-append --cov-report=term --cov-fail-under=90
 
 test-slow: $(VENV)/installed-dev
 	@$(BIN)/python -m pytest -m slow --timeout=3600
