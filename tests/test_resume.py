@@ -13,7 +13,7 @@ import pytest
 from cnnlab import augment, models, pipelines, training
 from cnnlab.training import checkpoint as checkpoints
 from cnnlab.training.callbacks import OPTIONS
-from cnnlab.training.memory import Memory, NotPlain, equal, plain, restored
+from cnnlab.training.memory import Memory, NotPlainError, equal, plain, restored
 from cnnlab.training.running import Budget, DiskFullError, disk_watched
 
 EPOCHS = 4
@@ -320,7 +320,7 @@ def test_plain_values_survive_and_others_are_refused():
     again = restored(json.loads(json.dumps(plain(value, arrays))), arrays)
     assert equal(again, value)
     assert not equal(again, {"a": 1})
-    with pytest.raises(NotPlain):
+    with pytest.raises(NotPlainError):
         plain(object(), {})
 
 

@@ -21,7 +21,7 @@ def data(digits):
 
 
 def network(**options):
-    return models.small_cnn(image_size=(8, 8), classes=NAMES, **{"filters": (8, 8), "dropout": 0.3} | options)
+    return models.small_cnn(image_size=(8, 8), classes=NAMES, **{"filters": (16, 16), "dropout": 0.3} | options)
 
 
 def everything(model, data):
@@ -185,7 +185,8 @@ def test_a_resized_network_has_the_same_weights(data):
 
 
 @pytest.fixture
-def learned(digits_model):
+def learned(digits_model, monkeypatch):
+    monkeypatch.setattr("cnnlab.training.fine_tuning.HEAD_STEPS", 10)
     return models.reuse(digits_model, classes=NAMES)
 
 

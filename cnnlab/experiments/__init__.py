@@ -1,5 +1,6 @@
 """Everything that loops over images, folds or settings, and returns tables."""
 
+from cnnlab.experiments.augmented import predict_augmented
 from cnnlab.experiments.confirming import Confirmation
 from cnnlab.experiments.embedding import features
 from cnnlab.experiments.imbalance_bench import Imbalance, imbalance
@@ -23,5 +24,6 @@ __all__ = [
     "imbalance",
     "learning_curve",
     "predict",
+    "predict_augmented",
     "synthesize",
 ]

@@ -14,7 +14,7 @@ from cnnlab.training.compiling import on_accelerator
 from cnnlab.training.state import loss_for, optimizer_like, probe_of, untouched
 
 DIVERGED = 4.0  # a loss so many times the best one ends the test, as in fastai
-SAFETY = 1 / 6  # between the rate of the lowest loss and the suggestion
+SAFETY = 6  # between the rate of the lowest loss and the suggestion
 SMOOTHING = 4.0  # steps; standard deviation of the Gaussian that takes the noise of single batches out
 
 
@@ -134,11 +134,11 @@ def smoothed(losses: np.ndarray) -> np.ndarray:
 
 
 def suggested(rates: np.ndarray, losses: np.ndarray) -> int:
-    """The row of the suggestion: well below the rate of the lowest loss, where training is about to become unstable.
+    """The row of the suggestion: a sixth of the rate of the lowest loss, beyond which training becomes unstable.
 
-    A sixth of it suits AdamW, with batch normalisation and without; plain gradient descent often wants more, which
-    shows in where the loss falls fastest.
+    A loss that falls to the very end of the range says little about instability: six times the rate at which it falls
+    fastest is the limit then. Measured with AdamW on digits and rendered parts, with batch normalisation and without.
     """
     lowest = int(losses.argmin())
     fastest = int(np.gradient(losses, np.log(rates))[: lowest + 1].argmin())
-    return max(fastest, int(np.searchsorted(rates, rates[lowest] * SAFETY)))
+    return int(np.searchsorted(rates, min(rates[lowest] / SAFETY, rates[fastest] * SAFETY)))

@@ -13,10 +13,10 @@ from cnnlab.training.compiling import on_accelerator
 from cnnlab.training.finding import repeated
 from cnnlab.training.state import loss_for, optimizer_like, probe_of, untouched
 
-ENOUGH = 0.5  # of the first loss: so far down one batch must be learned by heart
+ENOUGH = 0.7  # of the first loss: so far down one batch must be learned by heart
 TRIES = 100  # steps at most
 BATCH = 32  # images at most
-SPREAD = 1e-4  # probabilities that differ less between images ignore them
+SPREAD = 2e-3  # probabilities that differ less between images ignore them
 Batch = tuple[np.ndarray, np.ndarray]
 
 
