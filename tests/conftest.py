@@ -19,9 +19,6 @@ def _seeded():
     np.random.seed(0)  # noqa: NPY002  (libraries under test draw from the global state)
     if "keras" in sys.modules:
         sys.modules["keras"].utils.set_random_seed(0)
-    yield
-    if "matplotlib.pyplot" in sys.modules:
-        sys.modules["matplotlib.pyplot"].close("all")
 
 
 @pytest.fixture(scope="session")

@@ -20,6 +20,7 @@ from cnnlab.training.state import values_of
 HEAD_RATE = 1e-2  # peak, for a head on features that do not change
 HEAD_STEPS = 1500  # on stored features, where a step costs next to nothing
 HEAD_BATCH = 64
+HEAD_LOOKS = 40  # at the validation images; a look takes as long as many steps of a head
 GROUPS = 3  # of unfrozen layers, each with its own learning rate
 FALLOFF = 0.4  # from one group to the one below it, which learned more general things
 
@@ -167,7 +168,10 @@ def _train_head(model: keras.Model, train: Any, val: Any, passes: int) -> dict[s
     body, head = split_at_head(model)
     features, labels = (np.concatenate(parts) for parts in zip(*_features(body, train, passes), strict=True))
     val_features, val_labels = (np.concatenate(parts) for parts in zip(*_features(body, val, 1), strict=True))
-    epochs = max(passes, math.ceil(HEAD_STEPS * HEAD_BATCH / len(features)))
+    rounds = max(passes, math.ceil(HEAD_STEPS * HEAD_BATCH / len(features)))
+    epochs = max(passes, min(rounds, HEAD_LOOKS))
+    together = math.ceil(rounds / epochs)  # rounds through few images are one epoch together
+    features, labels = np.concatenate([features] * together), np.concatenate([labels] * together)
     steps = epochs * math.ceil(len(features) / HEAD_BATCH)
     head.compile(
         keras.optimizers.AdamW(one_cycle(HEAD_RATE, steps=steps), weight_decay=0.01),
