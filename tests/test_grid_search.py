@@ -371,9 +371,10 @@ def test_confirming_uses_fresh_seeds_and_finds_equals_equal(few, tmp_path):
     pd.testing.assert_frame_equal(found.confirm(seeds=3).scores, confirmed.scores)
 
 
+@pytest.mark.slow
 def test_confirming_sees_a_real_difference(few, tmp_path):
-    found = search(few, tmp_path / "s", {"learning_rate": [1e-7, 1e-2]}, epochs=12)
-    confirmed = found.confirm(seeds=4)
+    found = search(few, tmp_path / "s", {"learning_rate": [1e-7, 1e-2]}, epochs=30)
+    confirmed = found.confirm(seeds=6)
     assert confirmed.comparison["verdict"].item() == "winner"
     assert confirmed.comparison["low"].item() > 0
     with pytest.raises(ValueError, match="seeds=1"):

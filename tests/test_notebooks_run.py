@@ -21,7 +21,7 @@ QUICK = {
     "05_training": {"epochs": 2, "seeds": [0, 1]},
     "06_tuning": {"epochs": 1, "folds": 2, "seeds": 2},
     "07_transfer_learning": {"images_per_class": [3, 10], "seeds": [0, 1], "first_epochs": 2, "steps": 10},
-    "08_evaluation": {"good_parts": 80, "imbalance": 4, "image_size": 24, "epochs": 1, "folds": 2, "repeats": 1},
+    "08_evaluation": {"good_parts": 80, "imbalance": 10, "image_size": 24, "epochs": 1, "folds": 2, "repeats": 1},
     "09_fine_tuning": {"epochs_before": 1, "head_epochs": 1, "epochs": 1, "seeds": [0]},
     "10_imbalance_and_fairness": {
         "good": 60,
