@@ -32,7 +32,7 @@ def fine_tune(
     *,
     head_epochs: int = 5,
     epochs: int = 20,
-    unfreeze: float = 0.3,
+    unfreeze: float = 0.5,
     learning_rate: float = 1e-3,
     callbacks: Sequence[keras.callbacks.Callback] = (),
 ) -> keras.callbacks.History:
