@@ -25,7 +25,7 @@ QUICK = {
     "09_fine_tuning": {"epochs_before": 1, "head_epochs": 1, "epochs": 1, "seeds": [0]},
     "10_imbalance_and_fairness": {
         "good": 60,
-        "imbalance": 4,
+        "imbalance": 10,
         "remedies": ["class_weights"],
         "rendered_per_class": 5,
         "folds": 2,
