@@ -26,7 +26,7 @@ QUICK = {
     "10_imbalance_and_fairness": {
         "good": 60,
         "imbalance": 10,
-        "remedies": ["class_weights"],
+        "remedies": ["oversample"],
         "rendered_per_class": 5,
         "folds": 2,
         "epochs": 1,
