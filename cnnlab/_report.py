@@ -18,7 +18,16 @@ from cnnlab import tables
 from cnnlab._common import atomic_path, put_aside
 
 # What one run leaves in its folder; an earlier run's is moved aside, never written over.
-LEFT_BEHIND = ("report.html", "report.ipynb", "export", "run.json", "history.csv", "best.keras", "tensorboard")
+LEFT_BEHIND = (
+    "report.html",
+    "report.ipynb",
+    "export",
+    "run.json",
+    "history.csv",
+    "best.keras",
+    "checkpoint",
+    "tensorboard",
+)
 
 
 class NotebookError(RuntimeError):

@@ -50,6 +50,12 @@ def test_an_earlier_report_is_moved_aside(tmp_path):
     assert ">2\n" in (tmp_path / "run" / "report.html").read_text()
 
 
+def test_all_that_training_leaves_is_moved_aside_with_the_report():
+    from cnnlab.training.callbacks import LEFT_BEHIND
+
+    assert set(LEFT_BEHIND) <= set(_report.LEFT_BEHIND)
+
+
 @pytest.mark.parametrize(
     ("source", "words"),
     [
