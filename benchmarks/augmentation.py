@@ -4,7 +4,7 @@ Same images, same operations (flip, rotate, zoom, shift, brightness, contrast, s
 The contestants take turns, so that whatever else the machine does meets them all; ratios are medians over the rounds.
 
 Usage:
-    python benchmarks/augmentation.py [--data FOLDER] [--rounds 7] [--albumentations-python PATH]
+    python benchmarks/augmentation.py [--data FOLDER] [--rounds 5] [--albumentations-python PATH]
 
 FOLDER holds JPEG files in one folder per class; without one, photograph-like images are made. PATH is the Python of an
 environment with albumentations, torch and opencv-python-headless; without one that contestant is left out.
@@ -192,8 +192,9 @@ def per_operation(table, rounds):
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--data")
-    parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--repeat", type=int, default=2, help="how often the files are listed, for longer epochs")
+    parser.add_argument("--rounds", type=int, default=5)
+    # In its first second an epoch may find its threads on one core; short ones would measure just that.
+    parser.add_argument("--repeat", type=int, default=8, help="how often the files are listed, for longer epochs")
     parser.add_argument("--albumentations-python")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
