@@ -70,7 +70,7 @@ def test_a_folder_of_copies_is_one_sentence(tmp_path, capfd):
     assert len(error.splitlines()) == 1
 
 
-# Real images. The settings are small here; a full run of each is recorded in benchmarks/README.md.
+# Real images, with small settings.
 
 
 def signs(real_data, target, sizes, *, mode="RGB", turns=(0,)):
