@@ -22,7 +22,8 @@ import scipy.stats
 from PIL import Image
 
 from cnnlab import audit, tables
-from cnnlab.audit import copies, files, reading
+from cnnlab._common import available_cores
+from cnnlab.audit import copies, files
 from cnnlab.audit.register import FINE
 
 DATA = Path(os.environ.get("CNNLAB_REAL_DATA", "")).resolve()
@@ -55,7 +56,7 @@ def decode(path):
 
 
 def decode_all(paths):
-    with ThreadPoolExecutor(reading._cores()) as pool:
+    with ThreadPoolExecutor(available_cores()) as pool:
         list(pool.map(decode, paths, chunksize=16))
 
 

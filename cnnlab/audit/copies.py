@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
+from cnnlab._common import in_threads
 from cnnlab.audit import register
 from cnnlab.audit.neighbours import Candidates, Integers, candidates
 from cnnlab.audit.register import COARSE, COLOUR, FINE, MIDDLE, STILL, Floats, flipped
@@ -68,11 +69,12 @@ def near_copies(thumbs: Thumbnails) -> tuple[Integers, Integers]:
     earlier, later = same_value(np.array(digests, dtype="S64"))
     first, second, leftover = [shown[earlier]], [shown[later]], [np.zeros(len(later), np.float32)]
     shown = np.delete(shown, later)
-    pairs = candidates(coarse[shown])
-    for start in range(0, len(pairs.one), BATCH):
-        one, other, mirrored = (values[start : start + BATCH] for values in pairs)
-        batch = Candidates(shown[one], shown[other], mirrored)  # type: ignore[arg-type]
-        same, difference = _compared(thumbs, coarse, batch)
+    found = candidates(coarse[shown])
+    pairs = Candidates(shown[found.one], shown[found.other], found.mirrored)
+    parts = [slice(start, start + BATCH) for start in range(0, len(pairs.one), BATCH)]
+    batches = [Candidates(pairs.one[part], pairs.other[part], pairs.mirrored[part]) for part in parts]
+    compared = in_threads(lambda batch: _compared(thumbs, coarse, batch), batches)
+    for batch, (same, difference) in zip(batches, compared, strict=True):
         first.append(batch.one[same])
         second.append(batch.other[same])
         leftover.append(difference[same])
@@ -89,9 +91,9 @@ def _by_parts(pictures: NDArray, function: Callable[[NDArray], Floats]) -> Float
 
 def _shrunk(grey: NDArray, side: int) -> Floats:
     """Pictures (count, FINE, FINE) at `side` pixels a side, softened."""
-    block = FINE // side
-    blocks = grey.reshape(len(grey), side, block, side, block)
-    return register.blurred(blocks.mean(axis=(2, 4), dtype=np.float32))
+    mean = np.kron(np.eye(side, dtype=np.float32), np.full((1, FINE // side), side / FINE, np.float32))
+    matrix = register.BLUR[side, 1] @ mean
+    return matrix @ (grey.astype(np.float32) @ matrix.T)
 
 
 def _compared(thumbs: Thumbnails, coarse: Floats, pairs: Candidates) -> tuple[NDArray[np.bool_], Floats]:

@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.fft import dctn
 
+from cnnlab._common import in_threads
 from cnnlab.audit import register
 from cnnlab.audit.register import Floats
 
@@ -15,6 +16,7 @@ FREQUENCIES = 6  # the lowest waves along each axis make the descriptor
 NEIGHBOURS = 5  # candidates of each picture
 PER_LEAF = 3  # of these, at most so many from one leaf
 TREES = 20
+AT_ONCE = 4  # trees
 LEAF = 64
 LOWEST_LIKENESS = 0.5  # of two descriptors, as a cosine
 EXPLAINED = 0.9  # share of a blurred picture that its copy must explain
@@ -44,11 +46,8 @@ def candidates(pictures: Floats) -> Candidates:
     if count < 2:
         return Candidates(np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, bool))
     points = np.concatenate(descriptors(pictures))  # point r + count is the mirror image of picture r
-    row, point, likeness = _neighbours(points, count)
-    order = np.lexsort((-likeness, row))
-    row, point = row[order], point[order]
-    nearest = np.arange(len(row)) - np.searchsorted(row, row) < NEIGHBOURS
-    row, other, mirrored = row[nearest], point[nearest] % count, point[nearest] >= count
+    row, point = _neighbours(points, count)
+    other, mirrored = point % count, point >= count
     low, high = np.minimum(row, other), np.maximum(row, other)
     _, once = np.unique((low * count + high) * 2 + mirrored, return_index=True)
     low, high, mirrored = low[once], high[once], mirrored[once]
@@ -76,22 +75,36 @@ def _unit(waves: Floats) -> Floats:
     return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-3)
 
 
-def _neighbours(points: Floats, count: int) -> tuple[Integers, Integers, Floats]:
-    """For each of the first `count` points some of the nearest ones: row, point, cosine; each pair once."""
+def _neighbours(points: Floats, count: int) -> tuple[Integers, Integers]:
+    """For each of the first `count` points some of the nearest ones: row, point; each pair once."""
     rng = np.random.default_rng(0)
     depth = max(0, int(np.ceil(np.log2(len(points) / LEAF))))
-    found = [_leaf_neighbours(points, _leaves(points, depth, rng), count) for _ in range(TREES if depth else 1)]
-    row, point, likeness = (np.concatenate(part) for part in zip(*found, strict=True))
-    _, once = np.unique(row * len(points) + point, return_index=True)
-    return row[once], point[once], likeness[once]
+    # For each tree and level two points, between which it splits.
+    trees = [[rng.choice(len(points), 2, replace=False) for _ in range(depth)] for _ in range(TREES if depth else 1)]
+    nearest = np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.float32)
+    for start in range(0, len(trees), AT_ONCE):  # and forget the farther ones in between, to stay small in memory
+        found = in_threads(
+            lambda ends: _leaf_neighbours(points, _leaves(points, ends), count), trees[start : start + AT_ONCE]
+        )
+        nearest = _nearest(*(np.concatenate(part) for part in zip(nearest, *found, strict=True)), total=len(points))
+    return nearest[0], nearest[1]
 
 
-def _leaves(points: Floats, depth: int, rng: np.random.Generator) -> Integers:
-    """Splits the points in half `depth` times, each time along the line through two of them; pads with -1."""
-    count = len(points)
+def _nearest(row: Integers, point: Integers, likeness: Floats, *, total: int) -> tuple[Integers, Integers, Floats]:
+    """Of each row's pairs the most alike, each once."""
+    _, once = np.unique(row * total + point, return_index=True)
+    row, point, likeness = row[once], point[once], likeness[once]
+    order = np.lexsort((-likeness, row))
+    row, point, likeness = row[order], point[order], likeness[order]
+    first = np.arange(len(row)) - np.searchsorted(row, row) < NEIGHBOURS
+    return row[first], point[first], likeness[first]
+
+
+def _leaves(points: Floats, between: list[Integers]) -> Integers:
+    """Splits the points in half again and again, each time along the line through two of them; pads with -1."""
+    count, depth = len(points), len(between)
     order, place = np.arange(count), np.arange(count)
-    for level in range(depth):
-        one, other = rng.choice(count, 2, replace=False)
+    for level, (one, other) in enumerate(between):
         along = (points @ (points[one] - points[other]))[order]
         along = (along - along.min()) / max(float(np.ptp(along)), 1e-9) * 0.999
         order = order[np.argsort(place * 2**level // count + along)]
@@ -128,11 +141,12 @@ def _nearly_fits(pictures: Floats, low: Integers, high: Integers, mirrored: NDAr
         Tangent distance: P. Simard, Y. LeCun, J. Denker, "Efficient pattern recognition using a new transformation
         distance" (1993).
     """
-    near = np.zeros(len(low), bool)
-    for start in range(0, len(low), 4096):  # sorted by `low`, so that each batch needs few bases
-        part = slice(start, start + 4096)
+
+    def explained(part: slice) -> NDArray[np.bool_]:
         one, number = np.unique(low[part], return_inverse=True)
         other = register.inner(register.flipped(pictures[high[part]], mirrored[part]))
-        explained = np.einsum("pkd,pd->pk", register.basis(pictures[one])[number], other)
-        near[part] = (explained**2).sum(axis=1) >= EXPLAINED * (other**2).sum(axis=1)
-    return near
+        share = np.einsum("pkd,pd->pk", register.basis(pictures[one])[number], other)
+        return (share**2).sum(axis=1) >= EXPLAINED * (other**2).sum(axis=1)
+
+    parts = [slice(start, start + 2048) for start in range(0, len(low), 2048)]  # sorted by `low`: few bases in each
+    return np.concatenate([np.zeros(0, bool), *in_threads(explained, parts)])

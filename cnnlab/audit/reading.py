@@ -1,6 +1,5 @@
 """Reads all files of a table, in parallel, and keeps of each what the audit needs."""
 
-import os
 import warnings
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -11,7 +10,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from PIL import Image
 
-from cnnlab._common import progress
+from cnnlab._common import available_cores, progress
 from cnnlab.audit import files
 from cnnlab.audit.copies import Thumbnails, thumbnails
 from cnnlab.audit.register import COLOUR, FINE
@@ -67,16 +66,11 @@ class _Part(NamedTuple):
 def _chunks(paths: Sequence[str]) -> Iterator[_Part]:
     Image.init()  # Pillow loads its plugins at the first use, which threads should not do at once
     parts = [paths[start : start + CHUNK] for start in range(0, len(paths), CHUNK)]
-    pool = ThreadPoolExecutor(_cores())
+    pool = ThreadPoolExecutor(min(available_cores(), 16))
     try:
         yield from pool.map(_read_chunk, parts)
     finally:
         pool.shutdown(cancel_futures=True)  # after an interrupt, too: do not read the rest first
-
-
-def _cores() -> int:
-    available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(available, 16)
 
 
 def _read_chunk(paths: Sequence[str]) -> _Part:

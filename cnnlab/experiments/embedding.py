@@ -3,7 +3,6 @@
 import hashlib
 import json
 import logging
-import os
 import re
 import tempfile
 import time
@@ -18,7 +17,7 @@ import numpy as np
 import pandas as pd
 
 from cnnlab import pipelines
-from cnnlab._common import atomic_path, progress, require_columns
+from cnnlab._common import atomic_path, available_cores, progress, require_columns
 from cnnlab._quiet import native_stderr_held
 from cnnlab.pipelines.cache import content_key, default_folder
 from cnnlab.pipelines.reading import Resize, read_bytes
@@ -195,7 +194,7 @@ def litert_engine(backbone: keras.Model, *, at_once: int = 8) -> Engine:
         warnings.simplefilter("ignore")  # the converter speaks of its own future
         path = Path(folder) / "backbone.tflite"
         backbone.export(path, format="litert", verbose=False)
-        interpreter = Interpreter(model_content=path.read_bytes(), num_threads=os.cpu_count())
+        interpreter = Interpreter(model_content=path.read_bytes(), num_threads=available_cores())
         source, target = interpreter.get_input_details()[0]["index"], interpreter.get_output_details()[0]["index"]
         interpreter.resize_tensor_input(source, (at_once, *backbone.input_shape[1:]))
         interpreter.allocate_tensors()

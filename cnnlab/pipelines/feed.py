@@ -1,7 +1,6 @@
 """What stands behind a dataset of `load`: which rows, which epoch, how a batch is made, what was broken."""
 
 import logging
-import os
 import threading
 from functools import cached_property
 from typing import Any
@@ -11,6 +10,7 @@ import numpy as np
 import pandas as pd
 import tensorflow as tf
 
+from cnnlab._common import available_cores
 from cnnlab.pipelines import cache as caches
 from cnnlab.pipelines import order, reading
 
@@ -232,6 +232,4 @@ class Feed:
 
 def workers() -> int:
     """How many batches are made at once: the cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return max(1, len(os.sched_getaffinity(0)))
-    return os.cpu_count() or 1
+    return available_cores()

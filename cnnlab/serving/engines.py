@@ -1,7 +1,6 @@
 """One callable per file format: float32 images (n, height, width, channels) of 0-255 to probabilities and features."""
 
 import hashlib
-import os
 import threading
 from collections.abc import Callable
 from importlib.util import find_spec
@@ -10,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from cnnlab._common import available_cores
 from cnnlab._quiet import native_stderr_held
 
 Answer = tuple[np.ndarray, np.ndarray]  # probabilities (n, classes) and features (n, any), both float32
@@ -23,6 +23,7 @@ FILE_OF = {
     "litert_int8": "model_int8.tflite",
     "onnx": "model.onnx",
 }
+MOST_THREADS = 4  # more do not help with one image
 OUTPUTS = ("probabilities", "features")
 
 
@@ -52,7 +53,7 @@ def open_engine(format: str, path: Path, *, digest: str | None = None, threads: 
         )
     require_runtime(format)
     try:
-        return ENGINES[format](path, threads or available_cores())
+        return ENGINES[format](path, threads or min(available_cores(), MOST_THREADS))
     except Exception as error:  # each runtime raises kinds of its own
         raise ValueError(f"{str(path)!r} could not be loaded: {_reason(error)}") from error
 
@@ -84,12 +85,6 @@ def require_runtime(format: str, *, writing: bool = False) -> None:
         raise ModuleNotFoundError(
             f"The format {format!r} needs {' and '.join(missing)}. Install with: pip install {' '.join(missing)}"
         )
-
-
-def available_cores() -> int:
-    """Processor cores that this process may use; more than 4 do not help with one image."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(cores, 4)
 
 
 def _reason(error: Exception) -> str:
