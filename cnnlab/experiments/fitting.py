@@ -14,6 +14,7 @@ from cnnlab import pipelines, tables
 from cnnlab.experiments import frozen, stacked
 from cnnlab.experiments.embedding import digest, embed
 from cnnlab.experiments.heads import Head, head_of
+from cnnlab.experiments.memory import graphs_released
 from cnnlab.experiments.predicting import answers, with_probabilities
 from cnnlab.pipelines.cache import MEMORY_SHARE, free_memory
 from cnnlab.pipelines.order import epoch_rows
@@ -85,7 +86,8 @@ def run_fold(
     model = compiled(build)
     found = None if embeddings is None or fit is not None else embeddings.of(model, recipe)
     work = _on_images if found is None else _on_features
-    history, predictions = work(model, fold, found=found, seed=seed, recipe=recipe, fit=fit)
+    with graphs_released():
+        history, predictions = work(model, fold, found=found, seed=seed, recipe=recipe, fit=fit)
     return Fitted(collect(history, predictions, time.perf_counter() - began), model)
 
 

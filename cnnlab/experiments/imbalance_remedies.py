@@ -16,6 +16,7 @@ import pandas as pd
 
 from cnnlab import metrics, models, pipelines, tables
 from cnnlab.experiments.imbalance_synthetic import METHODS, synthesize
+from cnnlab.experiments.memory import graphs_released
 from cnnlab.experiments.predicting import predict, with_probabilities
 from cnnlab.experiments.validating import compiled
 from cnnlab.models.losses import LogitAdjusted
@@ -178,7 +179,8 @@ def _fit(
         )
     data = pipelines.load(rows, training=True, seed=seed, balance=remedy.balance, **loading)
     weights = tables.class_weights(rows) if remedy.class_weights else None
-    model.fit(data.repeat().take(steps), class_weight=weights, verbose=0)
+    with graphs_released():
+        model.fit(data.repeat().take(steps), class_weight=weights, verbose=0)
     return model
 
 
