@@ -1,9 +1,11 @@
 """Every notebook runs from its first cell to its last, with parameters shrunk so that each takes seconds."""
 
 import shutil
+import zlib
 from pathlib import Path
 
 import nbformat
+import numpy as np
 import pytest
 
 from cnnlab import _report
@@ -89,12 +91,43 @@ def test_it_runs_to_its_end(path, course, tmp_path, capsys):
     if path.stem in STOPPED:
         with pytest.raises(_report.NotebookError, match="process died"):
             run(stopped(course / path.name), tmp_path, values)
-    content = run(course / path.name, tmp_path, values)
+    check(run(course / path.name, tmp_path, values))
+    assert not any(folder.name not in ("notebooks", "data", "runs") for folder in course.parent.iterdir())
+
+
+def check(content):
     for cell in content.cells:
         for output in cell.get("outputs", []):
             assert output.output_type != "error"
             assert output.get("name") != "stderr", output.text
-    assert not any(folder.name not in ("notebooks", "data", "runs") for folder in course.parent.iterdir())
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_killed_at_random_moments_it_runs_again(path, course, tmp_path):
+    rng = np.random.default_rng(zlib.crc32(path.stem.encode()))
+    cells = [place for place, cell in enumerate(nbformat.read(path, as_version=4).cells) if cell.cell_type == "code"]
+    deaths = 0
+    for _ in range(3):
+        place, seconds = int(rng.choice(cells[2:-1])), rng.uniform(0.05, 2)
+        try:
+            run(killed(course / path.name, place, seconds), tmp_path, QUICK[path.stem])
+        except _report.NotebookError as error:
+            assert "process died" in str(error)
+            deaths += 1
+    assert deaths
+    check(run(course / path.name, tmp_path, QUICK[path.stem]))
+
+
+def killed(path, place, seconds):
+    """The same notebook, whose process dies some seconds after one of its cells was started, whatever it does then."""
+    notebook = nbformat.read(path, as_version=4)
+    cell = notebook.cells[place]
+    cell.source = f"import os, threading\nthreading.Timer({seconds}, os._exit, [1]).start()\n{cell.source}"
+    target = path.with_name(f"killed_{path.name}")
+    nbformat.write(notebook, target)
+    return target
 
 
 def stopped(path):

@@ -93,7 +93,8 @@ def probe_of(model: keras.Model, images: Any) -> keras.Model:
         images: A batch, for models that do not know the shape of their input.
     """
     if getattr(model, "inputs", None):
-        return keras.Model(model.inputs, model.outputs, name="probe")
+        inputs = model.inputs[0] if len(model.inputs) == 1 else model.inputs  # a list of one makes Keras warn, on JAX
+        return keras.Model(inputs, model.outputs, name="probe")
     inputs = keras.Input(images.shape[1:], dtype=keras.backend.standardize_dtype(images.dtype))
     return keras.Model(inputs, model(inputs), name="probe")
 
