@@ -148,26 +148,42 @@ import sys
 sys.path.insert(0, {here!r})
 from cnnlab import tables
 import test_cross_validate as t
-t.run(tables.read({table!r}), folds=5, folder={folder!r})
+from cnnlab.experiments import validating
+real = validating.run_fold
+def noted(*arguments, **options):
+    open({log!r}, "a").write("fold\\n")
+    return real(*arguments, **options)
+validating.run_fold = noted
+t.run(tables.read({table!r}), folds=5, epochs=80, folder={folder!r})
 """
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1200)
 def test_killed_at_random_moments_it_ends_the_same(few, tmp_path):
     tables.save(few, tmp_path / "few.csv")
-    code = SCRIPT.format(here=str(Path(__file__).parent), table=str(tmp_path / "few.csv"), folder=str(tmp_path / "cv"))
+    folder, log = tmp_path / "cv", tmp_path / "log.txt"
+    places = {"here": Path(__file__).parent, "table": tmp_path / "few.csv", "folder": folder, "log": log}
+    code = SCRIPT.format(**{name: str(path) for name, path in places.items()})
     rng = np.random.default_rng(0)
+    log.touch()
     kills = 0
     while kills < 10:
+        begun = len(log.read_text().splitlines())
         process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.DEVNULL)
-        time.sleep(rng.uniform(5, 16))
+        while process.poll() is None and len(log.read_text().splitlines()) == begun:
+            time.sleep(0.05)
+        time.sleep(rng.uniform(0, 3))  # a fold takes about four seconds
         if process.poll() is not None:
             break
         os.kill(process.pid, signal.SIGKILL)
         process.wait()
         kills += 1
-    assert kills >= 3
-    same(run(few, folds=5, folder=tmp_path / "cv"), run(few, folds=5))
+    assert kills >= 5
+    assert subprocess.run([sys.executable, "-c", code], check=True).returncode == 0
+    assert len(log.read_text().splitlines()) <= 5 + kills  # at most the fold that was cut off is run again
+    print(f"killed {kills} times")
+    same(run(few, folds=5, epochs=80, folder=folder), run(few, folds=5, epochs=80))
 
 
 def test_other_groups_are_another_experiment(few, tmp_path):

@@ -200,7 +200,7 @@ def gap_coverage(right, truth, *, tables, images):
     hits = dict.fromkeys(truth, 0)
     for seed in range(tables):
         found = fairness.gaps(
-            planted(right, images=images, seed=seed), "camera", positive="crack", bootstrap=200, seed=seed
+            planted(right, images=images, seed=seed), "camera", positive="crack", bootstrap=400, seed=seed
         ).set_index("measure")
         for name, value in truth.items():
             hits[name] += found.loc[name, "low"] <= value + 1e-9 and value - 1e-9 <= found.loc[name, "high"]
@@ -231,7 +231,7 @@ def test_intervals_of_gaps_cover_the_truth(situation):
     found = gap_coverage(*SITUATIONS[situation], tables=1000, images=200)
     print(situation, found)
     for name, share in found.items():
-        assert 0.92 <= share <= 0.99, name
+        assert 0.92 <= share <= 0.995, name
 
 
 @pytest.mark.parametrize("measure", ["demographic_parity", "equal_opportunity", "equalized_odds"])

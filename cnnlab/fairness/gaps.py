@@ -9,6 +9,9 @@ import pandas as pd
 from cnnlab.fairness.groups import SMALLEST, By, Counts, count, warn_small
 
 LEVEL = 0.95
+# Of what each end leaves out. 0.025 would do if it were known which groups are the best and the worst; that they are
+# picked by what is seen makes such intervals hold the truth in 90 of 100 simulated tables only, with three groups.
+TAIL = 0.014
 STEPS = 61  # gaps that are tried, from none up
 Rate = tuple[np.ndarray, np.ndarray]  # of each group: the images that count, and those they are a share of
 
@@ -33,6 +36,7 @@ def gaps(
 
     The gap between groups that are served equally well is never 0 by chance alone, and grows with their number. So the
     interval has the gaps under which the one that was seen would be no surprise; where `low` is 0, there may be none.
+    In simulated tables with 200 images a group it held the true gap in 93 to 99 of 100 cases.
 
     Args:
         predictions: A table with label, predicted and the columns of `by`.
@@ -102,7 +106,7 @@ def _row(
 
 
 def _interval(parts: list[Rate], found: float, bootstrap: int, generator: np.random.Generator) -> tuple[float, float]:
-    """The gaps that leave the one seen within the middle 95 % of what they bring about.
+    """The gaps that leave the one seen within what they bring about, but for `TAIL` at either end.
 
     Groups keep their places between the worst and the best; only the distance is stretched or shrunk, around the rate
     of all images together.
@@ -123,9 +127,8 @@ def _interval(parts: list[Rate], found: float, bootstrap: int, generator: np.ran
             axis=0,
         )
 
-    tail = (1 - LEVEL) / 2
-    wide = bisect.bisect_left(range(STEPS), True, key=lambda step: bool((drawn(step) >= found - 1e-9).mean() >= tail))
-    past = bisect.bisect_left(range(STEPS), True, key=lambda step: bool((drawn(step) <= found + 1e-9).mean() < tail))
+    wide = bisect.bisect_left(range(STEPS), True, key=lambda step: bool((drawn(step) >= found - 1e-9).mean() >= TAIL))
+    past = bisect.bisect_left(range(STEPS), True, key=lambda step: bool((drawn(step) <= found + 1e-9).mean() < TAIL))
     return float(actual[min(wide, STEPS - 1)]), float(actual[max(past - 1, 0)])
 
 
