@@ -1,5 +1,6 @@
 """A real browser drives a real JupyterLab: what a person sees and presses, from the first cell to the last."""
 
+import contextlib
 import json
 import os
 import shutil
@@ -107,16 +108,19 @@ def course(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def lab(course, tmp_path_factory):
+    with jupyterlab(course, tmp_path_factory.mktemp("home"), CNNLAB_QUIET="0") as address:
+        yield address
+
+
+@contextlib.contextmanager
+def jupyterlab(course, home, **environment):
     """JupyterLab on this machine's loopback, with settings of its own; its address."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    home = tmp_path_factory.mktemp("home")
     places = {f"JUPYTER_{name}_DIR": str(home / name.lower()) for name in ("CONFIG", "DATA", "RUNTIME")}
-    environment = (
-        os.environ | places | {"IPYTHONDIR": str(home / "ipython"), "JUPYTERLAB_SETTINGS_DIR": str(home / "s")}
-    )
-    environment |= {"JUPYTERLAB_WORKSPACES_DIR": str(home / "w"), "CNNLAB_QUIET": "0"}
+    places |= {"IPYTHONDIR": str(home / "ipython"), "JUPYTERLAB_SETTINGS_DIR": str(home / "s")}
+    environment = os.environ | places | {"JUPYTERLAB_WORKSPACES_DIR": str(home / "w")} | environment
     environment.pop("MPLBACKEND", None)
     command = [sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", f"--ServerApp.port={port}"]
     command += ["--ServerApp.ip=127.0.0.1", f"--ServerApp.root_dir={course}", f"--IdentityProvider.token={TOKEN}"]
@@ -147,19 +151,26 @@ def wait_for_server(address, server, log):
 
 @pytest.fixture
 def page(chromium, lab):
-    context = chromium.new_context(viewport={"width": 1400, "height": 1000})
-    context.set_default_timeout(PATIENCE * 1000)
-    context.route("**/*", lambda route: route.continue_() if "//127.0.0.1" in route.request.url else route.abort())
-    page = context.new_page()
+    context, page = new_page(chromium)
     yield page
     shut_down_kernels(lab)
     context.close()
 
 
-def shut_down_kernels(lab):
+def new_page(browser):
+    context = browser.new_context(viewport={"width": 1400, "height": 1000})
+    context.set_default_timeout(PATIENCE * 1000)
+    context.route("**/*", lambda route: route.continue_() if "//127.0.0.1" in route.request.url else route.abort())
+    return context, context.new_page()
+
+
+def sessions(lab):
     with urllib.request.urlopen(f"{lab}/api/sessions?token={TOKEN}") as answer:
-        sessions = json.load(answer)
-    for session in sessions:
+        return json.load(answer)
+
+
+def shut_down_kernels(lab):
+    for session in sessions(lab):
         request = urllib.request.Request(f"{lab}/api/sessions/{session['id']}?token={TOKEN}", method="DELETE")
         urllib.request.urlopen(request).close()
 

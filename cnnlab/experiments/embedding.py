@@ -8,7 +8,9 @@ import tempfile
 import time
 import warnings
 import zipfile
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 from cnnlab import _quiet  # noqa: F401  isort: skip
@@ -121,13 +123,28 @@ def _compute(backbone: keras.Model, table: pd.DataFrame, *, batch_size: int, res
             table.iloc[rows], image_size=backbone.input_shape[1:3], batch_size=batch_size, resize=resize, cache=False
         )
         batches = progress(data.as_numpy_iterator(), label="features", total=len(data), unit="batch")
-        values = [engine(images) for images, _ in batches]
+        values = list(_answers(engine, (images for images, _ in batches)))
         broken = set(pipelines.broken(data)["path"])
         if not broken:
             result[rows] = np.concatenate(values)
             break
         rows = rows[~table["path"].iloc[rows].isin(broken).to_numpy()]
     return result
+
+
+def _answers(engine: "Fastest", batches: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
+    """The engine's answers in order; two batches at a time where it allows, since one does not fill two cores."""
+    waiting: deque[Future[np.ndarray]] = deque()
+    with ThreadPoolExecutor(2) as pool:
+        for images in batches:
+            if not engine.many_at_a_time:
+                yield engine(images)
+                continue
+            waiting.append(pool.submit(engine.engine, images))
+            if len(waiting) > 2:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
 
 
 class Fastest:
@@ -147,6 +164,11 @@ class Fastest:
         self.name = "tensorflow"
         self.seconds: list[float] = []  # per image, of the batches after the first, which compiles
         self.calls = 0
+
+    @property
+    def many_at_a_time(self) -> bool:
+        """Whether batches may be given to `engine` at the same time: once TensorFlow has been chosen."""
+        return self.name == "tensorflow" and self.calls >= TRIED and keras.backend.backend() == "tensorflow"
 
     def __call__(self, images: np.ndarray) -> np.ndarray:
         """Features of one batch."""

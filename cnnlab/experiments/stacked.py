@@ -8,6 +8,7 @@ by number, updates all of them, each at its own learning rate.
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple
 
 from cnnlab import _quiet  # noqa: F401  isort: skip
@@ -141,12 +142,23 @@ class _Stack:
             tf.constant(rates, tf.float32)[:, None, None]
             for rates in zip(*(run.head.rates for run in runs), strict=True)
         ]
+        # Dropout in front of all else makes the same of the same images at the same rate: once for all such heads.
+        self.dropped = bool(self.steps) and self.steps[0].kind == "dropout"
+        fronts = [
+            (places[key], run.head.rates[0] if self.dropped else 0.0) for key, run in zip(keys, runs, strict=True)
+        ]
+        first = {front: place for place, front in enumerate(dict.fromkeys(fronts))}
+        self.front_stream = tf.constant([stream for stream, _ in first])
+        self.front_rate = tf.constant([rate for _, rate in first], tf.float32)[:, None, None]
+        self.front_of = tf.constant([first[front] for front in fronts])
         self.optimizer = self._optimizer()
         self.step = tf.Variable(0, dtype=tf.int32)
         batch = (len(self.streams), runs[0].batch_size)
-        signature = [tf.TensorSpec(batch, tf.int32), tf.TensorSpec(batch, tf.float32)]
-        self.learn = tf.function(self._learn, input_signature=signature, autograph=False)
-        self.judge = tf.function(self._judge, input_signature=signature, autograph=False)
+        signature = [tf.TensorSpec((None, *batch), tf.int32), tf.TensorSpec((None, *batch), tf.float32)]
+        self.learn, self.judge = (
+            tf.function(partial(self._over, step), input_signature=signature, autograph=False)
+            for step in (self._learn, self._judge)
+        )
 
     def _optimizer(self) -> Any:
         rules = [run.head.optimizer for run in self.runs]
@@ -158,11 +170,11 @@ class _Stack:
         return optimizer
 
     def _forward(self, weights: list[Any], x: Any, uniform: Any = None) -> Any:
-        """Logits of shape (heads, batch, classes); with `uniform`, which draws, dropout is on."""
+        """Logits of shape (heads, batch, classes); with `uniform`, which draws, dropout is on, but for the first."""
         index = dropout = 0
-        for step in self.steps:
+        for number, step in enumerate(self.steps):
             if step.kind == "dropout":
-                if uniform is not None:
+                if uniform is not None and number > 0:
                     rate = self.rates[dropout]
                     kept = keras.ops.cast(uniform(dropout, x.shape[-1]) >= rate, "float32")
                     x = x * kept / (1 - rate)
@@ -177,25 +189,36 @@ class _Stack:
             x = keras.activations.get(step.activation)(x)
         return x
 
-    def _batch(self, rows: Any) -> tuple[Any, Any]:
-        """Features (heads, batch, features) and labels (heads, batch) of rows (streams, batch)."""
+    def _batch(self, rows: Any, draws: Any = None) -> tuple[Any, Any]:
+        """Features (heads, batch, features) and labels (heads, batch) of rows (streams, batch).
+
+        With `draws`, which gives random numbers for each stream, a dropout in front of all else is done already.
+        """
         import tensorflow as tf
 
         x, y = tf.gather(self.features, rows), tf.gather(self.labels, rows)
-        return tf.gather(x, self.stream_of), tf.gather(y, self.stream_of)
+        x = tf.gather(x, self.front_stream)
+        if draws is not None and self.dropped:
+            kept = tf.cast(tf.gather(draws(0, x.shape[-1]), self.front_stream) >= self.front_rate, tf.float32)
+            x = x * kept / (1 - self.front_rate)
+        return tf.gather(x, self.front_of), tf.gather(y, self.stream_of)
 
     def _learn(self, rows: Any, counted: Any) -> tuple[Any, Any]:
         """One step. Rows, and which of them count, of shape (streams, batch); gives sums of loss and hits per head."""
         import tensorflow as tf
 
-        def uniform(layer: int, width: int) -> Any:
-            draws = [
-                tf.random.stateless_uniform((rows.shape[1], width), seed=[run.seed * 16 + layer, self.step])
-                for run in self.streams
-            ]
-            return tf.gather(tf.stack(draws), self.stream_of)
+        def draws(layer: int, width: int) -> Any:
+            return tf.stack(
+                [
+                    tf.random.stateless_uniform((rows.shape[1], width), seed=[run.seed * 16 + layer, self.step])
+                    for run in self.streams
+                ]
+            )
 
-        x, y = self._batch(rows)
+        def uniform(layer: int, width: int) -> Any:
+            return tf.gather(draws(layer, width), self.stream_of)
+
+        x, y = self._batch(rows, draws)
         share = tf.gather(counted, self.stream_of)
         values = [variable.value for variable in self.variables]
         with tf.GradientTape() as tape:
@@ -216,12 +239,24 @@ class _Stack:
         each = tf.nn.sparse_softmax_cross_entropy_with_logits(y, logits) * share
         return tf.reduce_sum(each, axis=1), _hits(logits, y, share)
 
+    def _over(self, step: Any, batches: Any, counted: Any) -> tuple[Any, Any]:
+        """Sums of loss and hits per head over all batches of an epoch, in one call: a step is shorter than a call."""
+        import tensorflow as tf
+
+        def body(index: Any, loss: Any, hits: Any) -> tuple[Any, Any, Any]:
+            more = step(batches[index], counted[index])
+            return index + 1, loss + more[0], hits + more[1]
+
+        nothing = tf.zeros(len(self.runs))
+        start = (tf.constant(0), nothing, nothing)
+        _, loss, hits = tf.while_loop(lambda index, *_: index < tf.shape(batches)[0], body, start)
+        return loss, hits
+
     def _pass(self, step: Any, rows: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
         """One pass over the rows of each stream: mean loss and accuracy of each head."""
         padded, counted = _padded(rows, self.runs[0].batch_size)
-        sums = [step(*batch) for batch in zip(padded, counted, strict=True)]
         images = counted.sum(axis=(0, 2))[self.stream_of.numpy()]
-        loss, hits = (np.sum([part[index].numpy() for part in sums], axis=0) / images for index in (0, 1))
+        loss, hits = (sums.numpy() / images for sums in step(padded, counted))
         return loss, hits
 
     def train(self) -> list[Trained]:
