@@ -13,24 +13,20 @@ import time
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT / "tests"))
+
+import test_your_own_images as folders  # noqa: E402  (how awkward folders are made)
 
 DATA = Path(os.environ.get("CNNLAB_REAL_DATA", "")).resolve()
-NOTEBOOK = Path(__file__).parent.parent / "notebooks" / "12_your_own_images.ipynb"
+NOTEBOOK = ROOT / "notebooks" / "12_your_own_images.ipynb"
 WEIGHTS = DATA / "weights" / "mobilenet_2_5_224_tf_no_top.h5"
 PRETRAINED = ("network=MobileNet", 'network_options={"alpha": 0.25}', f"weights={WEIGHTS}")
 
 
-def signs(target, sizes, *, mode="RGB", turns=(0,)):
-    """Hand signs as a folder of its own: `sizes` images of each class and turn."""
-    classes = [(name, turn) for turn in turns for name in "0123456789"]
-    for (name, turn), count in zip(classes, sizes, strict=False):
-        folder = target / f"{name} turned {turn}"
-        folder.mkdir(parents=True)
-        for path in sorted((DATA / "sign_digits" / name).iterdir())[:count]:
-            image = Image.open(path).convert(mode).resize((100, 100)).rotate(turn)
-            image.save(folder / f"{path.stem}.png")
-    return target
+def signs(target, sizes, **options):
+    return folders.signs(DATA, target, sizes, **options)
 
 
 FOLDERS = {

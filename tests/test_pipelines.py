@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from cnnlab import augment, pipelines
+from cnnlab._common import available_cores
 from cnnlab.pipelines import cache, order, reading
-from cnnlab.pipelines import feed as feeds
 
 POLICY = augment.Policy(
     flip="horizontal", rotate=10, zoom=0.1, shift=0.1, brightness=0.1, contrast=0.1, saturation=0.1, noise=4
@@ -100,7 +100,7 @@ if hasattr(os, "sched_setaffinity"):
     os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:cores])
 import pandas as pd
 from cnnlab import augment, pipelines
-from cnnlab.pipelines import feed
+from cnnlab._common import available_cores
 table = pd.read_csv(sys.argv[1]).astype({"label": "category"})
 policy = augment.strong | augment.Policy(mixup=0.3)
 dataset = pipelines.load(table, image_size=(40, 32), batch_size=4, training=True, seed=5, augment=policy)
@@ -108,7 +108,7 @@ digest = hashlib.sha256()
 for _ in range(2):
     for images, labels in dataset.as_numpy_iterator():
         digest.update(images.tobytes() + labels.tobytes())
-print(feed.workers(), digest.hexdigest())
+print(available_cores(), digest.hexdigest())
 """
 
 
@@ -565,6 +565,6 @@ def test_a_file_that_vanishes_is_a_broken_file(table, tmp_path):
     assert "directory" in feed.broken[5].lower()
 
 
-def test_workers_are_counted_without_affinity_too(monkeypatch):
+def test_cores_are_counted_without_affinity_too(monkeypatch):
     monkeypatch.delattr(os, "sched_getaffinity", raising=False)
-    assert feeds.workers() == os.cpu_count()
+    assert available_cores() == os.cpu_count()

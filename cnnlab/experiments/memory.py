@@ -20,7 +20,7 @@ def graphs_released() -> Iterator[None]:
     used and trained on.
 
     Source:
-        Reported as keras-tuner#395 and tensorflow#44711: memory grows with each trial.
+        keras-tuner#395 reports that memory grows with each trial.
     """
     register = _register()
     before = set(register)

@@ -220,7 +220,7 @@ class Feed:
         batches = passes.flat_map(number).apply(tf.data.experimental.assert_cardinality(count - first))
         # Whole batches in parallel: Python is called once a batch, and OpenCV lets the other threads run meanwhile.
         cv2.setNumThreads(1)  # the batches are parallel; threads within each would only get into each other's way
-        dataset = batches.map(make, num_parallel_calls=workers(), deterministic=True).prefetch(2)
+        dataset = batches.map(make, num_parallel_calls=available_cores(), deterministic=True).prefetch(2)
         options = tf.data.Options()
         sharded = self.shard[1] > 1
         policy = tf.data.experimental.AutoShardPolicy
@@ -228,8 +228,3 @@ class Feed:
         dataset = dataset.with_options(options)
         dataset._cnnlab_feed = self
         return dataset
-
-
-def workers() -> int:
-    """How many batches are made at once: the cores that this process may use."""
-    return available_cores()
