@@ -371,6 +371,7 @@ def mutated(data, rng):
 
 def mutations(count=2000):
     """Each file is readable or has its problem named, in little time and memory."""
+    warnings.simplefilter("ignore")  # Pillow's, about broken metadata
     heading("kind", "files", "named", "readable", "exceptions", "slowest, ms", "largest memory of the process, GiB")
     rng = np.random.default_rng(0)
     seeds = [Image.open(path).convert("RGB").resize((160, 120)) for path in photographs("clothing")[:12]]

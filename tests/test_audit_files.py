@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from cnnlab import audit
-from cnnlab.audit import files, jpeg
+from cnnlab.audit import files
 
 KINDS = ("JPEG", "PNG", "GIF", "BMP", "WEBP", "TIFF")
 
@@ -130,13 +130,45 @@ def test_a_byte_changed_in_a_png_is_found():
 
 def test_missing_pieces_of_jpeg_data_are_found():
     data = encoded("JPEG", quality=92)
-    start = jpeg.layout(data).start
+    start = data.index(b"\xff\xda")
     places = range(start + 50, len(data) - 300, 37)
     lost = [problem_of(data[:at] + data[at + 200 :]) != "" for at in places]
     zeroed = [problem_of(data[:at] + bytes(200) + data[at + 200 :]) != "" for at in places]
     # Now and then the decoder falls back into step and ends where it should: then nothing tells.
     assert np.mean(lost) > 0.7, (np.mean(lost), len(places))
     assert np.mean(zeroed) > 0.3, (np.mean(zeroed), len(places))
+
+
+def test_overwritten_jpeg_data_is_mostly_found():
+    data, rng = encoded("JPEG", quality=92), np.random.default_rng(0)
+    start = data.index(b"\xff\xda") + 20
+    places = rng.integers(start, len(data) - 100, 200)
+    noise = [problem_of(data[:at] + rng.bytes(16) + data[at + 16 :]) != "" for at in places]
+    # The decoder may fall back into step and end where it should: then only the picture tells.
+    assert np.mean(noise) > 0.6, np.mean(noise)
+
+
+@pytest.mark.parametrize("spare", [b"\x5a", b"\0\0\0", b"\x7f" * 16])
+def test_a_little_padding_behind_the_data_is_no_damage(spare):
+    data = encoded("JPEG", quality=92)
+    assert problem_of(data[:-2] + spare + data[-2:]) == ""
+    for more in (b"\x7f" * 100, b"\x28\xa2\x8a\x00"):
+        assert "bytes too many" in problem_of(data[:-2] + more + data[-2:])
+
+
+def test_kinds_of_jpeg_that_only_pillow_decodes_are_readable():
+    flat = Image.new("RGB", (64, 64), (200, 40, 40))
+    for y, x in ((0, 0), (8, 8)):
+        flat.paste((20, 90, 200), (x, y, x + 30, y + 30))
+    buffer = io.BytesIO()
+    flat.convert("CMYK").save(buffer, "JPEG", quality=95)
+    facts = files._judge(buffer.getvalue(), ".jpg", files.File())
+    assert (facts.problem, facts.notes) == ("", ("CMYK",))
+    buffer = io.BytesIO()
+    flat.save(buffer, "JPEG", quality=95, subsampling=0)
+    wide = files._judge(buffer.getvalue(), ".jpg", files.File())
+    difference = np.abs(facts.pixels.astype(int) - wide.pixels)
+    assert difference.mean() < 4
 
 
 def png_header(width, height):

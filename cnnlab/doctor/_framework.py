@@ -24,6 +24,7 @@ COMPILED = {
     "scipy": "scipy",
     "scikit-learn": "sklearn",
     "pillow": "PIL.Image",
+    "simplejpeg": "simplejpeg",
     "opencv-python-headless": "cv2",
     "matplotlib": "matplotlib.pyplot",
     "cleanlab": "cleanlab",
