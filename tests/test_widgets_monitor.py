@@ -1,4 +1,3 @@
-import os
 import signal
 import subprocess
 import sys
@@ -113,7 +112,7 @@ def test_stopping_ends_cleanly_with_the_best_weights(small, pictures, notebook, 
         thread.start()
         thread.join()
 
-    later = Later(press if how == "button" else lambda: os.kill(os.getpid(), signal.SIGINT))
+    later = Later(press if how == "button" else lambda: signal.raise_signal(signal.SIGINT))
     history = fit(small, pictures, later, panel, epochs=50)
     assert len(history.epoch) == 2
     assert "val_loss" in history.history
@@ -133,7 +132,7 @@ def test_an_interruption_after_a_crash_is_an_ordinary_one(small, pictures):
         with pytest.raises(ConnectionAbortedError):
             fit(small, pictures, widgets.monitor(), Later(fail))
         with pytest.raises(KeyboardInterrupt):
-            os.kill(os.getpid(), signal.SIGINT)
+            signal.raise_signal(signal.SIGINT)
         assert signal.getsignal(signal.SIGINT) == before
     finally:
         signal.signal(signal.SIGINT, before)
