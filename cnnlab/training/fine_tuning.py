@@ -32,7 +32,7 @@ def fine_tune(
     *,
     head_epochs: int = 5,
     epochs: int = 20,
-    unfreeze: float = 0.5,
+    unfreeze: float = 1.0,
     learning_rate: float = 1e-3,
     callbacks: Sequence[keras.callbacks.Callback] = (),
 ) -> keras.callbacks.History:
@@ -40,8 +40,8 @@ def fine_tune(
 
     1. The head. The network below is frozen, so its features of the training images are computed once for each of
        `head_epochs` passes (every pass augments anew), and the head learns on the stored features, which takes seconds.
-    2. The upper layers. They are unfrozen, batch normalisation excepted, and trained together with the head on a cycle
-       of low learning rates: the deeper a group of layers, the lower, because it holds what all images have in common.
+    2. The layers. They are unfrozen, batch normalisation excepted, and trained together with the head on a cycle of
+       low learning rates: the deeper a group of layers, the lower, because it holds what all images have in common.
 
     The weights with the lowest validation loss of both phases are kept, so the second phase cannot make it worse there.
     Weights that are frozen are compared before and after: they have not moved, or an error says so.
@@ -53,6 +53,7 @@ def fine_tune(
         head_epochs: Passes over the images for the head, 1 or more.
         epochs: Of the second phase; 0 leaves it out.
         unfreeze: Share of the network's layers, counted from the head down, that learn in the second phase, 0 to 1.
+            Less than all of them is faster, and enough for images much like those the network learned from.
         learning_rate: Peak of the cycle for the head and the uppermost layers in the second phase.
         callbacks: For the second phase, such as `training.callbacks(folder)` or `widgets.monitor()`.
 
@@ -69,7 +70,7 @@ def fine_tune(
         Howard and Ruder 2018, "Universal Language Model Fine-tuning" (discriminative rates, gradual unfreezing).
 
     Example:
-        >>> history = fine_tune(model, train_data, val_data, epochs=10, unfreeze=0.5)  # doctest: +SKIP
+        >>> history = fine_tune(model, train_data, val_data, epochs=10)  # doctest: +SKIP
     """
     if head_epochs < 1 or epochs < 0 or not 0 <= unfreeze <= 1 or not learning_rate > 0:
         raise ValueError(
