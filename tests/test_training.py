@@ -5,6 +5,7 @@ import keras
 import numpy as np
 import pandas as pd
 import pytest
+import tensorflow as tf
 
 from cnnlab import models, pipelines, training
 
@@ -102,7 +103,20 @@ def test_a_run_leaves_its_record(small, pictures, tmp_path):
     for key, values in history.history.items():
         np.testing.assert_allclose(table[key], values)
     assert (table["seconds"] > 0).all()
-    assert list((tmp_path / "run" / "tensorboard").rglob("*tfevents*"))
+
+
+def test_tensorboard_gets_the_curves_of_the_history(small, pictures, tmp_path):
+    history = fit(small, pictures, tmp_path / "run")
+    for part, key in (("train", "loss"), ("train", "accuracy"), ("validation", "val_loss")):
+        (path,) = (tmp_path / "run" / "tensorboard" / part).glob("*tfevents*")
+        values = {
+            event.step: float(tf.make_ndarray(value.tensor))
+            for event in tf.compat.v1.train.summary_iterator(str(path))
+            for value in event.summary.value
+            if value.tag == f"epoch_{key.removeprefix('val_')}"
+        }
+        assert list(values) == list(range(len(history.epoch)))
+        np.testing.assert_allclose(list(values.values()), history.history[key], rtol=1e-6)
 
 
 def test_the_best_model_is_the_one_of_the_best_epoch(small, pictures, tmp_path):

@@ -134,7 +134,7 @@ def _made(folder: Path, options: dict[str, Any], *, resume: bool) -> list[keras.
         BestModel(folder, monitor=monitor),
     ]
     if options["tensorboard"] and importlib.util.find_spec("tensorflow"):
-        result.append(keras.callbacks.TensorBoard(folder / TENSORBOARD, write_graph=False))
+        result.append(TensorBoard(folder / TENSORBOARD, write_graph=False))
     if patience is not None:
         result.append(keras.callbacks.EarlyStopping(monitor=monitor, patience=patience, restore_best_weights=True))
     return result
@@ -210,6 +210,13 @@ class RunRecord(keras.callbacks.Callback):
             writer = csv.DictWriter(file, columns, lineterminator="\n")
             writer.writeheader()
             writer.writerows(self.rows)
+
+
+class TensorBoard(keras.callbacks.TensorBoard):
+    """Keras's own, which also makes a summary of each batch and, where only epochs are asked for, writes it nowhere."""
+
+    on_train_batch_begin = keras.callbacks.Callback.on_train_batch_begin
+    on_train_batch_end = keras.callbacks.Callback.on_train_batch_end
 
 
 class BestModel(keras.callbacks.Callback):
