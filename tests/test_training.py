@@ -45,6 +45,11 @@ def test_soft_labels_decide_the_loss(small, digits):
     assert smoothed.loss.label_smoothing == 0.1
     with pytest.raises(ValueError, match="label_smoothing"):
         training.compile(small, label_smoothing=1.0)
+    for rate in (0, -1e-3, math.nan, math.inf):
+        with pytest.raises(ValueError, match="above 0"):
+            training.compile(small, learning_rate=rate)
+    with pytest.raises(TypeError, match="NoneType"):
+        training.compile(None)
     with pytest.raises(ValueError, match="SGD"):
         training.compile(small, optimizer=keras.optimizers.SGD(), learning_rate=0.1)
     assert training.compile(small, optimizer="sgd", steps_per_execution=3).steps_per_execution == 3

@@ -86,6 +86,22 @@ def test_data_that_is_none_is_refused():
         training.find_learning_rate(network(), [np.zeros((4, 8, 8, 3))])
 
 
+@pytest.mark.parametrize("look", [training.find_learning_rate, training.preflight])
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        (None, "Received: NoneType"),
+        ([(np.zeros((8, 8, 3)), np.int64(1))], r"data\.batch\(32\)"),
+        ([(np.zeros((4, 8, 8, 3)), np.zeros(3))], "labels of shape"),
+        ([(np.zeros((2, 8, 8, 3)), np.array(["cat", "dog"]))], "class numbers.*cat"),
+    ],
+    ids=["nothing", "single images", "too few labels", "names"],
+)
+def test_data_that_is_no_batches_is_refused_in_words(look, data, said):
+    with pytest.raises(ValueError, match=said):
+        look(network(), data)
+
+
 def failed(model, batch):
     looked = training.preflight(model, [batch])
     assert (looked["advice"] != "").equals(~looked["passed"])

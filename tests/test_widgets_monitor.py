@@ -149,6 +149,11 @@ def test_no_metrics_are_refused():
         widgets.monitor(metrics=())
 
 
+def test_a_number_that_training_does_not_report_is_refused(small, pictures):
+    with pytest.raises(ValueError, match=r"watch.*accuracy, loss.*val_acuracy"):
+        fit(small, pictures, widgets.monitor(watch="val_acuracy"), epochs=1)
+
+
 def test_importing_widgets_loads_no_widget():
     code = "import sys, cnnlab.widgets; print('ipywidgets' in sys.modules)"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

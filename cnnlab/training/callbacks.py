@@ -240,14 +240,9 @@ class BestModel(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Keeps this epoch if it is the best so far; without validation data the training value decides."""
-        logs = logs or {}
-        value = logs.get(self.monitor, logs.get(self.monitor.removeprefix("val_")))
-        if value is None:
-            raise ValueError(
-                f"`monitor` expects a number that training reports: {', '.join(logs)}. Received: {self.monitor!r}."
-            )
-        if is_better(self.monitor, float(value), self.best):
-            self.best, self.waiting = float(value), values_of(self._variables())
+        value = watched(logs or {}, self.monitor, argument="monitor")
+        if is_better(self.monitor, value, self.best):
+            self.best, self.waiting = value, values_of(self._variables())
         if self.waiting is not None and self.budget.allows():
             self._write(self.waiting)
 
@@ -269,6 +264,18 @@ class BestModel(keras.callbacks.Callback):
             finally:
                 assign(self._variables(), now)
         self.waiting = None
+
+
+def watched(logs: dict[str, Any], name: str, *, argument: str) -> float:
+    """The number called `name` that an epoch reported; without validation data, the training's own.
+
+    Raises:
+        ValueError: If training reports no such number; `argument` is what the person gave it as.
+    """
+    value = logs.get(name, logs.get(name.removeprefix("val_")))
+    if value is None:
+        raise ValueError(f"`{argument}` expects a number that training reports: {', '.join(logs)}. Received: {name!r}.")
+    return float(value)
 
 
 def is_better(monitor: str, value: float, best: float | None) -> bool:

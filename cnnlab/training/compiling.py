@@ -1,6 +1,7 @@
 """`model.compile` with the arguments that fit the labels and this hardware."""
 
 import inspect
+import math
 from typing import Any
 
 from cnnlab import _quiet  # noqa: F401  isort: skip
@@ -40,7 +41,9 @@ def compile(
         The model, compiled.
 
     Raises:
-        ValueError: If `label_smoothing` is out of range, or an optimizer object meets arguments for an optimizer.
+        TypeError: If `model` is no Keras model.
+        ValueError: If `label_smoothing` or `learning_rate` is out of range, or an optimizer object meets arguments for
+            an optimizer.
 
     Example:
         >>> from cnnlab import models, training
@@ -48,9 +51,13 @@ def compile(
         >>> _ = training.compile(model, learning_rate=0.01)
         AdamW · learning rate 0.01 · sparse_categorical_crossentropy · 16 steps an execution · CPU
     """
+    if not isinstance(model, keras.Model):
+        raise TypeError(f"`training.compile` expects a Keras model. Received: {type(model).__name__}.")
     soft = _labels_are_soft(data)
     if not 0 <= label_smoothing < 1:
         raise ValueError(f"`label_smoothing` expects a share from 0 to below 1. Received: {label_smoothing!r}.")
+    if isinstance(learning_rate, int | float) and not 0 < learning_rate < math.inf:
+        raise ValueError(f"`learning_rate` expects a number above 0, such as 0.001. Received: {learning_rate!r}.")
     taken = _optimizer_arguments(optimizer)
     settings = {name: arguments.pop(name) for name in list(arguments) if name in taken}
     rule = _optimizer(optimizer, learning_rate, settings)

@@ -1,7 +1,7 @@
 """The learning-rate range test: which learning rate does a network want on this data?"""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
 from cnnlab import _quiet  # noqa: F401  isort: skip
@@ -15,7 +15,9 @@ from cnnlab.training.state import loss_for, optimizer_like, probe_of, untouched
 
 DIVERGED = 4.0  # a loss so many times the best one ends the test, as in fastai
 SAFETY = 6  # between the rate of the lowest loss and the suggestion
+EXPECTED = "Expected batches of (images, labels), such as `pipelines.load` makes."
 SMOOTHING = 4.0  # steps; standard deviation of the Gaussian that takes the noise of single batches out
+Batch = tuple[np.ndarray, np.ndarray]
 
 
 class LearningRates(NamedTuple):
@@ -106,24 +108,38 @@ def _losses(model: keras.Model, data: Any, rates: np.ndarray) -> list[float]:
     return losses
 
 
-def repeated(data: Any) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+def repeated(data: Any) -> Iterator[Batch]:
     """Batches of images and labels as numpy arrays, without end.
 
     Raises:
-        ValueError: If there is none, or it is no pair.
+        ValueError: If there is none, it is no pair or no batch, or its labels are no numbers.
     """
+    if not isinstance(data, Iterable):
+        raise ValueError(f"{EXPECTED} Received: {type(data).__name__}.")
     while True:
         empty = True
         for batch in data:
-            if not isinstance(batch, tuple | list) or len(batch) < 2:
-                raise ValueError(
-                    "Expected batches of (images, labels), such as `pipelines.load` makes. "
-                    f"Received: {type(batch).__name__}."
-                )
             empty = False
-            yield np.asarray(batch[0]), np.asarray(batch[1])
+            yield _checked(batch)
         if empty:
             raise ValueError("Expected at least one batch of (images, labels). Received data without any.")
+
+
+def _checked(batch: Any) -> Batch:
+    if not isinstance(batch, tuple | list) or len(batch) < 2:
+        raise ValueError(f"{EXPECTED} Received: {type(batch).__name__}.")
+    images, labels = np.asarray(batch[0]), np.asarray(batch[1])
+    if images.ndim < 2 or labels.ndim == 0 or len(images) != len(labels):
+        raise ValueError(
+            f"{EXPECTED} Received images of shape {images.shape} with labels of shape {labels.shape}. "
+            "Single images become batches with `data.batch(32)`."
+        )
+    if labels.dtype.kind not in "biuf":
+        raise ValueError(
+            f"Expected labels as class numbers, 0 for the first class. Received {labels.reshape(-1)[0]!r}, which is no "
+            "number. `pipelines.load` counts the classes of a table by itself; elsewhere use `label.cat.codes`."
+        )
+    return images, labels
 
 
 def smoothed(losses: np.ndarray) -> np.ndarray:

@@ -17,7 +17,6 @@ ENOUGH = 0.7  # of the first loss: so far down one batch must be learned by hear
 TRIES = 100  # steps at most
 BATCH = 32  # images at most
 SPREAD = 2e-3  # probabilities that differ less between images ignore them
-Batch = tuple[np.ndarray, np.ndarray]
 
 
 class Check(NamedTuple):
@@ -44,7 +43,7 @@ def preflight(model: keras.Model, data: Any) -> pd.DataFrame:
         earlier check failed is left out.
 
     Raises:
-        ValueError: If `data` has no batch of (images, labels).
+        ValueError: If `data` has no batch of (images, labels), or its labels are no numbers.
 
     Source:
         Karpathy 2019, "A Recipe for Training Neural Networks".

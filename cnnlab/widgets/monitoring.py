@@ -13,7 +13,7 @@ import keras
 
 from cnnlab._common import is_quiet
 from cnnlab.plots.style import BLUE, GREY, ORANGE
-from cnnlab.training.callbacks import is_better
+from cnnlab.training.callbacks import is_better, watched
 from cnnlab.training.running import Budget
 
 SHARE = 0.003  # of the time may go into drawing
@@ -36,7 +36,7 @@ def monitor(*, metrics: tuple[str, ...] = ("loss", "accuracy"), watch: str = "va
         A callback for `model.fit(callbacks=[…, widgets.monitor()], verbose=0)`.
 
     Raises:
-        ValueError: If `metrics` is empty.
+        ValueError: If `metrics` is empty; after the first epoch, if training reports no number called `watch`.
 
     Example:
         >>> from cnnlab import widgets
@@ -99,8 +99,8 @@ class Monitor(keras.callbacks.Callback):
         """Adds a point to the curves and remembers the best weights."""
         logs = {key: float(value) for key, value in (logs or {}).items()}
         self.rows.append({"epoch": epoch + 1, **logs})
-        value = logs.get(self.watch, logs.get(self.watch.removeprefix("val_")))
-        if value is not None and is_better(self.watch, value, self.best):
+        value = watched(logs, self.watch, argument="watch")
+        if is_better(self.watch, value, self.best):
             self.best, self.best_weights = value, self.model.get_weights()
         if self.asked.is_set():
             self.model.stop_training = True
