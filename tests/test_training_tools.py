@@ -194,6 +194,8 @@ def test_a_resized_network_has_the_same_weights(data):
     assert model.input_shape == (None, 16, 16, 3)
     for one, other in zip(model.get_weights(), larger.get_weights(), strict=True):
         np.testing.assert_array_equal(one, other)
+    with pytest.raises(ValueError, match="image_size"):
+        training.resized(model, (24.5, 24))
     inputs = keras.Input((8, 8, 3))
     flat = keras.Model(inputs, keras.layers.Dense(2)(keras.layers.Flatten()(inputs)))
     with pytest.raises(ValueError, match="takes images of any size"):
@@ -245,6 +247,26 @@ def test_a_second_phase_that_spoils_it_is_taken_back(learned, digits, data):
     history = training.fine_tune(learned, data, val, head_epochs=1, epochs=1, unfreeze=1.0, learning_rate=30.0)
     head = history.phases.set_index("phase").loc["head", "val_loss"]
     assert learned.evaluate(val, verbose=0)[0] == pytest.approx(head, rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("batch", "said"),
+    [
+        (None, "at least one batch"),
+        ((np.zeros((4, 6, 6, 3)), np.zeros(4)), r"size \(8, 8, 3\).*\(6, 6, 3\)"),
+        ((np.zeros((4, 8, 8, 3)), np.arange(8, 12)), "10 classes.*8 to 11"),
+        ((np.zeros((4, 8, 8, 3)), np.eye(4)), "10 classes.*4 shares"),
+        ((np.zeros((4, 8, 8, 3)), np.array(list("abcd"))), "class numbers"),
+    ],
+    ids=["none", "size", "class numbers", "shares", "names"],
+)
+@pytest.mark.parametrize("part", ["train", "val"])
+def test_data_that_does_not_fit_the_model_is_refused(learned, data, batch, part, said):
+    parts = {"train": data, "val": data} | {part: [] if batch is None else [batch]}
+    with pytest.raises(ValueError, match=said):
+        training.fine_tune(learned, **parts, head_epochs=1, epochs=0)
+    with pytest.raises(ValueError, match="NoneType"):
+        training.fine_tune(learned, **parts | {part: None})
 
 
 def test_rates_fall_from_the_head_down(learned):

@@ -53,6 +53,7 @@ def receptive_fields(model: keras.Model) -> pd.DataFrame:
         >>> fields.loc[["conv_1", "conv_2", "conv_3"], "field_height"].tolist()
         [3, 8, 18]
     """
+    calls = steps(model)
     height, width = model.input_shape[1:3] if len(model.input_shape) == 4 else (None, None)
     if not height or not width:
         raise ValueError(
@@ -62,7 +63,7 @@ def receptive_fields(model: keras.Model) -> pd.DataFrame:
     whole = (Reach(0, height, 0), Reach(0, width, 0))
     known: dict[Key, Axes] = {(-1, 0): (Reach(0, 1, 1), Reach(0, 1, 1))}
     rows = []
-    for number, step in enumerate(steps(model)):
+    for number, step in enumerate(calls):
         axes = _after(step, [known[key] for key in step.reads], whole)
         known |= {(number, output): axes for output in range(8)}
         rows.append(_row(step, axes))

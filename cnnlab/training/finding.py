@@ -114,18 +114,24 @@ def repeated(data: Any) -> Iterator[Batch]:
     Raises:
         ValueError: If there is none, it is no pair or no batch, or its labels are no numbers.
     """
-    if not isinstance(data, Iterable):
-        raise ValueError(f"{EXPECTED} Received: {type(data).__name__}.")
+    require_batches(data)
     while True:
         empty = True
         for batch in data:
             empty = False
-            yield _checked(batch)
+            yield checked_batch(batch)
         if empty:
             raise ValueError("Expected at least one batch of (images, labels). Received data without any.")
 
 
-def _checked(batch: Any) -> Batch:
+def require_batches(data: Any) -> None:
+    """Refuses what cannot be gone through."""
+    if not isinstance(data, Iterable):
+        raise ValueError(f"{EXPECTED} Received: {type(data).__name__}.")
+
+
+def checked_batch(batch: Any) -> Batch:
+    """Images and labels of a batch as numpy arrays; refused where they are no pair, no batch or no numbers."""
     if not isinstance(batch, tuple | list) or len(batch) < 2:
         raise ValueError(f"{EXPECTED} Received: {type(batch).__name__}.")
     images, labels = np.asarray(batch[0]), np.asarray(batch[1])

@@ -14,6 +14,7 @@ from cnnlab import models
 from cnnlab._common import progress
 from cnnlab.training.callbacks import EpochBar
 from cnnlab.training.compiling import on_accelerator
+from cnnlab.training.finding import checked_batch, require_batches
 from cnnlab.training.schedules import one_cycle
 from cnnlab.training.state import values_of
 
@@ -63,7 +64,8 @@ def fine_tune(
         val_accuracy.
 
     Raises:
-        ValueError: If the model has no network inside, or an argument is out of range.
+        ValueError: If the model has no network inside, an argument is out of range, or the data are not batches of
+            images and labels that fit the model.
         RuntimeError: If a frozen weight moved.
 
     Source:
@@ -78,6 +80,8 @@ def fine_tune(
             f"and `learning_rate` above 0. Received: head_epochs={head_epochs}, epochs={epochs}, unfreeze={unfreeze}, "
             f"learning_rate={learning_rate}."
         )
+    require_batches(train)
+    require_batches(val)
     models.unfreeze(model, share=0)
     phases = [Phase("head", model).run(lambda: _train_head(model, train, val, head_epochs))]
     if epochs and unfreeze:
@@ -167,8 +171,8 @@ def _speed() -> dict[str, Any]:
 
 def _train_head(model: keras.Model, train: Any, val: Any, passes: int) -> dict[str, list[float]]:
     body, head = split_at_head(model)
-    features, labels = (np.concatenate(parts) for parts in zip(*_features(body, train, passes), strict=True))
-    val_features, val_labels = (np.concatenate(parts) for parts in zip(*_features(body, val, 1), strict=True))
+    features, labels = (np.concatenate(parts) for parts in zip(*_features(model, body, train, passes), strict=True))
+    val_features, val_labels = (np.concatenate(parts) for parts in zip(*_features(model, body, val, 1), strict=True))
     rounds = max(passes, math.ceil(HEAD_STEPS * HEAD_BATCH / len(features)))
     epochs = max(passes, min(rounds, HEAD_LOOKS))
     together = math.ceil(rounds / epochs)  # rounds through few images are one epoch together
@@ -195,12 +199,33 @@ def _alike(labels: np.ndarray, other: np.ndarray) -> np.ndarray:
     return np.eye(other.shape[1], dtype="float32")[labels] if other.ndim == 2 and labels.ndim == 1 else labels
 
 
-def _features(body: keras.Model, data: Any, passes: int) -> list[tuple[np.ndarray, np.ndarray]]:
+def _features(model: keras.Model, body: keras.Model, data: Any, passes: int) -> list[tuple[np.ndarray, np.ndarray]]:
     found = []
     for _ in range(passes):
-        for images, labels in progress(data, label="features", unit="batch"):
-            found.append((np.asarray(body.predict_on_batch(np.asarray(images))), np.asarray(labels)))
+        for batch in progress(data, label="features", unit="batch"):
+            images, labels = checked_batch(batch)
+            _check_fits(model, images, labels)
+            found.append((np.asarray(body.predict_on_batch(images)), labels))
+    if not found:
+        raise ValueError("`training.fine_tune` expects at least one batch in `train` and in `val`. Received none.")
     return found
+
+
+def _check_fits(model: keras.Model, images: np.ndarray, labels: np.ndarray) -> None:
+    """Refuses images of another size and labels of other classes than the model has, which Keras says at length."""
+    wanted, classes = model.input_shape[1:], model.output_shape[-1]
+    if len(wanted) != images.ndim - 1 or any(w not in (None, s) for w, s in zip(wanted, images.shape[1:], strict=True)):
+        raise ValueError(
+            f"`training.fine_tune` expects images of the model's size {wanted} (height, width, channels). Received "
+            f"{images.shape[1:]}: load them with the model's `image_size`."
+        )
+    soft = labels.ndim == 2 and labels.shape[1] > 1
+    if labels.shape[1] != classes if soft else labels.min() < 0 or labels.max() >= classes:
+        given = f"{labels.shape[1]} shares each" if soft else f"{labels.min()} to {labels.max()}"
+        raise ValueError(
+            f"`training.fine_tune` expects labels of the model's {classes} classes, numbers from 0 to {classes - 1} or "
+            f"{classes} shares. Received {given}: build the model with the classes of these images."
+        )
 
 
 def split_at_head(model: keras.Model) -> tuple[keras.Model, keras.Model]:

@@ -3,6 +3,8 @@
 from cnnlab import _quiet  # noqa: F401  isort: skip
 import keras
 
+from cnnlab.models.names import checked_image_size
+
 
 def resized(model: keras.Model, image_size: tuple[int, int]) -> keras.Model:
     """The same network with the same weights for images of another size, to be trained further.
@@ -19,7 +21,7 @@ def resized(model: keras.Model, image_size: tuple[int, int]) -> keras.Model:
         An uncompiled `keras.Model`.
 
     Raises:
-        ValueError: If the network only works at its own size.
+        ValueError: If the network only works at its own size, or `image_size` is none.
 
     Source:
         Howard and Gugger 2020, "Deep Learning for Coders", chapter 7; Touvron et al. 2019, "Fixing the train-test
@@ -31,7 +33,7 @@ def resized(model: keras.Model, image_size: tuple[int, int]) -> keras.Model:
         >>> training.resized(small, (64, 64)).input_shape
         (None, 64, 64, 3)
     """
-    height, width = image_size
+    height, width = checked_image_size(image_size, caller="training.resized")
     inputs = keras.Input((height, width, model.input_shape[-1]), name=model.inputs[0].name)
     try:
         larger = keras.models.clone_model(model, input_tensors=inputs)
