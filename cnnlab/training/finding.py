@@ -1,7 +1,6 @@
 """The learning-rate range test: which learning rate does a network want on this data?"""
 
 import math
-from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
 from cnnlab import _quiet  # noqa: F401  isort: skip
@@ -10,14 +9,13 @@ import numpy as np
 import pandas as pd
 
 from cnnlab._common import progress
+from cnnlab.training.batches import repeated
 from cnnlab.training.compiling import on_accelerator
 from cnnlab.training.state import loss_for, optimizer_like, probe_of, untouched
 
 DIVERGED = 4.0  # a loss so many times the best one ends the test, as in fastai
 SAFETY = 6  # between the rate of the lowest loss and the suggestion
-EXPECTED = "Expected batches of (images, labels), such as `pipelines.load` makes."
 SMOOTHING = 4.0  # steps; standard deviation of the Gaussian that takes the noise of single batches out
-Batch = tuple[np.ndarray, np.ndarray]
 
 
 class LearningRates(NamedTuple):
@@ -106,46 +104,6 @@ def _losses(model: keras.Model, data: Any, rates: np.ndarray) -> list[float]:
             f"after {len(losses)}. Ask `training.preflight(model, data)` what is wrong."
         )
     return losses
-
-
-def repeated(data: Any) -> Iterator[Batch]:
-    """Batches of images and labels as numpy arrays, without end.
-
-    Raises:
-        ValueError: If there is none, it is no pair or no batch, or its labels are no numbers.
-    """
-    require_batches(data)
-    while True:
-        empty = True
-        for batch in data:
-            empty = False
-            yield checked_batch(batch)
-        if empty:
-            raise ValueError("Expected at least one batch of (images, labels). Received data without any.")
-
-
-def require_batches(data: Any) -> None:
-    """Refuses what cannot be gone through."""
-    if not isinstance(data, Iterable):
-        raise ValueError(f"{EXPECTED} Received: {type(data).__name__}.")
-
-
-def checked_batch(batch: Any) -> Batch:
-    """Images and labels of a batch as numpy arrays; refused where they are no pair, no batch or no numbers."""
-    if not isinstance(batch, tuple | list) or len(batch) < 2:
-        raise ValueError(f"{EXPECTED} Received: {type(batch).__name__}.")
-    images, labels = np.asarray(batch[0]), np.asarray(batch[1])
-    if images.ndim < 2 or labels.ndim == 0 or len(images) != len(labels):
-        raise ValueError(
-            f"{EXPECTED} Received images of shape {images.shape} with labels of shape {labels.shape}. "
-            "Single images become batches with `data.batch(32)`."
-        )
-    if labels.dtype.kind not in "biuf":
-        raise ValueError(
-            f"Expected labels as class numbers, 0 for the first class. Received {labels.reshape(-1)[0]!r}, which is no "
-            "number. `pipelines.load` counts the classes of a table by itself; elsewhere use `label.cat.codes`."
-        )
-    return images, labels
 
 
 def smoothed(losses: np.ndarray) -> np.ndarray:

@@ -12,9 +12,9 @@ import pandas as pd
 
 from cnnlab import models
 from cnnlab._common import progress
+from cnnlab.training.batches import checked_batch, described, labels_fit, require_batches, size_fits
 from cnnlab.training.callbacks import EpochBar
 from cnnlab.training.compiling import on_accelerator
-from cnnlab.training.finding import checked_batch, require_batches
 from cnnlab.training.schedules import one_cycle
 from cnnlab.training.state import values_of
 
@@ -214,17 +214,15 @@ def _features(model: keras.Model, body: keras.Model, data: Any, passes: int) -> 
 def _check_fits(model: keras.Model, images: np.ndarray, labels: np.ndarray) -> None:
     """Refuses images of another size and labels of other classes than the model has, which Keras says at length."""
     wanted, classes = model.input_shape[1:], model.output_shape[-1]
-    if len(wanted) != images.ndim - 1 or any(w not in (None, s) for w, s in zip(wanted, images.shape[1:], strict=True)):
+    if not size_fits(wanted, images):
         raise ValueError(
             f"`training.fine_tune` expects images of the model's size {wanted} (height, width, channels). Received "
             f"{images.shape[1:]}: load them with the model's `image_size`."
         )
-    soft = labels.ndim == 2 and labels.shape[1] > 1
-    if labels.shape[1] != classes if soft else labels.min() < 0 or labels.max() >= classes:
-        given = f"{labels.shape[1]} shares each" if soft else f"{labels.min()} to {labels.max()}"
+    if not labels_fit(labels, classes):
         raise ValueError(
             f"`training.fine_tune` expects labels of the model's {classes} classes, numbers from 0 to {classes - 1} or "
-            f"{classes} shares. Received {given}: build the model with the classes of these images."
+            f"{classes} shares. Received {described(labels)}: build the model with the classes of these images."
         )
 
 

@@ -9,8 +9,8 @@ import keras
 import numpy as np
 import pandas as pd
 
+from cnnlab.training.batches import are_shares, described, labels_fit, repeated, size_fits
 from cnnlab.training.compiling import on_accelerator
-from cnnlab.training.finding import repeated
 from cnnlab.training.state import loss_for, optimizer_like, probe_of, untouched
 
 ENOUGH = 0.7  # of the first loss: so far down one batch must be learned by heart
@@ -67,7 +67,7 @@ def _checks(model: keras.Model, images: np.ndarray, labels: np.ndarray) -> Itera
     pixels = _pixels(images)
     yield pixels
     wanted = tuple(model.input_shape[1:])
-    fits = len(wanted) == images.ndim - 1 and all(w in (None, s) for w, s in zip(wanted, images.shape[1:], strict=True))
+    fits = size_fits(wanted, images)
     yield _check(
         "image size", fits, f"{images.shape[1:]}, the model takes {wanted}", "Load with the model's `image_size`."
     )
@@ -106,21 +106,18 @@ def _pixels(images: np.ndarray) -> Check:
 
 
 def _labels(labels: np.ndarray, classes: int) -> Check:
-    soft = labels.ndim == 2 and labels.shape[1] > 1
-    numbers = labels.argmax(axis=1) if soft else labels.reshape(-1)
-    if soft:
-        right = labels.shape[1] == classes and bool(np.allclose(labels.sum(axis=1), 1, atol=1e-3))
-    else:
-        right = bool((numbers >= 0).all() and (numbers < classes).all() and (numbers == np.floor(numbers)).all())
+    right = labels_fit(labels, classes)
+    numbers = labels.argmax(axis=1) if are_shares(labels) else labels.reshape(-1)
     several = len(np.unique(numbers)) > 1 or len(numbers) < 4
-    kind = f"{labels.shape[1]} shares each" if soft else f"{numbers.min()} to {numbers.max()}"
     advice = (
         f"Expected class numbers from 0 to {classes - 1}, or {classes} shares that add up to 1, as the model has "
         f"{classes} outputs."
         if not right
         else "A whole batch of one class: shuffle before batching, as `pipelines.load(training=True)` does."
     )
-    return _check("labels", right and several, f"{kind}, {len(np.unique(numbers))} classes in a batch", advice)
+    return _check(
+        "labels", right and several, f"{described(labels)}, {len(np.unique(numbers))} classes in a batch", advice
+    )
 
 
 def _trial(model: keras.Model, images: np.ndarray, labels: np.ndarray, outputs: np.ndarray) -> Iterator[Check]:

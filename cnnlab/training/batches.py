@@ -1,0 +1,72 @@
+"""Batches of images and labels as training takes them, and whether they fit a network."""
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import numpy as np
+
+Batch = tuple[np.ndarray, np.ndarray]
+EXPECTED = "Expected batches of (images, labels), such as `pipelines.load` makes."
+
+
+def repeated(data: Any) -> Iterator[Batch]:
+    """Batches of images and labels as numpy arrays, without end.
+
+    Raises:
+        ValueError: If there is none, it is no pair or no batch, or its labels are no numbers.
+    """
+    require_batches(data)
+    while True:
+        empty = True
+        for batch in data:
+            empty = False
+            yield checked_batch(batch)
+        if empty:
+            raise ValueError("Expected at least one batch of (images, labels). Received data without any.")
+
+
+def require_batches(data: Any) -> None:
+    """Refuses what cannot be gone through."""
+    if not isinstance(data, Iterable):
+        raise ValueError(f"{EXPECTED} Received: {type(data).__name__}.")
+
+
+def checked_batch(batch: Any) -> Batch:
+    """Images and labels of a batch as numpy arrays; refused where they are no pair, no batch or no numbers."""
+    if not isinstance(batch, tuple | list) or len(batch) < 2:
+        raise ValueError(f"{EXPECTED} Received: {type(batch).__name__}.")
+    images, labels = np.asarray(batch[0]), np.asarray(batch[1])
+    if images.ndim < 2 or labels.ndim == 0 or len(images) != len(labels):
+        raise ValueError(
+            f"{EXPECTED} Received images of shape {images.shape} with labels of shape {labels.shape}. "
+            "Single images become batches with `data.batch(32)`."
+        )
+    if labels.dtype.kind not in "biuf":
+        raise ValueError(
+            f"Expected labels as class numbers, 0 for the first class. Received {labels.reshape(-1)[0]!r}, which is no "
+            "number. `pipelines.load` counts the classes of a table by itself; elsewhere use `label.cat.codes`."
+        )
+    return images, labels
+
+
+def are_shares(labels: np.ndarray) -> bool:
+    """Whether each label is a row of shares, one per class, rather than a class number."""
+    return labels.ndim == 2 and labels.shape[1] > 1
+
+
+def size_fits(wanted: tuple[int | None, ...], images: np.ndarray) -> bool:
+    """Whether a network that takes arrays of the shape `wanted`, None for any, takes these images."""
+    given = images.shape[1:]
+    return len(wanted) == len(given) and all(w in (None, g) for w, g in zip(wanted, given, strict=True))
+
+
+def labels_fit(labels: np.ndarray, classes: int) -> bool:
+    """Whether labels are whole numbers below `classes`, or as many shares that add up to 1."""
+    if are_shares(labels):
+        return labels.shape[1] == classes and bool(np.allclose(labels.sum(axis=1), 1, atol=1e-3))
+    return bool((labels >= 0).all() and (labels < classes).all() and (labels == np.floor(labels)).all())
+
+
+def described(labels: np.ndarray) -> str:
+    """What labels are, in a few words."""
+    return f"{labels.shape[1]} shares each" if are_shares(labels) else f"{labels.min()} to {labels.max()}"
