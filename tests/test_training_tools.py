@@ -255,10 +255,11 @@ def test_a_second_phase_that_spoils_it_is_taken_back(learned, digits, data):
         (None, "at least one batch"),
         ((np.zeros((4, 6, 6, 3)), np.zeros(4)), r"size \(8, 8, 3\).*\(6, 6, 3\)"),
         ((np.zeros((4, 8, 8, 3)), np.arange(8, 12)), "10 classes.*8 to 11"),
+        ((np.zeros((4, 8, 8, 3)), np.full(4, 0.5)), "10 classes.*0.5 to 0.5"),
         ((np.zeros((4, 8, 8, 3)), np.eye(4)), "10 classes.*4 shares"),
         ((np.zeros((4, 8, 8, 3)), np.array(list("abcd"))), "class numbers"),
     ],
-    ids=["none", "size", "class numbers", "shares", "names"],
+    ids=["none", "size", "class numbers", "halves", "shares", "names"],
 )
 @pytest.mark.parametrize("part", ["train", "val"])
 def test_data_that_does_not_fit_the_model_is_refused(learned, data, batch, part, said):
