@@ -174,6 +174,26 @@ def test_damaged_bytes_give_an_image_or_a_refusal(seed, kind):
     assert image.dtype == np.uint8 and image.ndim == 3 and image.shape[-1] == 3
 
 
+@pytest.mark.parametrize(("options", "kind"), [({}, 4), ({"compression": "tiff_lzw"}, 3)], ids=["raw", "lzw"])
+def test_a_tiff_without_its_last_rows_is_refused(picture, options, kind):
+    data = bytearray(encoded(picture, "TIFF", **options))
+    rows = data.index(struct.pack("<HHI", 257, kind, 1)) + 8  # the tag "ImageLength", one number of 16 or 32 bits
+    assert struct.unpack("<H", data[rows : rows + 2]) == (HEIGHT,)
+    data[rows : rows + 2] = struct.pack("<H", 3 * HEIGHT)
+    with pytest.raises(reading.UnreadableImageError, match="broken"):
+        pipelines.read_image(bytes(data))
+
+
+@pytest.mark.parametrize("turn", range(1, 9))
+def test_a_tiff_is_turned_and_whole(picture, turn):
+    image = Image.fromarray(picture)
+    exif = Image.Exif()
+    exif[0x0112] = turn
+    np.testing.assert_array_equal(
+        pipelines.read_image(encoded(image, "TIFF", exif=exif)), pipelines.read_image(encoded(image, "PNG", exif=exif))
+    )
+
+
 def png_header(width, height):
     def chunk(name, body):
         return struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import cv2
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps, TiffImagePlugin, UnidentifiedImageError
 
 # About sizes, which are checked here, and odd metadata. Once and for all: `catch_warnings` in the threads that read
 # would leave the whole process with the filters of whichever thread happened to end last.
@@ -100,6 +100,7 @@ def _decode_any(data: bytes, name: str) -> np.ndarray:
     try:
         with Image.open(io.BytesIO(data)) as image:
             _require_sensible((image.height, image.width), name)
+            _require_all_rows(image, name)
             image.load()
             return np.ascontiguousarray(_to_rgb(ImageOps.exif_transpose(image)))
     except UnreadableImageError:
@@ -140,6 +141,15 @@ def _require_sensible(size: tuple[int, int], name: str) -> None:
         )
     if height * width == 0:
         raise UnreadableImageError(f"{name} has no pixels.")
+
+
+def _require_all_rows(image: Image.Image, name: str) -> None:
+    """Refuses a TIFF that has no data for its last rows, which Pillow fills up with black and says nothing."""
+    if isinstance(image, TiffImagePlugin.TiffImageFile):
+        rows = image.tag_v2[TiffImagePlugin.IMAGELENGTH]  # `height` may be that of the image after its EXIF turn
+        there = max((extents[3] for _, extents, *_ in image.tile if extents), default=0)
+        if there < rows:
+            raise UnreadableImageError(f"{name} is broken: it has data for {there:,} of its {rows:,} rows.")
 
 
 def jpeg_size(data: bytes) -> tuple[int, int] | None:
