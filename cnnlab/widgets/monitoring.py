@@ -129,12 +129,11 @@ class Monitor(keras.callbacks.Callback):
 
     def _interrupted(self, number: int, frame: FrameType | None) -> None:
         """The first interruption within `fit` asks to stop; any other one does what it did before."""
-        earlier, within = self._earlier, _is_within_fit(frame)
         self._release_interrupts()
-        if within:
+        if _is_within_fit(frame):
             self.asked.set()
-        elif callable(earlier):
-            earlier(number, frame)
+        else:
+            signal.raise_signal(number)
 
     def _release_interrupts(self) -> None:
         if self._earlier is not None:
