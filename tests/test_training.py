@@ -124,6 +124,16 @@ def test_tensorboard_gets_the_curves_of_the_history(small, pictures, tmp_path):
         np.testing.assert_allclose(list(values.values()), history.history[key], rtol=1e-6)
 
 
+def test_tensorboard_makes_no_summary_of_a_batch(small, pictures, tmp_path, monkeypatch):
+    made, scalar = [], tf.summary.scalar
+    monkeypatch.setattr(
+        tf.summary, "scalar", lambda tag, *rest, **options: made.append(tag) or scalar(tag, *rest, **options)
+    )
+    fit(small, pictures, tmp_path / "run")
+    assert "epoch_loss" in made  # so what Keras makes is seen here
+    assert not [tag for tag in made if tag.startswith("batch_")]
+
+
 def test_the_best_model_is_the_one_of_the_best_epoch(small, pictures, tmp_path):
     images, labels = pictures
     weights = []
