@@ -72,6 +72,11 @@ def test_deep_networks_show_some_of_their_layers():
     assert len(ax.patches) == 7
 
 
+def test_titles_of_heat_maps_keep_their_lines(image):
+    ax = plots.heatmap(image, np.zeros((16, 12)), titles=["inclusion\n→ inclusion"])
+    assert ax.child_axes[0].get_title() == "inclusion\n→ inclusion"
+
+
 def test_heat_lies_over_the_images(image):
     images = np.stack([image] * 3)
     heat = np.zeros((3, 16, 12))

@@ -170,7 +170,7 @@ def heatmap(
         images: One image (height, width, channels) of 0-255, or a batch of them.
         heat: From `explain.grad_cam` (0 to 1) or `explain.occlusion` (loss in probability; red speaks for the class,
             blue against it), one for each image.
-        titles: One for each image.
+        titles: One for each image, of one line or several.
         columns: Images in a row.
         ax: Where to draw; new Axes where None.
 
@@ -186,7 +186,7 @@ def heatmap(
     images, heat = np.asarray(images, dtype=float), np.asarray(heat, dtype=float)
     images = images[None] if images.ndim == 3 else images
     heat = heat[None] if heat.ndim == 2 else heat
-    names = [shown(title, 20) for title in titles] if titles is not None else [""] * len(images)
+    names = [_lines(title) for title in titles] if titles is not None else [""] * len(images)
     if heat.shape != images.shape[:3] or len(names) != len(images):
         raise ValueError(
             "`plots.heatmap` expects one heat map of the image's height and width for each image, and as many titles. "
@@ -223,6 +223,10 @@ def _grey_or_colour(pictures: np.ndarray) -> list[np.ndarray]:
     """Pictures as matplotlib shows them: uint8, grey ones without their channel."""
     clipped = np.clip(pictures, 0, 255).astype(np.uint8)
     return list(clipped[..., 0] if clipped.shape[-1] == 1 else clipped[..., :3])
+
+
+def _lines(title: object) -> str:
+    return "\n".join(shown(line, 20) for line in str(title).split("\n"))
 
 
 def _titled(ax: Axes, words: str) -> Axes:
