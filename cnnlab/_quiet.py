@@ -4,35 +4,9 @@ Floor-1 modules import this first. What was held back is shown after all when th
 """
 
 import os
-import sys
-import tempfile
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 
-
-@contextmanager
-def native_stderr_held() -> Iterator[None]:
-    """Holds back what C++ code writes to file descriptor 2; lets it out if the block raises."""
-    try:
-        sys.stderr.flush()
-        saved = os.dup(2)
-    except OSError:  # no descriptor 2, as under some services: nothing to hold
-        yield
-        return
-    with tempfile.TemporaryFile() as held:
-        os.dup2(held.fileno(), 2)
-        try:
-            yield
-        except BaseException:
-            os.dup2(saved, 2)
-            held.seek(0)
-            os.write(2, held.read())
-            raise
-        finally:
-            os.dup2(saved, 2)
-            os.close(saved)
-
+from cnnlab._stderr import native_stderr_held
 
 # `fit` warns whenever a tf.data.Dataset meets its own default of shuffle=True; nobody can act on that.
 warnings.filterwarnings("ignore", message="`shuffle=True` was passed, but will be ignored since the data `x`")

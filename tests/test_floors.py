@@ -16,7 +16,7 @@ FLOORS = {
     2: {"training", "experiments", "serving"},
     3: {"widgets", "exercises"},
 }
-SHARED = {"_common": 0, "_quiet": 0, "_report": 3, "__main__": 4, "__init__": 0}
+SHARED = {"_common": 0, "_quiet": 0, "_stderr": 0, "_report": 3, "__main__": 4, "__init__": 0}
 FLOOR_OF = {room: floor for floor, rooms in FLOORS.items() for room in rooms} | SHARED
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from cnnlab._common import available_cores
-from cnnlab._quiet import native_stderr_held
+from cnnlab._stderr import native_stderr_held
 
 Answer = tuple[np.ndarray, np.ndarray]  # probabilities (n, classes) and features (n, any), both float32
 Engine = Callable[[np.ndarray], Answer]

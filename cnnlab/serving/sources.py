@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 import pandas as pd
 
-from cnnlab._quiet import native_stderr_held
+from cnnlab._stderr import native_stderr_held
 from cnnlab.tables.collect import IMAGE_ENDINGS
 
 POLL = 0.1  # seconds between two looks into a folder

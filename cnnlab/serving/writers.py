@@ -9,7 +9,7 @@ from cnnlab import _quiet  # noqa: F401  isort: skip
 import keras
 import numpy as np
 
-from cnnlab._quiet import native_stderr_held
+from cnnlab._stderr import native_stderr_held
 from cnnlab.serving.engines import require_runtime, two_outputs
 
 Writer = Callable[[keras.Model, Path, np.ndarray], None]

@@ -1,0 +1,30 @@
+"""Holds back what C++ code writes to the terminal before any setting of its library is read."""
+
+import os
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+
+@contextmanager
+def native_stderr_held() -> Iterator[None]:
+    """Holds back what C++ code writes to file descriptor 2; lets it out if the block raises."""
+    try:
+        sys.stderr.flush()
+        saved = os.dup(2)
+    except OSError:  # no descriptor 2, as under some services: nothing to hold
+        yield
+        return
+    with tempfile.TemporaryFile() as held:
+        os.dup2(held.fileno(), 2)
+        try:
+            yield
+        except BaseException:
+            os.dup2(saved, 2)
+            held.seek(0)
+            os.write(2, held.read())
+            raise
+        finally:
+            os.dup2(saved, 2)
+            os.close(saved)
