@@ -1,20 +1,28 @@
 """What every room shares: checks that explain themselves, writes that cannot be cut in half, progress bars."""
 
 import difflib
+import json
 import os
+import platform
+import secrets
+import stat
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
+import filelock
 import pandas as pd
+from pandas.api.types import is_datetime64_any_dtype, is_numeric_dtype
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+
+JSON_DEPTH = 50
+FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
 
 
 def require_columns(table: pd.DataFrame, *columns: str, caller: str) -> None:
@@ -68,6 +76,7 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
 
     A reader sees the old file or the new one, never half of one.
 
+    Example:
         >>> import tempfile
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     with atomic_path(Path(folder) / "a.txt") as temporary:
@@ -75,19 +84,162 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
         ...     (Path(folder) / "a.txt").read_text()
         'whole'
     """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{path.stem[:80]}.", suffix=path.suffix, dir=path.parent)
-    os.close(handle)
-    temporary = Path(name)
-    try:
+    with atomic_paths(path) as (temporary,):
         yield temporary
-        umask = os.umask(0)  # mkstemp makes files private; what people share should follow their umask
-        os.umask(umask)
-        temporary.chmod(0o666 & ~umask)
-        temporary.replace(path)
+
+
+@contextmanager
+def atomic_paths(*paths: str | os.PathLike[str]) -> Iterator[list[Path]]:
+    """Gives a temporary name for each path and renames all, in this order, once the whole block has succeeded.
+
+    What fills a disk happens before the first rename. A process that dies between two renames leaves the first files
+    new and the others old, so name the file last that makes the others valid.
+    """
+    targets = [Path(path) for path in paths]
+    temporaries: list[Path] = []
+    try:
+        for target in targets:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            temporary = target.with_name(f".{target.stem[:40]}.{secrets.token_hex(4)}{target.suffix}")
+            os.close(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666))  # less the umask, as any new file
+            temporaries.append(temporary)
+        modes = [
+            (target if target.is_file() and not target.is_symlink() else temporary).stat().st_mode
+            for target, temporary in zip(targets, temporaries, strict=True)
+        ]
+        yield temporaries
+        for target, temporary, mode in zip(targets, temporaries, modes, strict=True):
+            temporary.chmod(stat.S_IMODE(mode))  # some writers put a private file of their own there
+            temporary.replace(target)
     finally:
-        temporary.unlink(missing_ok=True)
+        for temporary in temporaries:
+            temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def locked(path: str | os.PathLike[str], *, timeout: float = 60) -> Iterator[None]:
+    """Lets one process or thread at a time read, change and write `path`: a file, or a folder that one run owns.
+
+    Locking the same path again inside the block waits for itself.
+
+    Args:
+        path: What to protect. The lock is a hidden file beside it, released also when the process dies.
+        timeout: Seconds to wait for another holder; 0 to refuse at once.
+
+    Raises:
+        TimeoutError: If another holder does not let go, with its process number where that is known.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder, locked(Path(folder) / "a.csv"):
+        ...     _ = (Path(folder) / "a.csv").write_text("mine")
+    """
+    path = Path(path)
+    note = path.with_name(f".{path.name[:40]}.lock")
+    note.parent.mkdir(parents=True, exist_ok=True)
+    lock = filelock.FileLock(note)
+    try:
+        lock.acquire(timeout=timeout, poll_interval=0.01)
+    except filelock.Timeout:
+        holder = "another program"
+        with suppress(OSError, ValueError):
+            holder = read_bytes(note, limit=200).decode().splitlines()[0]
+        raise TimeoutError(
+            f"{str(path)!r} is in use by {holder}, for {timeout:g} seconds already. Wait until it is done, or close it."
+        ) from None
+    try:
+        with suppress(OSError):
+            if not note.stat().st_size:  # on disks that cannot lock, filelock keeps notes of its own in the file
+                note.write_text(f"process {os.getpid()} on {platform.node()}", encoding="utf-8")
+        yield
+    finally:
+        lock.release()
+
+
+def read_bytes(path: str | os.PathLike[str], *, limit: int) -> bytes:
+    """Reads a regular file of at most `limit` bytes; pipes and devices, which may never end, are not waited for.
+
+    Raises:
+        FileNotFoundError: If there is none.
+        ValueError: If it is larger, or no regular file.
+    """
+    # Without O_NONBLOCK, opening a named pipe waits for somebody to write into it.
+    handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+    with os.fdopen(handle, "rb") as file:
+        status = os.fstat(handle)
+        if not stat.S_ISREG(status.st_mode):
+            raise ValueError(f"Expected a regular file. {str(path)!r} is a folder, a pipe or a device.")
+        data = file.read(limit + 1)
+    if len(data) > limit:
+        raise ValueError(f"Expected a file of at most {limit:,} bytes. {str(path)!r} is larger.")
+    return data
+
+
+def read_json(path: str | os.PathLike[str], *, limit: int = 2**24) -> Any:
+    """Reads a JSON file that somebody else may have written: what is damaged or hostile becomes one sentence.
+
+    Args:
+        path: The file, UTF-8.
+        limit: Bytes that it may have at most.
+
+    Raises:
+        FileNotFoundError: If there is none.
+        ValueError: If it is no JSON, too large, or nested more than 50 levels deep.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     _ = (Path(folder) / "deep.json").write_text("[" * 100_000)
+        ...     read_json(Path(folder) / "deep.json")
+        Traceback (most recent call last):
+        ValueError: Expected a JSON file. '.../deep.json' holds something else, or was damaged: nested too deeply.
+    """
+    data = read_bytes(path, limit=limit)
+    try:
+        value = json.loads(data.decode("utf-8-sig"))
+        level = [value]
+        for _ in range(JSON_DEPTH):
+            level = [
+                item
+                for part in level
+                for item in (part.values() if isinstance(part, dict) else part)
+                if isinstance(item, dict | list)
+            ]
+        if level:
+            raise RecursionError
+        return value
+    except RecursionError:
+        reason = "nested too deeply"
+    except ValueError as error:
+        reason = str(error)
+    raise ValueError(f"Expected a JSON file. {str(path)!r} holds something else, or was damaged: {reason}.")
+
+
+def neutralised(table: pd.DataFrame) -> pd.DataFrame:
+    """A copy for spreadsheet programs: text that they would run as a formula gets an apostrophe in front.
+
+    For files that people open; `tables.save` keeps text exactly.
+
+    Source:
+        OWASP, "CSV Injection".
+
+    Example:
+        >>> neutralised(pd.DataFrame({"path": ["=1+1", "a.png"], "gain": [-1, 2]})).values.tolist()
+        [["'=1+1", -1], ['a.png', 2]]
+    """
+
+    def plain(value: Any) -> Any:
+        return f"'{value}" if isinstance(value, str) and value.startswith(FORMULA_STARTS) else value
+
+    texts = [
+        number
+        for number, kind in enumerate(table.dtypes)
+        if not (is_numeric_dtype(kind) or is_datetime64_any_dtype(kind))
+    ]
+    result = table.set_axis([plain(name) for name in table.columns], axis=1)
+    for number in texts:
+        result.isetitem(number, table.iloc[:, number].astype(object).map(plain).to_numpy(dtype=object))
+    return result
 
 
 def progress(items: Iterable[Item], *, label: str, total: int | None = None, unit: str = "img") -> Iterable[Item]:
