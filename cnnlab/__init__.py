@@ -19,6 +19,7 @@ __all__ = [
     "experiments",
     "explain",
     "fairness",
+    "images",
     "metrics",
     "models",
     "pipelines",

@@ -262,7 +262,7 @@ def test_broken_files_are_skipped_and_listed(with_broken, training, caplog):
     broken = pipelines.broken(dataset)
     assert broken.index.tolist() == [f"image{row}" for row in rows]
     assert broken["path"].tolist() == table["path"].iloc[rows].tolist()
-    assert "is empty" in broken["problem"].iloc[0] and broken["problem"].iloc[2] == "there is no such file"
+    assert "empty: 0 bytes" in broken["problem"].iloc[0] and broken["problem"].iloc[2] == "there is no such file"
     assert len(caplog.records) == 1 and "pipelines.broken(dataset)" in caplog.text
 
 
@@ -303,7 +303,7 @@ def test_when_no_file_can_be_read_it_says_so(tmp_path):
     path.touch()
     table = pd.DataFrame({"path": [str(path)] * 3, "label": pd.Categorical(["a", "b", "a"])})
     dataset = pipelines.load(table, image_size=(8, 8))
-    with pytest.raises(Exception, match=r"None of the 3 images can be read. The first: .*empty.png is empty"):
+    with pytest.raises(Exception, match=r"None of the 3 images can be read. The first: .*empty.png cannot be read: empty"):
         list(dataset)
     with pytest.raises(ValueError, match="None of the images tried can be read"):
         pipelines.measure(dataset, seconds=0.1)

@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
-from cnnlab import pipelines
-from cnnlab.pipelines import reading
+from cnnlab import images, pipelines
+from cnnlab.images import decoding, jpeg, sizing
 
 HEIGHT, WIDTH = 48, 64
 
@@ -51,11 +51,11 @@ def close(one, two, tolerance):
 )
 def test_kinds_of_files(picture, kind, options, tolerance, tmp_path):
     data = encoded(picture, kind, **options)
-    close(pipelines.read_image(data), picture, tolerance)
+    close(images.read(data), picture, tolerance)
     path = tmp_path / "image.bin"  # the name does not matter
     path.write_bytes(data)
     for source in (path, str(path)):
-        np.testing.assert_array_equal(pipelines.read_image(source), pipelines.read_image(data))
+        np.testing.assert_array_equal(images.read(source), images.read(data))
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
@@ -66,8 +66,8 @@ def test_the_orientation_of_cameras_is_applied(picture, kind, orientation):
     options = {"lossless": True} if kind == "WEBP" else {"quality": 98, "subsampling": 0} if kind == "JPEG" else {}
     data = encoded(picture, kind, exif=exif, **options)
     expected = np.asarray(ImageOps.exif_transpose(Image.open(io.BytesIO(data))).convert("RGB"))
-    close(pipelines.read_image(data), expected, 1)
-    assert pipelines.read_image(data).shape[:2] == ((HEIGHT, WIDTH) if orientation < 5 else (WIDTH, HEIGHT))
+    close(images.read(data), expected, 1)
+    assert images.read(data).shape[:2] == ((HEIGHT, WIDTH) if orientation < 5 else (WIDTH, HEIGHT))
 
 
 def test_grey_palette_and_bits_become_rgb(picture):
@@ -75,12 +75,12 @@ def test_grey_palette_and_bits_become_rgb(picture):
     for mode, kind in (("L", "PNG"), ("L", "JPEG"), ("1", "PNG"), ("P", "PNG"), ("P", "BMP")):
         source = grey.convert(mode)
         expected = np.asarray(source.convert("RGB"))
-        close(pipelines.read_image(encoded(source, kind)), expected, 2 if kind == "JPEG" else 0)
+        close(images.read(encoded(source, kind)), expected, 2 if kind == "JPEG" else 0)
 
 
 def test_cmyk_photographs_keep_their_colours(picture):
     cmyk = Image.fromarray(picture).convert("CMYK")
-    close(pipelines.read_image(encoded(cmyk, "JPEG", quality=98, subsampling=0)), picture, 8)
+    close(images.read(encoded(cmyk, "JPEG", quality=98, subsampling=0)), picture, 8)
 
 
 @pytest.mark.parametrize("mode", ["RGBA", "LA", "P"])
@@ -98,32 +98,35 @@ def test_transparent_parts_turn_white(picture, mode):
         image = image.convert(mode)
         image.putalpha(Image.fromarray(alpha))
         data = encoded(image, "PNG")
-    found = pipelines.read_image(data)
+    found = images.read(data)
     assert (found[hidden] == 255).all()
     np.testing.assert_array_equal(found[~hidden], np.asarray(image.convert("RGBA"))[..., :3][~hidden])
 
 
 def test_half_transparent_is_blended_with_white():
     image = Image.new("RGBA", (4, 4), (100, 0, 200, 128))
-    np.testing.assert_allclose(pipelines.read_image(encoded(image, "PNG"))[0, 0], [177, 127, 227], atol=1)
+    np.testing.assert_allclose(images.read(encoded(image, "PNG"))[0, 0], [177, 127, 227], atol=1)
 
 
 @pytest.mark.parametrize("kind", ["PNG", "TIFF"])
-def test_sixteen_bits_become_eight(kind):
+def test_sixteen_bits_lose_nothing_until_they_are_prepared(kind):
     deep = np.linspace(0, 65535, HEIGHT * WIDTH).reshape(HEIGHT, WIDTH).astype(np.uint16)
-    found = pipelines.read_image(encoded(Image.fromarray(deep), kind))
-    np.testing.assert_array_equal(found, np.repeat(np.rint(deep / 257.0).astype(np.uint8)[..., None], 3, axis=-1))
+    found = images.read(encoded(Image.fromarray(deep), kind))
+    np.testing.assert_allclose(found, np.repeat(deep[..., None] / 257.0, 3, axis=-1), rtol=1e-6)
+    assert found.dtype == np.float32
+    prepared = images.prepare(encoded(Image.fromarray(deep), kind), images.Preparation(deep.shape))
+    np.testing.assert_array_equal(prepared, np.repeat(np.rint(deep / 257.0).astype(np.uint8)[..., None], 3, axis=-1))
 
 
 def test_sixteen_bit_colours_become_eight(picture):
     deep = cv2.imencode(".png", picture[..., ::-1].astype(np.uint16) * 257)[1].tobytes()
-    close(pipelines.read_image(deep), picture, 0.5)
+    close(images.read(deep), picture, 0.5)
 
 
 @pytest.mark.parametrize("top", [1.0, 255.0])
 def test_float_images_are_taken_as_they_are_meant(top):
     levels = np.linspace(0, top, 256, dtype=np.float32).reshape(16, 16)
-    found = pipelines.read_image(encoded(Image.fromarray(levels), "TIFF"))
+    found = images.read(encoded(Image.fromarray(levels), "TIFF"))
     np.testing.assert_array_equal(found[..., 0].ravel(), np.arange(256))
 
 
@@ -131,7 +134,7 @@ def test_of_moving_pictures_the_first_frame(picture):
     frames = [Image.fromarray(picture), Image.new("RGB", (WIDTH, HEIGHT), "white")]
     for kind, options in (("GIF", {}), ("WEBP", {"lossless": True}), ("PNG", {})):
         data = encoded(frames[0], kind, save_all=True, append_images=frames[1:], **options)
-        close(pipelines.read_image(data), picture, 12)
+        close(images.read(data), picture, 12)
 
 
 # Broken
@@ -142,23 +145,23 @@ def test_of_moving_pictures_the_first_frame(picture):
 def test_files_that_are_cut_short_are_refused(kind, share):
     noise = np.random.default_rng(0).integers(0, 256, (80, 80, 3), np.uint8)
     data = encoded(noise, kind)
-    with pytest.raises(reading.UnreadableImageError, match=r"broken|no image"):
-        pipelines.read_image(data[: int(len(data) * share)])
+    with pytest.raises(images.UnreadableImageError, match=r"cannot be read: (damaged|truncated|not an image)"):
+        images.read(data[: int(len(data) * share)])
 
 
 def test_what_is_no_image_is_refused_in_words(tmp_path):
-    with pytest.raises(ValueError, match="is empty"):
-        pipelines.read_image(b"")
+    with pytest.raises(ValueError, match="cannot be read: empty: 0 bytes"):
+        images.read(b"")
     path = tmp_path / "notes.jpg"
     path.write_text("not an image")
-    with pytest.raises(ValueError, match=r"notes.jpg is no image of a kind that can be read \(12 bytes\)"):
-        pipelines.read_image(path)
-    with pytest.raises(ValueError, match=r"broken|no image"):
-        pipelines.read_image(reading.JPEG + bytes(100))
+    with pytest.raises(ValueError, match=r"notes.jpg cannot be read: not an image"):
+        images.read(path)
+    with pytest.raises(ValueError, match=r"cannot be read: (damaged|truncated|not an image)"):
+        images.read(jpeg.START + bytes(100))
     with pytest.raises(FileNotFoundError):
-        pipelines.read_image(tmp_path / "missing.png")
-    with pytest.raises(TypeError, match=r"from a path or from bytes. Received: ndarray"):
-        pipelines.read_image(np.zeros((3, 3, 3), np.uint8))
+        images.read(tmp_path / "missing.png")
+    with pytest.raises(TypeError, match=r"from a path, from bytes, .* Received: list"):
+        images.read([[3]])
 
 
 @given(st.integers(0, 10**6), st.sampled_from(["JPEG", "PNG", "GIF", "WEBP", "BMP", "TIFF"]))
@@ -168,8 +171,8 @@ def test_damaged_bytes_give_an_image_or_a_refusal(seed, kind):
     for place in rng.integers(0, len(data), 5):
         data[place] = rng.integers(0, 256)
     try:
-        image = pipelines.read_image(bytes(data))
-    except reading.UnreadableImageError:
+        image = images.read(bytes(data))
+    except images.UnreadableImageError:
         return
     assert image.dtype == np.uint8 and image.ndim == 3 and image.shape[-1] == 3
 
@@ -180,8 +183,8 @@ def test_a_tiff_without_its_last_rows_is_refused(picture, options, kind):
     rows = data.index(struct.pack("<HHI", 257, kind, 1)) + 8  # the tag "ImageLength", one number of 16 or 32 bits
     assert struct.unpack("<H", data[rows : rows + 2]) == (HEIGHT,)
     data[rows : rows + 2] = struct.pack("<H", 3 * HEIGHT)
-    with pytest.raises(reading.UnreadableImageError, match="broken"):
-        pipelines.read_image(bytes(data))
+    with pytest.raises(images.UnreadableImageError, match=r"cannot be read: (damaged|truncated)"):
+        images.read(bytes(data))
 
 
 @pytest.mark.parametrize("turn", range(1, 9))
@@ -190,7 +193,7 @@ def test_a_tiff_is_turned_and_whole(picture, turn):
     exif = Image.Exif()
     exif[0x0112] = turn
     np.testing.assert_array_equal(
-        pipelines.read_image(encoded(image, "TIFF", exif=exif)), pipelines.read_image(encoded(image, "PNG", exif=exif))
+        images.read(encoded(image, "TIFF", exif=exif)), images.read(encoded(image, "PNG", exif=exif))
     )
 
 
@@ -214,27 +217,27 @@ def jpeg_header(width, height):
 def test_a_small_file_that_would_unfold_to_gigabytes_is_refused():
     for data in (png_header(20_000, 20_000), jpeg_header(60_000, 60_000), png_header(100_000, 100_000)):
         assert len(data) < 2000
-        with pytest.raises(ValueError, match=r"claims .* pixels; more than 178,956,970 are refused|exceeds limit"):
-            pipelines.read_image(data)
+        with pytest.raises(ValueError, match=r"too large: .* pixels; more than [\d,]+ .*are refused"):
+            images.read(data)
 
 
 def test_the_limit_itself_is_read(monkeypatch, picture):
-    monkeypatch.setattr(reading, "LARGEST", HEIGHT * WIDTH)
+    monkeypatch.setattr(decoding, "MAX_PIXELS", HEIGHT * WIDTH)
     for kind in ("PNG", "JPEG"):
-        assert pipelines.read_image(encoded(picture, kind)).shape == (HEIGHT, WIDTH, 3)
-    monkeypatch.setattr(reading, "LARGEST", HEIGHT * WIDTH - 1)
+        assert images.read(encoded(picture, kind)).shape == (HEIGHT, WIDTH, 3)
+    monkeypatch.setattr(decoding, "MAX_PIXELS", HEIGHT * WIDTH - 1)
     for kind in ("PNG", "JPEG"):
-        with pytest.raises(ValueError, match=r"48 × 64|64 × 48"):
-            pipelines.read_image(encoded(picture, kind))
+        with pytest.raises(ValueError, match="64 × 48"):
+            images.read(encoded(picture, kind))
 
 
 def test_headers_tell_the_size(picture):
     for kind in ("JPEG", "PNG", "WEBP"):
-        assert reading.image_size_of(encoded(picture, kind)) == (HEIGHT, WIDTH)
-    assert reading.image_size_of(b"nothing") is None
-    assert reading.jpeg_size(reading.JPEG + b"\xff\xff\xe0\x00\x02" + bytes(20)) is None
+        assert decoding.declared_size(encoded(picture, kind)) == (HEIGHT, WIDTH)
+    assert decoding.declared_size(b"nothing") is None
+    assert jpeg.header(jpeg.START + b"\xff\xff\xe0\x00\x02" + bytes(20)) is None
     restart = b"\xff\xd8" + b"\xff\xd0" + b"\xff\xff" + encoded(picture, "JPEG")[2:]  # markers without length, filling
-    assert reading.jpeg_size(restart) == (HEIGHT, WIDTH)
+    assert jpeg.header(restart)[:2] == (HEIGHT, WIDTH)
 
 
 # To size
@@ -244,24 +247,24 @@ def test_headers_tell_the_size(picture):
 @pytest.mark.parametrize("size", [(24, 24), (10, 40), (90, 33), (48, 64), (1, 1)])
 def test_sizes_are_exact_whatever_the_mode(picture, size, mode):
     for image in (picture, picture.transpose(1, 0, 2), picture[:1], picture[:, :1]):
-        found = pipelines.resize(np.ascontiguousarray(image), size, mode)
+        found = images.resize(np.ascontiguousarray(image), size, mode)
         assert found.shape == (*size, 3) and found.dtype == np.uint8
 
 
 def test_the_same_size_is_the_same_image(picture):
     for mode in ("fit", "pad", "stretch"):
-        np.testing.assert_array_equal(pipelines.resize(picture, (HEIGHT, WIDTH), mode), picture)
+        np.testing.assert_array_equal(images.resize(picture, (HEIGHT, WIDTH), mode), picture)
 
 
 def test_fit_cuts_the_middle_pad_shows_all_stretch_distorts(picture):
     # Half the size is the average of blocks of four pixels.
     half = picture.reshape(HEIGHT // 2, 2, WIDTH // 2, 2, 3).mean(axis=(1, 3))
-    middle = pipelines.resize(picture, (24, 24), "fit")
+    middle = images.resize(picture, (24, 24), "fit")
     close(middle, half[:, 4:28], 0.5)
-    padded = pipelines.resize(picture, (32, 32), "pad")
+    padded = images.resize(picture, (32, 32), "pad")
     close(padded[4:28], half, 0.5)
     assert (padded[:4] == 0).all() and (padded[28:] == 0).all()
-    stretched = pipelines.resize(picture, (24, 64), "stretch")
+    stretched = images.resize(picture, (24, 64), "stretch")
     close(stretched, picture.reshape(24, 2, 64, 3).mean(axis=1), 1.5)
 
 
@@ -269,7 +272,7 @@ def test_thin_lines_do_not_flicker():
     """A grid of lines one pixel wide becomes an even grey, where plain bilinear scaling would show moiré."""
     lines = np.zeros((400, 400, 3), np.uint8)
     lines[:, ::2] = 255
-    found = pipelines.resize(lines, (90, 90))
+    found = images.resize(lines, (90, 90))
     assert found.std() < 3 and found.mean() == pytest.approx(127.5, abs=2)
 
 
@@ -277,24 +280,24 @@ def test_thin_lines_do_not_flicker():
 def test_photographs_come_close_to_an_antialiased_resize(real_data, size):
     paths = sorted((real_data / "trash").glob("*/*.jpg"))[::60]
     for path in paths:
-        found = pipelines.prepare(path, size)
+        found = images.prepare(path, images.Preparation(size))
         image = Image.open(path)
         expected = ImageOps.fit(image, size, Image.Resampling.BILINEAR)
         close(found, np.asarray(expected), 4)
-        close(found, pipelines.resize(pipelines.read_image(path), size), 1)
+        close(found, images.resize(images.read(path), size), 1)
 
 
 def test_prepare_takes_a_path_bytes_or_an_array(picture, tmp_path):
     path = tmp_path / "a.png"
     path.write_bytes(encoded(picture, "PNG"))
-    expected = pipelines.resize(picture, (30, 20), "pad")
+    expected = images.resize(picture, (30, 20), "pad")
     for source in (path, str(path), path.read_bytes(), picture):
-        np.testing.assert_array_equal(pipelines.prepare(source, (30, 20), "pad"), expected)
-    for wrong in (picture / 255, picture[..., 0], picture[None]):
-        with pytest.raises(ValueError, match="uint8, 0-255, of shape"):
-            pipelines.prepare(wrong, (30, 20))
+        np.testing.assert_array_equal(images.prepare(source, images.Preparation((30, 20), resize="pad")), expected)
+    for wrong in (picture / 255, picture[None]):
+        with pytest.raises(ValueError, match="Expected"):
+            images.prepare(wrong, images.Preparation((30, 20)))
     with pytest.raises(ValueError, match="Received: list"):
-        pipelines.resize([[1]], (30, 20))
+        images.resize([[1]], (30, 20))
 
 
 # Reduced decoding
@@ -303,8 +306,8 @@ def test_prepare_takes_a_path_bytes_or_an_array(picture, tmp_path):
 @pytest.mark.parametrize("factor", [1, 2, 4, 8])
 def test_reduced_jpegs_are_averages_of_blocks(real_data, factor):
     data = next((real_data / "trash").glob("*/*.jpg")).read_bytes()
-    full = pipelines.read_image(data)
-    close(pipelines.read_image(data, reduce=factor), reading.reduce_by(full, factor), 1)
+    full = images.read(data)
+    close(images.read(data, reduce=factor), sizing.reduce_by(full, factor), 1)
 
 
 @given(
@@ -314,14 +317,14 @@ def test_reduced_jpegs_are_averages_of_blocks(real_data, factor):
     st.floats(1, 3),
 )
 def test_enough_pixels_remain_for_what_the_result_needs(size, image_size, mode, detail):
-    factor = reading.reduction(size, image_size, mode, detail)
+    factor = sizing.reduction(size, image_size, mode, detail)
     for height, width in (size, size[::-1]):
-        _, (_, _, _to_width, _to_height) = reading.windows((height, width), image_size, mode)
+        _, (_, _, _to_width, _to_height) = sizing.windows((height, width), image_size, mode)
         if factor > 1 and mode != "pad":
             assert height / factor >= image_size[0] * detail and width / factor >= image_size[1] * detail
         if factor > 1 and mode == "pad":  # the bars need none
             assert max((height / factor) / image_size[0], (width / factor) / image_size[1]) >= detail
-    assert reading.reduction(None, image_size, mode) == 1
+    assert sizing.reduction(None, image_size, mode) == 1
 
 
 @given(
@@ -330,13 +333,18 @@ def test_enough_pixels_remain_for_what_the_result_needs(size, image_size, mode, 
     st.sampled_from(["fit", "pad", "stretch"]),
 )
 def test_the_base_map_lays_corner_on_corner(size, image_size, mode):
-    (left, top, width, height), (to_left, to_top, to_width, to_height) = reading.windows(size, image_size, mode)
+    (left, top, width, height), (to_left, to_top, to_width, to_height) = sizing.windows(size, image_size, mode)
     assert left >= 0 and left + width <= size[1] and top >= 0 and top + height <= size[0]
     assert to_left >= 0 and to_left + to_width <= image_size[1]
-    matrix = reading.base_matrix(size, image_size, mode)
+    matrix = sizing.base_matrix(size, image_size, mode)
     for x, y, from_x, from_y in (
         (to_left, to_top, left, top),
         (to_left + to_width, to_top + to_height, left + width, top + height),
     ):
         # corners of pixels lie half a pixel before their centres
         np.testing.assert_allclose(matrix @ [x - 0.5, y - 0.5, 1], [from_x - 0.5, from_y - 0.5], atol=1e-6)
+
+
+def test_the_names_of_before_still_work(picture):
+    np.testing.assert_array_equal(pipelines.read_image(encoded(picture, "PNG")), picture)
+    np.testing.assert_array_equal(pipelines.prepare(picture, (24, 24), "pad"), images.resize(picture, (24, 24), "pad"))

@@ -1,0 +1,296 @@
+"""Bytes of a file, or a Pillow image, to pixels: upright, sRGB, on white where transparent; or a refusal in words."""
+
+import io
+import struct
+import warnings
+import zlib
+from collections.abc import Callable
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+from PIL import (
+    AvifImagePlugin,
+    BmpImagePlugin,
+    GifImagePlugin,
+    Image,
+    Jpeg2KImagePlugin,
+    JpegImagePlugin,
+    MpoImagePlugin,
+    PngImagePlugin,
+    PpmImagePlugin,
+    TiffImagePlugin,
+    UnidentifiedImageError,
+    WebPImagePlugin,
+)
+
+from cnnlab.images import colours, jpeg
+from cnnlab.images.files import MEMORY, UnreadableImageError
+from cnnlab.images.sizing import reduce_by
+
+# About sizes, which are checked here, and odd metadata. Once and for all: `catch_warnings` in the threads that read
+# would leave the whole process with the filters of whichever thread happened to end last.
+warnings.filterwarnings("ignore", module=r"PIL\.")
+
+PLUGINS = (  # imported above, so that Pillow need not load all it has, PostScript included
+    AvifImagePlugin, BmpImagePlugin, GifImagePlugin, Jpeg2KImagePlugin, JpegImagePlugin, MpoImagePlugin, PngImagePlugin,
+    PpmImagePlugin, TiffImagePlugin, WebPImagePlugin,
+)  # fmt: skip
+FORMATS = ("JPEG", "PNG", "GIF", "BMP", "DIB", "WEBP", "TIFF", "PPM", "AVIF", "JPEG2000")
+FAMILY = {"MPO": "JPEG", "DIB": "BMP"}
+OTHERS = {  # what files named like images often are instead: first bytes, from where, name
+    b"%PDF": (0, "a PDF document"),
+    b"%!PS": (0, "a PostScript document"),
+    b"PK\x03\x04": (0, "a ZIP archive"),
+    b"8BPS": (0, "a Photoshop file"),
+    b"<": (0, "text that starts like HTML, XML or SVG"),
+    b"{": (0, "text that starts like JSON"),
+}
+MAX_PIXELS = 178_956_970  # a larger header is a mistake or an attack (Pillow's own limit)
+BYTES = {"WEBP": 24, "AVIF": 24, "JPEG2000": 48, "HEIF": 24}  # that decoding takes for each pixel, at the worst
+ALPHA = ("RGBA", "LA", "PA", "La", "RGBa")
+ORIENTATION = 0x0112
+SCALED = 100_000  # pixels; smaller JPEG files are decoded at full size, which takes no time worth saving
+DEEP = ("I", "F")
+TURNS: dict[int, Callable[[np.ndarray], np.ndarray]] = {  # what makes a picture upright, by its EXIF orientation
+    2: lambda image: image[:, ::-1],
+    3: lambda image: image[::-1, ::-1],
+    4: lambda image: image[::-1],
+    5: lambda image: image.swapaxes(0, 1),
+    6: lambda image: image[::-1].swapaxes(0, 1),
+    7: lambda image: image[::-1, ::-1].swapaxes(0, 1),
+    8: lambda image: image.swapaxes(0, 1)[::-1],
+}
+Reduce = Callable[[tuple[int, int]], int]  # by how much an image of (height, width) may shrink
+
+
+class Picture(NamedTuple):
+    """One decoded file."""
+
+    values: np.ndarray  # uint8 (height, width, 3), reduced; of deep images their own numbers, full size
+    format: str  # of FORMATS, or "" where it was no file
+    mode: str  # Pillow's name for how its pixels are stored
+    size: tuple[int, int]  # height and width as stored, before the turn
+    turn: int  # EXIF orientation, 1 to 8
+    frames: int  # 2 where there are several
+    alpha: bool
+
+    @property
+    def deep(self) -> bool:
+        """Whether the values are not 8-bit ones."""
+        return self.values.dtype != np.uint8
+
+
+def full_size(size: tuple[int, int]) -> int:
+    """No reduction."""
+    return 1
+
+
+def decode(data: bytes, reduce: Reduce = full_size, *, name: str = "the bytes given") -> Picture:
+    """Decodes the bytes of a file.
+
+    Args:
+        data: The file.
+        reduce: Gives 1, 2, 4 … for a height and width: each pixel of the result is the mean of such a block.
+        name: What to call it in a message.
+
+    Raises:
+        UnreadableImageError: If it is not an image, damaged, or too large, whatever the decoder raised.
+    """
+    if not data:
+        raise UnreadableImageError("empty: 0 bytes", name)
+    try:
+        if data[:3] == jpeg.START:
+            picture = _decode_jpeg(data, reduce, name)
+            if picture is not None:
+                return picture
+        _require_whole(data, name)
+        with MEMORY.hold(_declared_by_webp(data, name)), Image.open(io.BytesIO(data), formats=FORMATS) as image:
+            return from_pillow(image, reduce, name=name, data=data)
+    except UnreadableImageError:
+        raise
+    except Exception as error:  # decoders raise every kind of error on broken data
+        raise UnreadableImageError(_described(error, data), name) from error
+
+
+def _decode_jpeg(data: bytes, reduce: Reduce, name: str) -> Picture | None:
+    """The fast way; None where Pillow has to decode."""
+    head = jpeg.header(data)
+    jpeg.require_few_scans(data, name)
+    if head is None or not jpeg.is_usual(head):
+        return None
+    size = head.height, head.width
+    stored = 9 if head.progressive else 3  # a progressive picture is held twice: as numbers of 16 bits, and as pixels
+    _require_sensible(size, stored, name)
+    factor = reduce(size)
+    at_once = min(factor, 8) if size[0] * size[1] >= SCALED else 1
+    with MEMORY.hold(size[0] * size[1] * (stored - 3) + 3 * size[0] * size[1] // at_once**2):
+        values = jpeg.decode(data, head, at_once, name)
+        if len(head.layers) == 4:  # Pillow knows when it is stored inverted
+            return None
+        values = reduce_by(colours.to_srgb(values, head.profile), factor // at_once)
+        turn = orientation(head.exif)
+        mode = "L" if len(head.layers) == 1 else "RGB"
+        return Picture(upright(values, turn), "JPEG", mode, size, turn, 1, alpha=False)
+
+
+def declared_size(data: bytes) -> tuple[int, int] | None:
+    """Height and width from the header alone, before any EXIF turn; None where it cannot be made out."""
+    if data[:3] == jpeg.START:
+        head = jpeg.header(data)
+        return None if head is None else (head.height, head.width)
+    try:
+        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+            return image.height, image.width
+    except Exception:  # Pillow raises many kinds; decoding will say what is wrong
+        return None
+
+
+def from_pillow(
+    image: Image.Image, reduce: Reduce = full_size, *, name: str = "the Pillow image", data: bytes = b""
+) -> Picture:
+    """The pixels of a Pillow image, as `decode` gives them of its file."""
+    size = image.height, image.width
+    kind = FAMILY.get(image.format or "", image.format or "")
+    _require_sensible(size, BYTES.get(kind, 8), name)
+    turn = _orientation_of(image)
+    several = bool(getattr(image, "is_animated", False))
+    alpha = image.mode in ALPHA or "transparency" in image.info
+    mode = image.mode
+    with MEMORY.hold(size[0] * size[1] * BYTES.get(kind, 8)):
+        _require_all_rows(image, name)
+        image.load()
+        values = _deep_values(image, kind, data)
+        if values is None:
+            values = reduce_by(colours.to_rgb(image), reduce(size))
+    if kind != "TIFF":  # which Pillow has turned already
+        values = upright(values, turn)
+    return Picture(values, kind, mode, size, turn, 1 + several, alpha)
+
+
+def _deep_values(image: Image.Image, kind: str, data: bytes) -> np.ndarray | None:
+    """The numbers of an image that has more than 8 bits, shape (height, width, 1 or 3); None of any other."""
+    if image.mode.startswith("I;16"):
+        return np.asarray(image, dtype=np.uint16)[..., None]
+    if image.mode in DEEP:
+        values = np.asarray(image)
+        return values[..., None] if kind != "PPM" else values.astype(np.uint16)[..., None]
+    if kind == "PNG" and data[24:25] == b"\x10" and image.mode in ("RGB", "RGBA"):  # Pillow keeps 8 of the 16 bits
+        deep = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+        if deep is None or deep.dtype != np.uint16 or deep.ndim != 3:
+            return None
+        values = deep[..., 2::-1]
+        if deep.shape[2] == 4:
+            share = deep[..., 3:].astype(np.float32) / 65535
+            values = np.rint(values * share + 65535 * (1 - share)).astype(np.uint16)
+        return np.ascontiguousarray(values)
+    return None
+
+
+def upright(values: np.ndarray, turn: int) -> np.ndarray:
+    """The picture as it is meant to be seen."""
+    return np.ascontiguousarray(TURNS[turn](values)) if turn in TURNS else values
+
+
+def orientation(exif: bytes) -> int:
+    """The EXIF orientation, 1 to 8; 1 where the data say nothing, or nothing that makes sense."""
+    exif = exif[6:] if exif[:6] == b"Exif\0\0" else exif
+    order = {b"II": "<", b"MM": ">"}.get(exif[:2])
+    if order is None or len(exif) < 14:
+        return 1
+    (start,) = struct.unpack_from(order + "I", exif, 4)
+    if start + 2 > len(exif):
+        return 1
+    (count,) = struct.unpack_from(order + "H", exif, start)
+    for at in range(start + 2, min(start + 2 + 12 * count, len(exif) - 11), 12):
+        tag, kind, number, value = struct.unpack_from(order + "HHIH", exif, at)
+        if tag == ORIENTATION:
+            return value if kind == 3 and number == 1 and 1 <= value <= 8 else 1
+    return 1
+
+
+def _orientation_of(image: Image.Image) -> int:
+    try:
+        if isinstance(image, TiffImagePlugin.TiffImageFile):
+            return int(image.tag_v2.get(ORIENTATION, 1))
+        exif = image.info.get("exif")
+        found = orientation(exif) if isinstance(exif, bytes) else int(image.getexif().get(ORIENTATION, 1))
+    except Exception:  # broken metadata turns nothing
+        return 1
+    return found if found in TURNS else 1
+
+
+def _require_sensible(size: tuple[int, int], each: int, name: str) -> None:
+    height, width = size
+    limit = min(MAX_PIXELS, MEMORY.limit // each)
+    if height * width > limit:
+        raise UnreadableImageError(
+            f"too large: it claims {width} × {height} pixels; more than {limit:,} of its kind are refused unread, as "
+            "a small file may unfold to more than the memory of this machine", name,
+        )  # fmt: skip
+    if height * width == 0:
+        raise UnreadableImageError("damaged: it has no pixels", name)
+
+
+def _require_all_rows(image: Image.Image, name: str) -> None:
+    """Refuses a TIFF that has no data for its last rows, which Pillow fills up with black and says nothing."""
+    if isinstance(image, TiffImagePlugin.TiffImageFile):
+        rows = image.tag_v2[TiffImagePlugin.IMAGELENGTH]  # `height` may be that of the image after its EXIF turn
+        there = max((extents[3] for _, extents, *_ in image.tile if extents), default=0)
+        if there < rows:
+            raise UnreadableImageError(f"truncated: it has data for {there:,} of its {rows:,} rows", name)
+
+
+def _require_whole(data: bytes, name: str) -> None:
+    """Refuses damage that Pillow passes over: wrong checksums in a PNG, a file that ends before it says it does."""
+    if data[:4] == b"RIFF" and int.from_bytes(data[4:8], "little") + 8 > len(data):
+        raise UnreadableImageError("truncated: the file is shorter than it declares", name)
+    if not data.startswith(b"\x89PNG\r\n\x1a\n"):
+        return
+    at = 8
+    while at + 12 <= len(data):
+        size, part = int.from_bytes(data[at : at + 4]), data[at + 4 : at + 8]
+        body = memoryview(data)[at + 4 : at + 8 + size]
+        if len(body) < 4 + size:
+            break
+        wanted = int.from_bytes(data[at + 8 + size : at + 12 + size])
+        if part in (b"IHDR", b"PLTE", b"IDAT", b"IEND") and zlib.crc32(body) != wanted:
+            raise UnreadableImageError(f"damaged: the checksum of its {part.decode()} data is wrong", name)
+        at += 12 + size
+        if part == b"IEND":
+            return
+    raise UnreadableImageError("truncated: the end of the picture is missing", name)
+
+
+def _declared_by_webp(data: bytes, name: str) -> int:
+    """The bytes that Pillow takes for a WebP file before it can be asked for its size; else 0."""
+    if data[:4] != b"RIFF" or data[8:12] != b"WEBP" or len(data) < 30:
+        return 0
+    if data[12:16] == b"VP8X":
+        width, height = int.from_bytes(data[24:27], "little") + 1, int.from_bytes(data[27:30], "little") + 1
+    elif data[12:16] == b"VP8L":
+        bits = int.from_bytes(data[21:25], "little")
+        width, height = (bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1
+    else:
+        width, height = (side & 0x3FFF for side in struct.unpack("<HH", data[26:30]))
+    _require_sensible((max(height, 1), max(width, 1)), BYTES["WEBP"], name)
+    return 0
+
+
+def _described(error: Exception, data: bytes) -> str:
+    """One phrase about why a file cannot be read."""
+    words = " ".join(str(error).split())[:120].rstrip(".")
+    if isinstance(error, Image.DecompressionBombError):
+        return f"too large: {words.split(' pixels')[0].split('(')[-1]} pixels; more than {MAX_PIXELS:,} are refused"
+    if isinstance(error, MemoryError):
+        return "too large: not enough memory to decode it"
+    if isinstance(error, UnidentifiedImageError):
+        start = data.lstrip(b"\xef\xbb\xbf \t\r\n")[:16]
+        for first_bytes, (at, what) in OTHERS.items():
+            if start[at:].startswith(first_bytes):
+                return f"not an image: {what}"
+        known = (b"\x89PNG", b"GIF8", b"BM", b"RIFF", b"II*\0", b"MM\0*", jpeg.START)
+        return "damaged: its header cannot be read" if data.startswith(known) else "not an image"
+    if "truncated" in words.lower() or "end of" in words.lower() or isinstance(error, EOFError):
+        return f"truncated: {words}" if not words.lower().startswith("image file is") else "truncated"
+    return f"damaged: {words or type(error).__name__}"
