@@ -303,7 +303,7 @@ def test_when_no_file_can_be_read_it_says_so(tmp_path):
     path.touch()
     table = pd.DataFrame({"path": [str(path)] * 3, "label": pd.Categorical(["a", "b", "a"])})
     dataset = pipelines.load(table, image_size=(8, 8))
-    with pytest.raises(Exception, match=r"None of the 3 images can be read. The first: .*empty.png cannot be read: empty"):
+    with pytest.raises(Exception, match=r"None of the 3 images can be read. The first: .*empty.png .*: empty"):
         list(dataset)
     with pytest.raises(ValueError, match="None of the images tried can be read"):
         pipelines.measure(dataset, seconds=0.1)
@@ -562,7 +562,7 @@ def test_a_file_that_vanishes_is_a_broken_file(table, tmp_path):
     paths[5] = str(tmp_path)  # a folder
     feed = pipelines.load(table.assign(path=paths), image_size=(8, 8))._cnnlab_feed
     assert len(feed.work(0, feed.batch_rows(0, 0))[0]) == 22
-    assert "directory" in feed.broken[5].lower()
+    assert "a folder" in feed.broken[5].lower()
 
 
 def test_cores_are_counted_without_affinity_too(monkeypatch):
