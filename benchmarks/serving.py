@@ -39,8 +39,8 @@ def network(table, weights):
         backbone.load_weights(weights)
     features = keras.layers.GlobalAveragePooling2D()(backbone(x, training=False))
     head = keras.layers.Dense(table["label"].nunique(), activation="softmax", name="probabilities")
-    outputs = models.names.with_class_names(head(features), table["label"].cat.categories)
-    model = keras.Model(inputs, outputs, name="mobilenet_v2")
+    plain = keras.Model(inputs, head(features), name="mobilenet_v2")
+    model = models.with_classes(plain, table["label"].cat.categories)
     train = table[table["split"] == "train"]
     seen = keras.Model(inputs, features).predict(
         pipelines.load(train, image_size=SIZE, batch_size=8, cache=False), verbose=0

@@ -13,11 +13,12 @@ PACKAGE = Path(cnnlab.__file__).parent
 FLOORS = {
     -1: {"images"},  # below the others of the ground floor, which all read files with it
     0: {"doctor", "samples", "tables", "audit", "metrics", "fairness", "plots"},
-    1: {"augment", "pipelines", "models", "explain"},
-    2: {"training", "experiments", "serving"},
-    3: {"widgets", "exercises"},
+    1: {"augment", "models"},
+    2: {"pipelines", "explain"},  # ask models what they say of themselves
+    3: {"training", "experiments", "serving"},
+    4: {"widgets", "exercises"},
 }
-SHARED = {"_common": -1, "_quiet": -1, "_stderr": -1, "_report": 3, "__main__": 4, "__init__": 0}
+SHARED = {"_common": -1, "_quiet": -1, "_stderr": -1, "_report": 4, "__main__": 5, "__init__": 0}
 FLOOR_OF = {room: floor for floor, rooms in FLOORS.items() for room in rooms} | SHARED
 
 

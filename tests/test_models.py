@@ -12,7 +12,7 @@ def test_class_names_survive_plain_keras(tmp_path):
     model.save(tmp_path / "model.keras")
     for other in (keras.models.load_model(tmp_path / "model.keras"), keras.models.clone_model(model)):
         assert models.class_names(other) == STRANGE
-    with pytest.raises(ValueError, match="carries none"):
+    with pytest.raises(ValueError, match=r"models\.with_classes"):
         models.class_names(keras.Sequential([keras.Input((2,)), keras.layers.Dense(2)]))
 
 
@@ -91,9 +91,9 @@ def test_the_residual_network_learns(batch_norm, digits):
         ({"classes": "cats"}, TypeError, "names of the classes"),
         ({"classes": ["a"]}, ValueError, "at least two"),
         ({"classes": ["a", "a"]}, ValueError, "different names"),
-        ({"image_size": 96}, ValueError, "Received: 96"),
-        ({"image_size": (0, 8)}, ValueError, r"Received: \(0, 8\)"),
-        ({"image_size": (8.5, 8)}, ValueError, r"Received: \(8.5, 8\)"),
+        ({"image_size": 96}, ValueError, "Received: image_size=96"),
+        ({"image_size": (0, 8)}, ValueError, r"image_size=\(0, 8\)"),
+        ({"image_size": (8.5, 8)}, ValueError, r"image_size=\(8.5, 8\)"),
         ({"filters": ()}, ValueError, "`filters`"),
         ({"filters": (8, 0)}, ValueError, "`filters`"),
         ({"channels": 2}, ValueError, "`channels`"),

@@ -364,8 +364,7 @@ def test_files_agree_on_500_photographs(real_data, tmp_path):
     seen = keras.Model(inputs, x).predict(pipelines.load(train, image_size=(224, 224), cache=False), verbose=0)
     learned = LogisticRegression(C=1, max_iter=2000).fit(seen, train["label"].cat.codes)
     head = keras.layers.Dense(10, activation="softmax")
-    outputs = models.names.with_class_names(head(x), table["label"].cat.categories)
-    model = keras.Model(inputs, outputs)
+    model = models.with_classes(keras.Model(inputs, head(x)), table["label"].cat.categories)
     head.set_weights([learned.coef_.T, learned.intercept_])
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")

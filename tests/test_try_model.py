@@ -66,7 +66,7 @@ def test_it_does_without_grad_cam(digits, tmp_path):
     names = digits["label"].cat.categories
     inputs = keras.Input((8, 8, 3))
     scores = keras.layers.Dense(10, activation="softmax")(keras.layers.Flatten()(inputs))
-    plain = keras.Model(inputs, models.names.with_class_names(scores, names))
+    plain = models.with_classes(keras.Model(inputs, scores), names)
     assert widgets.try_model(plain).ask(check["path"].iloc[0]) is not None
     serving.export(plain, tmp_path, formats=["litert"], check=check)
     assert widgets.try_model(serving.Predictor(tmp_path), check).ask(np.zeros((9, 9, 3), np.uint8)) is not None

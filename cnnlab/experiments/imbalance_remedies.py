@@ -20,7 +20,6 @@ from cnnlab.experiments.memory import graphs_released
 from cnnlab.experiments.predicting import predict, with_probabilities
 from cnnlab.experiments.validating import compiled
 from cnnlab.models.losses import LogitAdjusted
-from cnnlab.models.names import with_class_names
 from cnnlab.pipelines.reading import Resize
 
 INNER_SHARE = 0.2  # of a fold's training rows, for choosing a threshold
@@ -226,7 +225,7 @@ def with_smote(model: keras.Model, rows: pd.DataFrame, *, seed: int, resize: Res
     start = np.full(len(names), -1e3, np.float32)  # a class without images is never called
     kernel[:, head.classes_], start[head.classes_] = weights, bias
     layer = keras.layers.Dense(len(names), activation="softmax", dtype="float32", name="probabilities")
-    result = keras.Model(model.inputs, with_class_names(layer(features), names), name=f"{model.name}_smote")
+    result = models.with_classes(keras.Model(model.inputs, layer(features), name=f"{model.name}_smote"), names)
     layer.set_weights([kernel, start])
     return result
 

@@ -11,6 +11,7 @@ from PIL import Image
 
 from cnnlab import augment, pipelines
 from cnnlab._common import atomic_path, progress, require_columns
+from cnnlab.images.preparing import require_image_size
 from cnnlab.pipelines.reading import Resize
 
 METHODS = {"mixup": augment.Policy(mixup=1.0), "cutmix": augment.Policy(cutmix=1.0)}
@@ -60,7 +61,7 @@ def synthesize(
         {'crack': 2, 'good': 0, 'inclusion': 2, 'pit': 2, 'scratch': 2, 'stain': 2}
     """
     require_columns(table, "path", "label", caller="experiments.synthesize")
-    size = pipelines.loading.require_image_size(image_size)
+    size = require_image_size(image_size)
     if method not in METHODS or isinstance(share, bool) or not 0 <= share <= 1:
         raise ValueError(
             f"`experiments.synthesize` expects a method of {', '.join(map(repr, METHODS))} and a share from 0 to 1. "

@@ -1,6 +1,7 @@
 """A model and a table to a table of predictions."""
 
 import warnings
+from dataclasses import replace
 from typing import Any
 
 from cnnlab import _quiet  # noqa: F401  isort: skip
@@ -10,27 +11,32 @@ import pandas as pd
 
 from cnnlab import models, pipelines
 from cnnlab._common import require_columns
-from cnnlab.pipelines.reading import Resize
+from cnnlab.images.sizing import Resize
 
 
-def predict(model: keras.Model, table: pd.DataFrame, *, batch_size: int = 64, resize: Resize = "fit") -> pd.DataFrame:
+def predict(
+    model: keras.Model, table: pd.DataFrame, *, batch_size: int = 64, resize: Resize | None = None
+) -> pd.DataFrame:
     """Predicts every image of a table; everything in `metrics` and `plots` starts from what this returns.
 
+    Images are prepared as the model says (`models.preparation`): size, channels, resize mode and levels.
+
     Args:
-        model: Carries its class names, as those of `cnnlab.models` do.
+        model: Carries its class names, as those of `cnnlab.models` do and `models.with_classes` makes any; one without
+            names takes those of the table.
         table: With the columns path and label; the order of its rows is kept.
         batch_size: Images at a time.
-        resize: How images are brought to the model's size, as in `pipelines.load`.
+        resize: Another resize mode than the model's, for a trial.
 
     Returns:
         A copy with predicted (Categorical in the label's categories), confidence (probability of the predicted class,
         0-1) and `p_<class>` for every class. Unreadable images keep their row, with these columns missing.
 
     Raises:
-        ValueError: If the table's classes are not the model's.
+        ValueError: If the table's classes are not the model's, or the model does not return probabilities.
 
     Warns:
-        UserWarning: If images could not be read.
+        UserWarning: If images could not be read, or the training images were prepared otherwise.
 
     Example:
         >>> import tempfile
@@ -43,37 +49,40 @@ def predict(model: keras.Model, table: pd.DataFrame, *, batch_size: int = 64, re
         ['p_crack', 'p_good', 'p_inclusion', 'p_pit', 'p_scratch', 'p_stain']
     """
     require_columns(table, "path", "label", caller="experiments.predict")
-    names = models.class_names(model)
     categories = [str(name) for name in table["label"].cat.categories]
+    names = models.ensure_classes(model, categories, caller="experiments.predict")
     if categories != names:
         raise ValueError(
             f"`experiments.predict` expects a table with the model's classes, in the model's order: {names}. Received "
             f"{categories}. Use `table['label'].cat.set_categories([...])`, or train a model for these classes."
         )
+    prepared = models.preparation(model)
+    said = pipelines.prepared_otherwise(names, prepared)
+    if said and resize is None:
+        warnings.warn(said, stacklevel=2)
     return with_probabilities(table, answers(model, table, batch_size=batch_size, resize=resize))
 
 
-def answers(model: keras.Model, table: pd.DataFrame, *, batch_size: int = 64, resize: Resize = "fit") -> np.ndarray:
+def answers(
+    model: keras.Model, table: pd.DataFrame, *, batch_size: int = 64, resize: Resize | None = None
+) -> np.ndarray:
     """Probabilities of shape (rows, classes) in the order of the table; not a number where an image cannot be read.
 
     Warns:
         UserWarning: If images could not be read.
     """
-    size = tuple(model.input_shape[1:3])
-    probabilities = np.full((len(table), model.output_shape[-1]), np.nan, np.float32)
-    rows = np.arange(len(table))
-    while len(rows):
-        data = pipelines.load(table.iloc[rows], image_size=size, batch_size=batch_size, resize=resize, cache=False)
-        found = model.predict(data, verbose=0)
-        broken = set(pipelines.broken(data)["path"])
-        if not broken:
-            probabilities[rows] = found
-            break
-        # Broken files shift the rows of their batches: leave them out and look once more.
-        rows = rows[~table["path"].iloc[rows].isin(broken).to_numpy()]
-    if len(rows) < len(table):
+    prepared = models.preparation(model)
+    if resize is not None:
+        prepared = replace(prepared, resize=resize)
+    data = pipelines.load(table, like=prepared, batch_size=batch_size, cache=False)
+    found = models.class_probabilities(model, model.predict(data, verbose=0))
+    rows = pipelines.delivered(data)
+    probabilities = np.full((len(table), found.shape[1]), np.nan, np.float32)
+    probabilities[rows[rows >= 0]] = found[rows >= 0]
+    broken = len(table) - int((rows >= 0).sum())
+    if broken:
         warnings.warn(
-            f"{len(table) - len(rows)} of {len(table)} images could not be read and have no prediction; "
+            f"{broken} of {len(table)} images could not be read and have no prediction; "
             "`audit.scan` says what is wrong with them.",
             stacklevel=3,
         )

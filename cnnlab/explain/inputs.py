@@ -7,6 +7,8 @@ from cnnlab import _quiet  # noqa: F401  isort: skip
 import keras
 import numpy as np
 
+from cnnlab.models.metadata import find_metadata
+
 Target = str | int | Sequence[str | int] | None
 
 
@@ -46,7 +48,8 @@ def checked_targets(model: keras.Model, target: Target, images: np.ndarray, *, c
     if target is None:
         return keras.ops.convert_to_numpy(model(images, training=False)).argmax(axis=-1)
     wanted = [target] * len(images) if isinstance(target, str | int | np.integer) else list(target)
-    names = class_names(model)
+    metadata = find_metadata(model)
+    names = list(metadata.classes) if metadata else []
     numbers = [names.index(one) if one in names else one for one in wanted]
     if len(numbers) != len(images) or not all(
         isinstance(one, int | np.integer) and 0 <= one < count for one in numbers
@@ -54,11 +57,3 @@ def checked_targets(model: keras.Model, target: Target, images: np.ndarray, *, c
         known = f"one of {names}" if names else f"a class number from 0 to {count - 1}"
         raise ValueError(f"`{caller}` expects `target` to be {known}, or one for each image. Received: {target!r}.")
     return np.asarray(numbers, dtype=np.int64)
-
-
-def class_names(model: keras.Model) -> list[str]:
-    """The names that a model of `cnnlab.models` carries; none for others."""
-    for layer in model.layers:
-        if layer.name == "class_names" and isinstance(getattr(layer, "seed", None), list | tuple):
-            return list(layer.seed)
-    return []

@@ -2,7 +2,8 @@
 
 from cnnlab.models.catalogue import table
 from cnnlab.models.losses import LogitAdjusted
-from cnnlab.models.names import class_names
+from cnnlab.models.metadata import class_names, preparation
+from cnnlab.models.naming import class_probabilities, ensure_classes, require_supported, with_classes
 from cnnlab.models.scratch import residual_cnn, small_cnn
 from cnnlab.models.transfer import backbone, learning, pretrained, reuse, unfreeze
 
@@ -10,11 +11,16 @@ __all__ = [
     "LogitAdjusted",
     "backbone",
     "class_names",
+    "class_probabilities",
+    "ensure_classes",
     "learning",
+    "preparation",
     "pretrained",
+    "require_supported",
     "residual_cnn",
     "reuse",
     "small_cnn",
     "table",
     "unfreeze",
+    "with_classes",
 ]

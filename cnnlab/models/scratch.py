@@ -6,9 +6,14 @@ from cnnlab import _quiet  # noqa: F401  isort: skip
 import keras
 from keras import layers
 
-from cnnlab.models.names import checked_channels, checked_classes, checked_image_size, checked_share, with_class_names
+from cnnlab.images import Preparation
+from cnnlab.images.sizing import Resize
+from cnnlab.models.arguments import channels_last, checked_classes, checked_share
+from cnnlab.models.head import classifier, image_input
+from cnnlab.models.metadata import Metadata
 
 
+@channels_last
 def small_cnn(
     *,
     image_size: tuple[int, int],
@@ -17,6 +22,8 @@ def small_cnn(
     filters: Sequence[int] = (24, 32, 48, 64),
     batch_norm: bool = True,
     dropout: float = 0.2,
+    resize: Resize = "fit",
+    levels: tuple[float, float] | None = None,
 ) -> keras.Model:
     """A small convolutional network that trains in a minute on a laptop, and is the place to learn how they work.
 
@@ -31,6 +38,8 @@ def small_cnn(
         filters: How many features each block looks for; each block halves height and width while they are 8 or more.
         batch_norm: Whether each convolution is followed by batch normalisation.
         dropout: Share of features dropped before the last layer while training, 0 to below 1.
+        resize: How `pipelines.load(like=model)` brings images to this size: `"fit"`, `"pad"` or `"stretch"`.
+        levels: For images of more than 8 bits: the levels that become black and white, such as (0, 4095).
 
     Returns:
         An uncompiled `keras.Model`: (batch, height, width, channels) of 0-255 in, (batch, classes) of 0-1 out.
@@ -45,12 +54,11 @@ def small_cnn(
         ((None, 2), True)
     """
     classes = checked_classes(classes, caller="models.small_cnn")
-    height, width = checked_image_size(image_size, caller="models.small_cnn")
-    channels = checked_channels(channels, caller="models.small_cnn")
     dropout = checked_share(dropout, argument="dropout", caller="models.small_cnn")
+    prepared = Preparation(image_size, channels, resize, levels)
     _check_filters(filters)
-    inputs = keras.Input((height, width, channels), name="image")
-    x = layers.Rescaling(1 / 127.5, offset=-1, name="rescaling")(inputs)
+    inputs, x = image_input(prepared)
+    x = layers.Rescaling(1 / 127.5, offset=-1, name="rescaling")(x)
     for number, count in enumerate(filters, start=1):
         x = layers.Conv2D(count, 3, padding="same", use_bias=not batch_norm, name=f"conv_{number}")(x)
         if batch_norm:
@@ -60,11 +68,10 @@ def small_cnn(
         if min(x.shape[1:3]) >= 8:
             x = layers.MaxPooling2D(2, name=f"pool_{number}")(x)
     x = layers.GlobalMaxPooling2D(name="global_pool")(x)
-    x = layers.Dropout(dropout, name="dropout")(x)
-    outputs = layers.Dense(len(classes), activation="softmax", dtype="float32", name="probabilities")(x)
-    return keras.Model(inputs, with_class_names(outputs, classes), name="small_cnn")
+    return classifier(inputs, x, Metadata.of(classes, prepared), dropout=dropout, name="small_cnn")
 
 
+@channels_last
 def residual_cnn(
     *,
     image_size: tuple[int, int],
@@ -74,6 +81,8 @@ def residual_cnn(
     blocks: int = 2,
     batch_norm: bool = True,
     dropout: float = 0.2,
+    resize: Resize = "fit",
+    levels: tuple[float, float] | None = None,
 ) -> keras.Model:
     """A stronger network to train from scratch: deeper than `small_cnn`, with shortcuts that keep depth trainable.
 
@@ -90,6 +99,8 @@ def residual_cnn(
         blocks: Residual blocks in each stage.
         batch_norm: Whether batch normalisation precedes each convolution of the blocks.
         dropout: Share of features dropped before the last layer while training, 0 to below 1.
+        resize: How `pipelines.load(like=model)` brings images to this size: `"fit"`, `"pad"` or `"stretch"`.
+        levels: For images of more than 8 bits: the levels that become black and white, such as (0, 4095).
 
     Returns:
         An uncompiled `keras.Model`: (batch, height, width, channels) of 0-255 in, (batch, classes) of 0-1 out.
@@ -109,14 +120,13 @@ def residual_cnn(
     """
     caller = "models.residual_cnn"
     classes = checked_classes(classes, caller=caller)
-    height, width = checked_image_size(image_size, caller=caller)
-    channels = checked_channels(channels, caller=caller)
     dropout = checked_share(dropout, argument="dropout", caller=caller)
+    prepared = Preparation(image_size, channels, resize, levels)
     _check_filters(filters)
     if not isinstance(blocks, int) or blocks < 1:
         raise ValueError(f"`{caller}` expects `blocks` of 1 or more in each stage. Received: {blocks!r}.")
-    inputs = keras.Input((height, width, channels), name="image")
-    x = layers.Rescaling(1 / 127.5, offset=-1, name="rescaling")(inputs)
+    inputs, x = image_input(prepared)
+    x = layers.Rescaling(1 / 127.5, offset=-1, name="rescaling")(x)
     x = _convolution(filters[0], name="stem")(x)
     for stage, count in enumerate(filters, start=1):
         for block in range(1, blocks + 1):
@@ -124,9 +134,7 @@ def residual_cnn(
             x = _residual_block(x, count, halve=halve, batch_norm=batch_norm, name=f"stage_{stage}_block_{block}")
     x = _activated(x, batch_norm, name="last")
     x = layers.GlobalAveragePooling2D(name="global_pool")(x)
-    x = layers.Dropout(dropout, name="dropout")(x)
-    outputs = layers.Dense(len(classes), activation="softmax", dtype="float32", name="probabilities")(x)
-    return keras.Model(inputs, with_class_names(outputs, classes), name="residual_cnn")
+    return classifier(inputs, x, Metadata.of(classes, prepared), dropout=dropout, name="residual_cnn")
 
 
 def _residual_block(

@@ -3,6 +3,7 @@
 import fnmatch
 import inspect
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,13 +11,19 @@ from cnnlab import _quiet  # noqa: F401  isort: skip
 import keras
 from keras import layers
 
+from cnnlab.images import Preparation
+from cnnlab.images.preparing import require_image_size
+from cnnlab.images.sizing import Resize
+from cnnlab.models.arguments import channels_last, checked_classes, checked_share
 from cnnlab.models.catalogue import NETWORKS, PREPROCESSING, SMALLEST_SIDE, checked_name, constructor
-from cnnlab.models.names import checked_channels, checked_classes, checked_image_size, checked_share, with_class_names
+from cnnlab.models.head import classifier, image_input
+from cnnlab.models.metadata import Metadata, find_metadata
 from cnnlab.models.weights import load_file, load_imagenet
 
 OURS = {"include_top", "weights", "input_tensor", "input_shape", "pooling", "classes", "classifier_activation", "name"}
 
 
+@channels_last
 def pretrained(
     name: str,
     *,
@@ -25,6 +32,8 @@ def pretrained(
     weights: str | Path | None = "imagenet",
     channels: int = 3,
     dropout: float = 0.2,
+    resize: Resize = "fit",
+    levels: tuple[float, float] | None = None,
     **options: Any,
 ) -> keras.Model:
     """A network that has learned ImageNet, with a new head for your classes: hundreds of images do, not millions.
@@ -41,6 +50,8 @@ def pretrained(
         weights: "imagenet", the path of a file with weights of this network, or None to start from scratch.
         channels: 3 for colour, 1 for grey images, which are shown to the network as grey in three colours.
         dropout: Share of features dropped before the last layer while training, 0 to below 1.
+        resize: How `pipelines.load(like=model)` brings images to this size: `"fit"`, `"pad"` or `"stretch"`.
+        levels: For images of more than 8 bits: the levels that become black and white, such as (0, 4095).
         **options: What the network's own function takes, such as `alpha=0.25` for a narrower MobileNet.
 
     Returns:
@@ -59,7 +70,7 @@ def pretrained(
     name = checked_name(name)
     classes = checked_classes(classes, caller="models.pretrained")
     height, width = _checked_size(name, image_size)
-    channels = checked_channels(channels, caller="models.pretrained")
+    prepared = Preparation((height, width), channels, resize, levels)
     dropout = checked_share(dropout, argument="dropout", caller="models.pretrained")
     _check_options(name, options)
     backbone = constructor(name)(include_top=False, weights=None, input_shape=(height, width, 3), **options)
@@ -70,13 +81,14 @@ def pretrained(
     if weights is not None:
         _freeze(backbone)
 
-    inputs = keras.Input((height, width, channels), name="image")
-    x = _preprocessed(inputs, NETWORKS[name].family)
+    inputs, x = image_input(prepared)
+    x = _preprocessed(x, NETWORKS[name].family)
     x = backbone(x)
     x = layers.GlobalAveragePooling2D(name="global_pool")(x)
-    return keras.Model(inputs, _head(x, classes, dropout), name=name.lower())
+    return classifier(inputs, x, Metadata.of(classes, prepared), dropout=dropout, name=name.lower())
 
 
+@channels_last
 def reuse(model: keras.Model, *, classes: Sequence[str], dropout: float = 0.2) -> keras.Model:
     """A new network for other classes that starts from what `model` has learned, its last layer replaced.
 
@@ -112,13 +124,14 @@ def reuse(model: keras.Model, *, classes: Sequence[str], dropout: float = 0.2) -
     features = last.input
     while isinstance(features._keras_history.operation, layers.Dropout):
         features = features._keras_history.operation.input
-    learned = keras.Model(model.input, features, name=f"{model.name}_body")
+    learned = keras.Model(model.inputs, features, name=f"{model.name}_body")
     body = keras.models.clone_model(learned)
     body.set_weights(learned.get_weights())
     _freeze(body)
-    inputs = keras.Input(model.input_shape[1:], name="image")
+    inputs = keras.Input(model.inputs[0].shape[1:], name="image")
     x = layers.Flatten(name="flatten")(body(inputs)) if len(features.shape) > 2 else body(inputs)
-    return keras.Model(inputs, _head(x, classes, dropout), name=f"{model.name}_reused")
+    before = find_metadata(model) or Metadata(())
+    return classifier(inputs, x, replace(before, classes=tuple(classes)), dropout=dropout, name=f"{model.name}_reused")
 
 
 def backbone(model: keras.Model) -> keras.Model:
@@ -249,14 +262,8 @@ def _preprocessed(images: keras.KerasTensor, family: str) -> keras.KerasTensor:
     return x
 
 
-def _head(features: keras.KerasTensor, classes: list[str], dropout: float) -> keras.KerasTensor:
-    x = layers.Dropout(dropout, name="dropout")(features)
-    outputs = layers.Dense(len(classes), activation="softmax", dtype="float32", name="probabilities")(x)
-    return with_class_names(outputs, classes)
-
-
 def _checked_size(name: str, image_size: tuple[int, int]) -> tuple[int, int]:
-    height, width = checked_image_size(image_size, caller="models.pretrained")
+    height, width = require_image_size(image_size)
     smallest = SMALLEST_SIDE.get(NETWORKS[name].family, 32)
     if min(height, width) < smallest:
         raise ValueError(

@@ -4,6 +4,18 @@ from cnnlab import _quiet  # noqa: F401
 from cnnlab.pipelines.control import broken, delivered, rest, set_epoch
 from cnnlab.pipelines.loading import load
 from cnnlab.pipelines.measuring import measure
+from cnnlab.pipelines.preparations import prepared_otherwise
 from cnnlab.pipelines.reading import prepare, read_image, resize
 
-__all__ = ["broken", "delivered", "load", "measure", "prepare", "read_image", "resize", "rest", "set_epoch"]
+__all__ = [
+    "broken",
+    "delivered",
+    "load",
+    "measure",
+    "prepare",
+    "prepared_otherwise",
+    "read_image",
+    "resize",
+    "rest",
+    "set_epoch",
+]

@@ -11,6 +11,8 @@ import pandas as pd
 import tensorflow as tf
 
 from cnnlab._common import available_cores
+from cnnlab.images import Preparation
+from cnnlab.images.colours import luma
 from cnnlab.pipelines import cache as caches
 from cnnlab.pipelines import order, reading
 
@@ -22,14 +24,16 @@ logger = logging.getLogger("cnnlab")
 class Feed:
     """What stands behind a dataset: knows the rows, counts the epochs, makes the batches, remembers broken files."""
 
-    def __init__(self, table: pd.DataFrame, *, image_size: tuple[int, int], batch_size: int, resize: str) -> None:
+    def __init__(self, table: pd.DataFrame, *, preparation: Preparation, batch_size: int) -> None:
         self.index = table.index
         self.paths = table["path"].astype(str).tolist()
         self.codes = table["label"].cat.codes.to_numpy(np.int32)
-        self.class_count = len(table["label"].cat.categories)
-        self.image_size = image_size
+        self.class_names = [str(name) for name in table["label"].cat.categories]
+        self.class_count = len(self.class_names)
+        self.preparation = preparation
+        self.image_size = preparation.image_size
+        self.resize = preparation.resize
         self.batch_size = batch_size
-        self.resize = resize
         self.training = False
         self.policy: Any = None
         self.seed = 0
@@ -108,7 +112,10 @@ class Feed:
             return self._stand_in(epoch, int(rows[-1, 0]))
         if drawn is not None and len(kept) < len(rows):
             drawn = {name: values[kept] for name, values in drawn.items()}
-        return self.mix(images[: len(kept)], self.labels_of(rows[kept, 0]), drawn)
+        images = images[: len(kept)]
+        if self.preparation.channels == 1:
+            images = luma(images.reshape(-1, images.shape[2], 3)).reshape(*images.shape[:3], 1)
+        return self.mix(images, self.labels_of(rows[kept, 0]), drawn)
 
     def draw(self, epoch: int, rows: np.ndarray) -> Draws | None:
         """What happens to each of these rows in that epoch."""
@@ -152,7 +159,7 @@ class Feed:
         key: object = row
         if self.cache.by_content:
             data = reading.read_bytes(path)
-            key = caches.content_key(data, self.image_size, self.resize, detail)
+            key = caches.content_key(data, self.image_size, self.resize, self.preparation.levels, detail)
         image = self.cache.get(key)
         if image is None:
             data = reading.read_bytes(path) if data is None else data
@@ -162,9 +169,9 @@ class Feed:
 
     def decode(self, data: bytes, name: str) -> np.ndarray:
         """What is cached: the image at the target size, or as large as the policy needs it."""
-        if self.detail is None:
-            return reading.prepare_bytes(data, self.image_size, self.resize, name=name)
-        return reading.reduced(data, self.image_size, self.resize, detail=self.detail, name=name)
+        size, resize, detail = self.image_size, self.resize, self.detail
+        image = reading.reduced(data, size, resize, detail=detail or 1.0, levels=self.preparation.levels, name=name)
+        return reading.resample(image, size, resize) if detail is None else image
 
     # Broken files
 
@@ -197,7 +204,7 @@ class Feed:
 
     def dataset(self, epoch: int | None = None, first: int = 0) -> tf.data.Dataset:
         """The batches from `first` on as a dataset: of one epoch, or of another one on each pass."""
-        height, width = self.image_size
+        images_shape = (None, *self.image_size, self.preparation.channels)
         count = len(self)
 
         def next_epoch() -> np.int64:
@@ -212,7 +219,7 @@ class Feed:
         def make(epoch: tf.Tensor, batch: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
             images, labels = tf.numpy_function(work, [epoch, batch], [tf.uint8, self.label_dtype])
             labels_shape = (None, self.class_count) if self.one_hot else (None,)
-            return tf.ensure_shape(images, (None, height, width, 3)), tf.ensure_shape(labels, labels_shape)
+            return tf.ensure_shape(images, images_shape), tf.ensure_shape(labels, labels_shape)
 
         # Python is asked for the epoch once a pass. `Dataset.from_generator` would be simpler, but sets an option
         # of the C allocator that makes every large array of the process several times dearer.

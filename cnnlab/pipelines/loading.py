@@ -9,8 +9,10 @@ import pandas as pd
 import tensorflow as tf
 
 from cnnlab._common import require_columns
+from cnnlab.images import Preparation
+from cnnlab.images.sizing import Resize
 from cnnlab.pipelines import cache as caches
-from cnnlab.pipelines import reading
+from cnnlab.pipelines import preparations, reading
 from cnnlab.pipelines.feed import Feed
 
 SAMPLE = 48  # files whose headers tell how much memory all of them would take
@@ -19,14 +21,16 @@ SAMPLE = 48  # files whose headers tell how much memory all of them would take
 def load(
     table: pd.DataFrame,
     *,
-    image_size: tuple[int, int],
+    image_size: tuple[int, int] | None = None,
+    like: Any = None,
     batch_size: int = 32,
     training: bool = False,
     augment: Any = None,
     seed: int | None = None,
     cache: caches.Kind = "auto",
     balance: Literal["oversample", "undersample"] | float | None = None,
-    resize: reading.Resize = "fit",
+    resize: Resize | None = None,
+    levels: tuple[float, float] | None = None,
     one_hot: bool = False,
     shard: tuple[int, int] | None = None,
 ) -> tf.data.Dataset:
@@ -41,7 +45,9 @@ def load(
 
     Args:
         table: One row per image with `path` and a categorical `label`; labels become the numbers of their categories.
-        image_size: Height and width of the images.
+        image_size: Height and width of the images; or, instead,
+        like: The model that is to see them: size, channels, resize mode and levels are those that it was made for
+            (`models.preparation(model)`, which may be given itself).
         batch_size: Images in a batch; the last one may have fewer.
         training: Whether to shuffle; a must for `augment` and `balance`.
         augment: An `augment.Policy`.
@@ -53,13 +59,15 @@ def load(
         balance: `"oversample"` shows images of the rarer classes several times an epoch, until all classes count alike;
             `"undersample"` shows as many of each class as the rarest has, others every epoch; a number from 0 to 1
             oversamples until each class has that share of the largest.
-        resize: `"fit"` fills the image and cuts off what does not fit, equally on both sides; `"pad"` adds black bars;
-            `"stretch"` distorts. Where it matters what is at the edge, take one of the latter.
+        resize: `"fit"`, the default, fills the image and cuts off what does not fit, equally on both sides; `"pad"`
+            adds black bars; `"stretch"` distorts. Where it matters what is at the edge, take one of the latter.
+        levels: For images of more than 8 bits: the levels that become black and white, such as (0, 4095).
         one_hot: Whether labels are one-hot, float32, of shape (batch, classes); so they are with `mixup` and `cutmix`.
         shard: (index, count) gives worker `index` of `count` its share of the rows, in training as many for each.
 
     Returns:
-        Batches of (uint8 images of shape (batch, height, width, 3), int32 labels of shape (batch,)).
+        Batches of (uint8 images of shape (batch, height, width, channels), int32 labels of shape (batch,)). There are
+        3 channels, or 1 where `like` is a network for grey images.
 
     Raises:
         TypeError: If `table` is no table, or its `label` is not categorical.
@@ -68,9 +76,9 @@ def load(
     """
     require_columns(table, "path", "label", caller="pipelines.load")
     _require_rows(table)
-    size = require_image_size(image_size)
-    _require_arguments(batch_size, training, augment, balance, resize, cache, shard)
-    feed = Feed(table, image_size=size, batch_size=int(batch_size), resize=resize)
+    _require_arguments(batch_size, training, augment, balance, cache, shard)
+    prepared = _preparation(image_size, like, resize, levels)
+    feed = Feed(table, preparation=prepared, batch_size=int(batch_size))
     feed.training, feed.policy, feed.balance = training, augment, balance
     feed.shard = (shard[0], shard[1]) if shard is not None else (0, 1)
     feed.seed = int(seed) if seed is not None else random.randrange(2**31)
@@ -78,7 +86,36 @@ def load(
     feed.cache = _make_cache(cache, feed)
     if len(feed) == 0:
         raise ValueError(f"`shard` {shard} leaves no row of {len(table)}. Use fewer workers.")
+    if training:
+        preparations.remember(feed.class_names, prepared)
     return feed.dataset()
+
+
+def _preparation(
+    image_size: tuple[int, int] | None, like: Any, resize: Resize | None, levels: tuple[float, float] | None
+) -> Preparation:
+    """What the arguments ask for: the model's preparation, or the one spelled out."""
+    if like is None:
+        if image_size is None:
+            raise ValueError(
+                "`pipelines.load` expects `like=model`, or `image_size=(height, width)`. Received: neither. "
+                "`like` takes size, channels and resize mode from the model."
+            )
+        return Preparation(image_size, resize=resize or "fit", levels=levels)
+    if isinstance(like, Preparation):
+        prepared = like
+    else:
+        from cnnlab import models
+
+        prepared = models.preparation(like)
+    asked = {"image_size": image_size, "resize": resize, "levels": levels}
+    for name, value in asked.items():
+        if value is not None and getattr(prepared, name) != (tuple(value) if name != "resize" else value):
+            raise ValueError(
+                f"`like` already says how images are prepared: {prepared}. Received: {name}={value!r}. Leave it out, "
+                f"or say it where the model is built or named: `models.with_classes(model, classes, {name}=…)`."
+            )
+    return prepared
 
 
 def _make_cache(kind: caches.Kind, feed: Feed) -> caches.Cache:
@@ -128,24 +165,8 @@ def _require_rows(table: pd.DataFrame) -> None:
         )
 
 
-def require_image_size(image_size: object) -> tuple[int, int]:
-    """Refuses what is no (height, width) in whole pixels from 1."""
-    if (
-        not isinstance(image_size, (tuple, list))
-        or len(image_size) != 2
-        or not all(
-            isinstance(side, (int, np.integer)) and not isinstance(side, bool) and side >= 1 for side in image_size
-        )
-    ):
-        raise ValueError(
-            "`image_size` must be (height, width) in whole pixels of at least 1, for example (96, 96). "
-            f"Received: image_size={image_size!r}."
-        )
-    return int(image_size[0]), int(image_size[1])
-
-
 def _require_arguments(
-    batch_size: object, training: bool, augment: Any, balance: object, resize: object, cache: object, shard: Any
+    batch_size: object, training: bool, augment: Any, balance: object, cache: object, shard: Any
 ) -> None:
     if isinstance(batch_size, bool) or not isinstance(batch_size, (int, np.integer)) or batch_size < 1:
         raise ValueError(f"`batch_size` must be a whole number from 1. Received: batch_size={batch_size!r}.")
@@ -169,10 +190,6 @@ def _require_arguments(
         raise ValueError(
             "`balance` must be 'oversample', 'undersample', a number from 0 to 1 (the share of the largest class that "
             f"each class reaches), or None. Received: balance={balance!r}."
-        )
-    if resize not in reading.RESIZES:
-        raise ValueError(
-            f"`resize` must be one of {', '.join(map(repr, reading.RESIZES))}. Received: resize={resize!r}."
         )
     if cache is not False and cache not in ("auto", "memory", "disk"):
         raise ValueError(f"`cache` must be 'auto', 'memory', 'disk' or False. Received: cache={cache!r}.")

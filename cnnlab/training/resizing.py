@@ -3,7 +3,7 @@
 from cnnlab import _quiet  # noqa: F401  isort: skip
 import keras
 
-from cnnlab.models.names import checked_image_size
+from cnnlab.images.preparing import require_image_size
 
 
 def resized(model: keras.Model, image_size: tuple[int, int]) -> keras.Model:
@@ -33,7 +33,7 @@ def resized(model: keras.Model, image_size: tuple[int, int]) -> keras.Model:
         >>> training.resized(small, (64, 64)).input_shape
         (None, 64, 64, 3)
     """
-    height, width = checked_image_size(image_size, caller="training.resized")
+    height, width = require_image_size(image_size)
     inputs = keras.Input((height, width, model.input_shape[-1]), name=model.inputs[0].name)
     try:
         larger = keras.models.clone_model(model, input_tensors=inputs)

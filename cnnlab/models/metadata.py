@@ -1,0 +1,150 @@
+"""What a model says of itself: the names of its classes, and how images are prepared for it.
+
+Both travel inside the model and survive saving, loading and cloning with plain Keras, on every backend. Keras has no
+place for them, and a layer of our own would make every saved model unreadable without cnnlab. A `Dropout` of rate 0
+passes its input through and never samples, so the `seed` in its configuration is free to carry plain values: built-in
+layers only, any Keras 3 loads it, safe mode stays on. `tests/test_models.py` fails should Keras ever change this.
+"""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from cnnlab import _quiet  # noqa: F401  isort: skip
+import keras
+
+from cnnlab.images import Preparation
+from cnnlab.images.sizing import Resize
+
+TAG = "class_names"  # of the layer that carries the metadata
+ATTRIBUTE = "_cnnlab_metadata"  # of a network in Python code of its own, which cannot carry a layer more
+
+
+@dataclass(frozen=True)
+class Metadata:
+    """What a model says of itself; size and channels only where its input leaves them open."""
+
+    classes: tuple[str, ...]
+    resize: Resize = "fit"
+    levels: tuple[float, float] | None = None
+    image_size: tuple[int, int] | None = None
+    channels: int | None = None
+
+    @classmethod
+    def of(cls, classes: Sequence[str], prepared: Preparation) -> "Metadata":
+        """What a network says whose input has the size and the channels already."""
+        return cls(tuple(classes), prepared.resize, prepared.levels)
+
+
+def tagged(probabilities: keras.KerasTensor, metadata: Metadata) -> keras.KerasTensor:
+    """The output of a model that is being built, with the metadata attached."""
+    values = {name: value for name, value in asdict(metadata).items() if value is not None}
+    values = {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
+    # float32, or mixed precision would cast the probabilities back to 16 bits, where small ones vanish
+    return keras.layers.Dropout(0.0, seed=values, dtype="float32", name=TAG)(probabilities)
+
+
+def find_metadata(model: Any) -> Metadata | None:
+    """What the model carries, or None; raises ValueError where a file's metadata are damaged."""
+    carried = getattr(model, ATTRIBUTE, None)
+    if carried is not None:
+        return carried
+    inside = list(getattr(model, "layers", None) or [])
+    for layer in inside:
+        if layer.name == TAG and isinstance(layer, keras.layers.Dropout):
+            values = layer.seed if isinstance(layer.seed, dict) else {"classes": layer.seed}  # a list in version 0.1
+            return _checked(values, model)
+    return find_metadata(inside[-1]) if inside and isinstance(inside[-1], keras.Model) else None
+
+
+def _checked(values: dict[str, Any], model: keras.Model) -> Metadata:
+    try:
+        names, size, channels = values["classes"], values.get("image_size"), values.get("channels")
+        if not isinstance(names, list | tuple) or not all(isinstance(name, str) for name in names):
+            raise ValueError(f"the class names are {names!r:.200}")
+        valid = Preparation(size or (1, 1), channels or 3, values.get("resize", "fit"), values.get("levels"))
+        return Metadata(
+            classes=tuple(names),
+            resize=valid.resize,
+            levels=valid.levels,
+            image_size=None if size is None else valid.image_size,
+            channels=None if channels is None else valid.channels,
+        )
+    except (KeyError, ValueError) as error:
+        raise ValueError(f"The model {model.name!r} carries damaged metadata: {error}") from None
+
+
+def class_names(model: keras.Model) -> list[str]:
+    """Names of the classes that a model tells apart, in the order of its outputs.
+
+    Args:
+        model: Built by `cnnlab.models`, named by `models.with_classes`, or loaded from a file of such a model.
+
+    Raises:
+        ValueError: If the model carries no names.
+
+    Example:
+        >>> from cnnlab import models
+        >>> models.class_names(models.small_cnn(image_size=(8, 8), classes=["cat", "dog"]))
+        ['cat', 'dog']
+    """
+    metadata = find_metadata(model)
+    if metadata is None:
+        raise ValueError(
+            f"Expected a model that carries its class names. {getattr(model, 'name', model)!r} carries none. Name them "
+            "with `model = models.with_classes(model, table['label'].cat.categories)`, in the order of its outputs."
+        )
+    return list(metadata.classes)
+
+
+def preparation(model: keras.Model) -> Preparation:
+    """How images are prepared for a model: size, channels, resize mode, levels; `pipelines.load(like=model)` does it.
+
+    Raises:
+        ValueError: If the model does not take one batch of images, or leaves their size open and was not told it.
+
+    Example:
+        >>> from cnnlab import models
+        >>> models.preparation(models.small_cnn(image_size=(8, 8), classes=["cat", "dog"], resize="pad"))
+        Preparation(image_size=(8, 8), channels=3, resize='pad', levels=None)
+    """
+    metadata = find_metadata(model) or Metadata(classes=())
+    height, width, channels = input_shape(model)
+    if height is None or width is None:
+        if metadata.image_size is None:
+            raise ValueError(
+                f"{model.name!r} takes images of any size. Say which: `model = models.with_classes(model, classes, "
+                "image_size=(height, width))`."
+            )
+        height, width = metadata.image_size
+    channels = channels or metadata.channels or 3
+    return Preparation((height, width), channels, metadata.resize, metadata.levels)
+
+
+def input_shape(model: keras.Model) -> tuple[int | None, int | None, int | None]:
+    """Height, width and channels of the images that a model takes; None where it leaves one open.
+
+    Raises:
+        ValueError: If it takes something else than one batch of images with channels last.
+    """
+    inputs = getattr(model, "inputs", None)
+    if inputs is not None and len(inputs) != 1:
+        raise ValueError(f"Expected a network with one input, a batch of images. {model.name!r} has {len(inputs)}.")
+    shape: Any = inputs[0].shape if inputs else _shape_of_calls(model)
+    if len(shape) != 4 or shape[-1] not in (1, 3, None):
+        first = " Here channels seem to come first." if len(shape) == 4 and shape[1] in (1, 3) else ""
+        raise ValueError(
+            "Expected a network for images of shape (batch, height, width, channels) with 3 channels (colour) or 1 "
+            f"(grey). {model.name!r} takes {tuple(shape)}.{first} Build it with keras.Input((height, width, 3)) and "
+            "`keras.config.set_image_data_format('channels_last')`."
+        )
+    return shape[1], shape[2], shape[3]
+
+
+def _shape_of_calls(model: keras.Model) -> tuple[int | None, ...]:
+    """What a network in Python code was built for; all open where it was not called yet."""
+    config = model.get_build_config() or {}
+    shape = config.get("input_shape")
+    if not isinstance(shape, list | tuple) or not all(side is None or isinstance(side, int) for side in shape):
+        return None, None, None, None
+    return tuple(shape)
