@@ -2,8 +2,11 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
-FOLDER ?= runs/quickstart
-export DATA
+
+# Names as they were typed, with $ and quotes and blanks: make must not read them, and the shell gets them as variables.
+override DATA := $(value DATA)
+override FOLDER := $(value FOLDER)
+export DATA FOLDER
 
 .PHONY: help quickstart report lab test test-slow notebooks lint doctor requirements
 .DELETE_ON_ERROR:
@@ -12,6 +15,7 @@ help:
 	@echo "make quickstart              train on the default images, report in runs/quickstart/report.html"
 	@echo "make quickstart DATA=folder  the same on your images, one subfolder per class"
 	@echo "make report DATA=folder      the long way: audit, pretrained or from scratch, groups, export; runs/report/report.html"
+	@echo "make … FOLDER=folder         where the report goes"
 	@echo "make lab                     open the notebooks in JupyterLab"
 	@echo "make doctor                  check this machine"
 	@echo "make notebooks               run all notebooks at full size and keep their outputs"
@@ -30,11 +34,10 @@ $(VENV)/installed-dev: $(VENV)/installed
 	@touch $@
 
 quickstart: $(VENV)/installed
-	@$(BIN)/python -m cnnlab report notebooks/00_quickstart.ipynb --folder $(FOLDER) --data "$$DATA"
+	@$(BIN)/python -m cnnlab report notebooks/00_quickstart.ipynb --folder="$${FOLDER:-runs/quickstart}" --data="$$DATA"
 
-report: FOLDER = runs/report
 report: $(VENV)/installed
-	@$(BIN)/python -m cnnlab report notebooks/12_your_own_images.ipynb --folder $(FOLDER) --data "$$DATA"
+	@$(BIN)/python -m cnnlab report notebooks/12_your_own_images.ipynb --folder="$${FOLDER:-runs/report}" --data="$$DATA"
 
 lab: $(VENV)/installed
 	@$(BIN)/jupyter lab --ServerApp.ip=127.0.0.1 --ServerApp.root_dir=. --LabApp.default_url=/lab/tree/notebooks/00_quickstart.ipynb

@@ -8,38 +8,31 @@ from pathlib import Path
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Runs one command; what a person can mend is one sentence and exit status 1, never a traceback."""
+    """Runs one command; what a person can fix is one sentence and exit status 1, never a traceback."""
     arguments = sys.argv[1:] if arguments is None else arguments
     if arguments[:1] == ["doctor"]:  # has its own options, and must work where nothing else does
         from cnnlab import doctor
 
         return doctor.main(arguments[1:])
-    options = _parser().parse_args(arguments)
-    from cnnlab import _report as report
+    options = _parser().parse_args(_joined(arguments))
+    from cnnlab._report import NotebookError
 
     try:
-        if options.command == "refresh":
-            for notebook in options.notebooks:
-                report.refresh(notebook)
-            return 0
-        html = report.run(options.notebook, data=options.data or None, folder=options.folder, parameters=options.set)
-    except (OSError, ValueError, report.NotebookError) as error:
+        options.run(options)
+    except (OSError, ValueError, NotebookError) as error:
         print(f"\ncnnlab: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("\ncnnlab: interrupted; run the same command again.", file=sys.stderr)
         return 130
-    print(f"\nReport:  {html}")
-    if (html.parent / "export").is_dir():
-        print(f"Model:   {html.parent / 'export'}")
-    print("Go on:   make lab   (opens the notebooks in JupyterLab)")
     return 0
 
 
 def _parser() -> argparse.ArgumentParser:
+    """Each command is a subparser whose default `run` is the function that does it."""
     parser = argparse.ArgumentParser(prog="cnnlab", description="Train convolutional networks on your own images.")
-    commands = parser.add_subparsers(required=True, metavar="command", dest="command")
-    commands.add_parser("doctor", help="what is this machine, what is broken, which command mends it", add_help=False)
+    commands = parser.add_subparsers(required=True, metavar="command")
+    commands.add_parser("doctor", help="what is this machine, what is broken, which command fixes it", add_help=False)
     report = commands.add_parser("report", help="run a notebook without a browser and make a report of it")
     report.add_argument("notebook", type=Path, help="such as notebooks/00_quickstart.ipynb")
     report.add_argument("--data", help="your folder, one subfolder of images per class (default: the notebook's own)")
@@ -47,9 +40,40 @@ def _parser() -> argparse.ArgumentParser:
     report.add_argument(
         "--set", action="append", default=[], metavar="NAME=VALUE", help="another value in the notebook's parameters"
     )
+    report.set_defaults(run=_report)
     refresh = commands.add_parser("refresh", help="run notebooks at full size and write their outputs back")
     refresh.add_argument("notebooks", type=Path, nargs="+")
+    refresh.set_defaults(run=_refresh)
     return parser
+
+
+def _report(options: argparse.Namespace) -> None:
+    from cnnlab import _report as report
+
+    html = report.run(options.notebook, data=options.data or None, folder=options.folder, parameters=options.set)
+    print(f"\nReport:  {html}")
+    if (html.parent / "export").is_dir():
+        print(f"Model:   {html.parent / 'export'}")
+    print("Go on:   make lab   (opens the notebooks in JupyterLab)")
+
+
+def _refresh(options: argparse.Namespace) -> None:
+    from cnnlab import _report as report
+
+    for notebook in options.notebooks:
+        report.refresh(notebook)
+
+
+def _joined(arguments: list[str]) -> list[str]:
+    """`--data -photos` as `--data=-photos`: a folder's name may begin with a dash, which argparse takes for an option."""
+    takes_name = ("--data", "--folder", "--set")
+    joined: list[str] = []
+    for word in arguments:
+        if joined and joined[-1] in takes_name and word.startswith("-") and not word.startswith(takes_name):
+            joined[-1] += f"={word}"
+        else:
+            joined.append(word)
+    return joined
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ import os
 import re
 import sys
 import tempfile
+import time
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -43,7 +44,8 @@ def run(
 ) -> Path:
     """Runs a notebook with papermill and turns it into `folder/report.html` with nbconvert.
 
-    The images are looked at before anything is started or moved, so that a wrong folder is told at once.
+    The images are read before anything is started or moved, so that a wrong folder is reported at once. Only one
+    report at a time is made in a folder.
 
     Args:
         notebook: One that has a cell tagged `parameters`.
@@ -56,8 +58,9 @@ def run(
 
     Raises:
         FileNotFoundError: If there is no such notebook or data folder.
-        ValueError: If the data cannot be trained on, or a parameter is not "name=value".
-        NotebookError: If a cell failed.
+        ValueError: If the data cannot be trained on, if data and folder lie within each other, if the folder holds
+            files of yours that a report would move, or if a parameter is not "name=value".
+        NotebookError: If a cell failed, or another process is making a report in this folder.
 
     Source:
         papermill, nbconvert.
@@ -68,16 +71,63 @@ def run(
             f"Expected a notebook, such as notebooks/00_quickstart.ipynb. There is none at {notebook}."
         )
     values: dict[str, Any] = {"folder": str(folder)} | dict(_parameter(text) for text in parameters)
+    _require_own(folder, None if data is None else Path(data).resolve())
     if data is not None:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the notebook says it again, in its place
             tables.from_folder(data)
         values["data"] = str(Path(data).resolve())
     values = _known(notebook, values)
-    put_aside(folder, LEFT_BEHIND)
     folder.mkdir(parents=True, exist_ok=True)
-    _execute(notebook, folder / "report.ipynb", values)
-    return _to_html(folder / "report.ipynb", folder / "report.html")
+    with _only_one(folder):
+        put_aside(folder, LEFT_BEHIND)
+        _execute(notebook, folder / "report.ipynb", values)
+        return _to_html(folder / "report.ipynb", folder / "report.html")
+
+
+def _require_own(folder: Path, data: Path | None) -> None:
+    """Refuses a folder in which making room for the report would move what is not a report's."""
+    for path in filter(None, (folder, data)):
+        try:
+            str(path).encode()
+        except UnicodeEncodeError:
+            raise ValueError(
+                f"The name of the folder {ascii(str(path))} is not valid UTF-8, so no notebook can hold it. Rename the "
+                "folder, or reach it by a link with another name."
+            ) from None
+    made = [folder / name for name in LEFT_BEHIND]
+    if data and (folder.is_relative_to(data) or any(data.is_relative_to(path) for path in made)):
+        raise ValueError(
+            f"The report must lie outside the images, whose folders it would mistake for its own. Received the images "
+            f"{data} and the folder {folder}. Use for example --folder runs/report, with make: FOLDER=runs/report."
+        )
+    there = [path.name for path in made if path.exists()]
+    if there and not {"report.ipynb", "run.json"} & set(there):
+        raise ValueError(
+            f"{folder} holds {', '.join(there)}, which no report left there: a new report would move it aside. Choose "
+            "another folder, for example --folder runs/report, with make: FOLDER=runs/report."
+        )
+
+
+@contextmanager
+def _only_one(folder: Path) -> Iterator[None]:
+    """Holds the folder for this process; a second one is told who has it."""
+    import filelock
+
+    owner, lock = folder / ".report.owner", filelock.FileLock(folder / ".report.lock")
+    try:
+        lock.acquire(blocking=False)
+    except filelock.Timeout:
+        holder = owner.read_text(encoding="utf-8") if owner.exists() else "another process"
+        raise NotebookError(
+            f"A report is being made in {folder} by {holder}. Wait until it is done, or choose another folder."
+        ) from None
+    try:
+        owner.write_text(f"process {os.getpid()}, since {time.strftime('%H:%M')}", encoding="utf-8")
+        yield
+    finally:
+        owner.unlink(missing_ok=True)
+        lock.release()
 
 
 def refresh(notebook: str | os.PathLike[str]) -> Path:
@@ -118,11 +168,16 @@ def _known(notebook: Path, values: dict[str, Any]) -> dict[str, Any]:
     """The values that the notebook has parameters for; `folder` may be missing, others may not."""
     import papermill
 
-    known = papermill.inspect_notebook(str(notebook))
+    known = papermill.inspect_notebook(_literal(notebook))
     unknown = [name for name in values if name not in known and name != "folder"]
     if unknown:
         raise ValueError(f"{notebook.name} has the parameters {', '.join(known)}. Received: {unknown[0]!r}.")
     return {name: value for name, value in values.items() if name in known}
+
+
+def _literal(path: Path) -> str:
+    """A path for papermill, which would fill in {names} that stand in it."""
+    return str(path).replace("{", "{{").replace("}", "}}")
 
 
 def _execute(notebook: Path, result: Path, values: dict[str, Any]) -> None:
@@ -134,8 +189,8 @@ def _execute(notebook: Path, result: Path, values: dict[str, Any]) -> None:
         with environment(KERNEL_ENVIRONMENT), _quiet_kernel(), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Jupyter's own, about paths and event loops
             papermill.execute_notebook(
-                str(notebook),
-                str(result),
+                _literal(notebook),
+                _literal(result),
                 parameters=values,
                 cwd=str(notebook.parent),
                 kernel_name="python3",
