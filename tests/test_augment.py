@@ -1,4 +1,4 @@
-"""Policies: what is drawn, and that both engines do to pixels what a slow, plain reference does."""
+"""Policies: what is sampled, and that both engines do to pixels what a slow, plain reference does."""
 
 import dataclasses
 
@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cnnlab import augment
-from cnnlab.augment import draws, pixels
+from cnnlab.augment import pixels, sampling
 
 SIZE = (60, 80)
 SINGLE = {
@@ -111,11 +111,11 @@ def resampled(image, policy, p, height, width):
 
 def far(policy, images, seed=0):
     """Mean distance of each engine from the reference, in grey levels."""
-    drawn = policy.draw(len(images), seed=seed)
-    one = [{name: values[index] for name, values in drawn.items()} for index in range(len(images))]
+    sampled = policy.sample(len(images), seed=seed)
+    one = [{name: values[index] for name, values in sampled.items()} for index in range(len(images))]
     expected = np.stack([reference(image, policy, p) for image, p in zip(images, one, strict=True)])
-    fast = policy.apply(images, drawn)
-    layer = np.asarray(policy.layer().apply(images, drawn))
+    fast = policy.apply(images, sampled)
+    layer = np.asarray(policy.layer().apply(images, sampled))
     return np.abs(fast - expected).mean(), np.abs(layer - expected).mean()
 
 
@@ -141,10 +141,10 @@ def test_policies_differ_from_the_reference_by_a_grey_level_at_most(images, poli
 
 def test_doing_nothing_returns_the_images(images):
     nothing = augment.Policy()
-    np.testing.assert_array_equal(nothing.apply(images, nothing.draw(6, seed=0)), images)
+    np.testing.assert_array_equal(nothing.apply(images, nothing.sample(6, seed=0)), images)
     assert nothing.operations == ()
     whole = augment.Policy(rotate=1e-9)
-    np.testing.assert_array_equal(whole.apply(images, whole.draw(6, seed=0)), images)
+    np.testing.assert_array_equal(whole.apply(images, whole.sample(6, seed=0)), images)
     layer = nothing.layer()
     np.testing.assert_array_equal(layer(images, training=True), images)
 
@@ -187,7 +187,7 @@ def test_the_layer_runs_inside_a_dataset(images):
     assert [batch.shape for batch in dataset.as_numpy_iterator()] == [(4, *SIZE, 3), (2, *SIZE, 3)]
 
 
-# What is drawn
+# What is sampled
 
 
 @given(
@@ -197,33 +197,33 @@ def test_the_layer_runs_inside_a_dataset(images):
 )
 def test_draws_depend_on_seed_epoch_and_row_alone(rows, seed, epoch):
     rows = np.array(rows)
-    together = draws.uniforms(seed, epoch, rows)
-    assert together.shape == (len(rows), len(draws.COLUMNS))
+    together = sampling.uniforms(seed, epoch, rows)
+    assert together.shape == (len(rows), len(sampling.COLUMNS))
     assert (together >= 0).all() and (together < 1).all()
     for index in (0, -1):
-        np.testing.assert_array_equal(draws.uniforms(seed, epoch, rows[[index]])[0], together[index])
+        np.testing.assert_array_equal(sampling.uniforms(seed, epoch, rows[[index]])[0], together[index])
     for other in (
-        draws.uniforms(seed + 1, epoch, rows),
-        draws.uniforms(seed, epoch + 1, rows),
-        draws.uniforms(seed, epoch, rows + 1),
-        draws.uniforms(seed, epoch, rows, 1),
+        sampling.uniforms(seed + 1, epoch, rows),
+        sampling.uniforms(seed, epoch + 1, rows),
+        sampling.uniforms(seed, epoch, rows + 1),
+        sampling.uniforms(seed, epoch, rows, 1),
     ):
         assert (other != together).all()
 
 
 def test_the_numbers_are_uniform_and_uncorrelated():
-    numbers = draws.uniforms(0, 0, np.arange(20_000))
+    numbers = sampling.uniforms(0, 0, np.arange(20_000))
     for column in range(numbers.shape[1]):
         assert scipy.stats.kstest(numbers[:, column], "uniform").pvalue > 1e-5
     correlation = np.corrcoef(numbers, rowvar=False) - np.eye(numbers.shape[1])
     assert np.abs(correlation).max() < 5 / np.sqrt(len(numbers))
-    epochs = np.stack([draws.uniforms(0, epoch, np.arange(20_000))[:, 2] for epoch in range(4)])
+    epochs = np.stack([sampling.uniforms(0, epoch, np.arange(20_000))[:, 2] for epoch in range(4)])
     assert np.abs(np.corrcoef(epochs) - np.eye(4)).max() < 5 / np.sqrt(20_000)
 
 
 def test_switching_an_operation_on_leaves_the_others_alone():
     alone, more = augment.Policy(rotate=10), augment.Policy(rotate=10, flip="horizontal", crop=0.5, noise=3)
-    np.testing.assert_array_equal(alone.draw(9, seed=1)["rotate"], more.draw(9, seed=1)["rotate"])
+    np.testing.assert_array_equal(alone.sample(9, seed=1)["rotate"], more.sample(9, seed=1)["rotate"])
 
 
 @pytest.mark.parametrize(
@@ -243,56 +243,56 @@ def test_switching_an_operation_on_leaves_the_others_alone():
     ],
 )
 def test_parameters_fill_their_range(policy, name, low, high):
-    drawn = policy.draw(5000, seed=0)[name]
-    assert low <= drawn.min() < low + 0.01 * (high - low)
-    assert high - 0.01 * (high - low) < drawn.max() <= high
+    sampled = policy.sample(5000, seed=0)[name]
+    assert low <= sampled.min() < low + 0.01 * (high - low)
+    assert high - 0.01 * (high - low) < sampled.max() <= high
 
 
 def test_chances_are_what_they_say():
-    drawn = augment.Policy(flip="both", grayscale=0.25).draw(8000, seed=0)
-    assert drawn["flip_x"].mean() == pytest.approx(0.5, abs=0.03)
-    assert drawn["flip_y"].mean() == pytest.approx(0.5, abs=0.03)
-    assert np.corrcoef(drawn["flip_x"], drawn["flip_y"])[0, 1] == pytest.approx(0, abs=0.05)
-    assert drawn["grayscale"].mean() == pytest.approx(0.25, abs=0.03)
-    assert "flip_y" not in augment.Policy(flip="horizontal").draw(3, seed=0)
-    assert "flip_x" not in augment.Policy(flip="vertical").draw(3, seed=0)
+    sampled = augment.Policy(flip="both", grayscale=0.25).sample(8000, seed=0)
+    assert sampled["flip_x"].mean() == pytest.approx(0.5, abs=0.03)
+    assert sampled["flip_y"].mean() == pytest.approx(0.5, abs=0.03)
+    assert np.corrcoef(sampled["flip_x"], sampled["flip_y"])[0, 1] == pytest.approx(0, abs=0.05)
+    assert sampled["grayscale"].mean() == pytest.approx(0.25, abs=0.03)
+    assert "flip_y" not in augment.Policy(flip="horizontal").sample(3, seed=0)
+    assert "flip_x" not in augment.Policy(flip="vertical").sample(3, seed=0)
 
 
 def test_crops_stay_inside_and_keep_the_area_promised():
-    drawn = augment.Policy(crop=0.7).draw(4000, seed=0)
+    sampled = augment.Policy(crop=0.7).sample(4000, seed=0)
     for side, at in (("crop_width", "crop_x"), ("crop_height", "crop_y")):
-        assert (drawn[at] - drawn[side] / 2 >= -1e-9).all()
-        assert (drawn[at] + drawn[side] / 2 <= 1 + 1e-9).all()
-    area = drawn["crop_width"] * drawn["crop_height"]
+        assert (sampled[at] - sampled[side] / 2 >= -1e-9).all()
+        assert (sampled[at] + sampled[side] / 2 <= 1 + 1e-9).all()
+    area = sampled["crop_width"] * sampled["crop_height"]
     assert 0.3 * 0.75 <= area.min() < 0.35 and area.max() > 0.9
     magnification = augment.Policy(crop=0.7).magnification
-    assert magnification >= max(1 / drawn["crop_width"].min(), 1 / drawn["crop_height"].min())
+    assert magnification >= max(1 / sampled["crop_width"].min(), 1 / sampled["crop_height"].min())
 
 
 def test_erased_rectangles_have_the_area_promised():
-    drawn = augment.Policy(erase=0.3).draw(4000, seed=0)
-    area = drawn["erase_width"] * drawn["erase_height"]
+    sampled = augment.Policy(erase=0.3).sample(4000, seed=0)
+    area = sampled["erase_width"] * sampled["erase_height"]
     assert area.max() <= 0.3 + 1e-9 and area.mean() == pytest.approx(0.15, abs=0.01)
-    assert (drawn["erase_x"] + drawn["erase_width"] <= 1 + 1e-9).all()
+    assert (sampled["erase_x"] + sampled["erase_width"] <= 1 + 1e-9).all()
 
 
 def test_noise_has_the_standard_deviation_drawn():
     policy = augment.Policy(noise=20)
     grey = np.full((40, 64, 64, 3), 128, np.uint8)
-    drawn = policy.draw(40, seed=0)
-    spread = policy.apply(grey, drawn).astype(float).std(axis=(1, 2, 3))
-    np.testing.assert_allclose(spread, np.sqrt(drawn["noise"] ** 2 + 1 / 12), atol=0.35)
-    assert np.abs(policy.apply(grey, drawn).astype(float).mean() - 128) < 0.1
+    sampled = policy.sample(40, seed=0)
+    spread = policy.apply(grey, sampled).astype(float).std(axis=(1, 2, 3))
+    np.testing.assert_allclose(spread, np.sqrt(sampled["noise"] ** 2 + 1 / 12), atol=0.35)
+    assert np.abs(policy.apply(grey, sampled).astype(float).mean() - 128) < 0.1
 
 
 def test_a_few_operations_are_picked_per_image():
     policy = augment.rand(5, count=2)
-    drawn = policy.draw(3000, seed=0)
+    sampled = policy.sample(3000, seed=0)
     neutral = {"zoom": 1, "contrast": 1, "saturation": 1}
     groups = {"flip": ["flip_x"], "shift": ["shift_x", "shift_y"], "erase": ["erase_width"]}
     active = np.zeros(3000)
     for operation in policy.operations:
-        changed = [drawn[name] != neutral.get(name, 0) for name in groups.get(operation, [operation])]
+        changed = [sampled[name] != neutral.get(name, 0) for name in groups.get(operation, [operation])]
         active += np.any(changed, axis=0)
     # a flip that is picked still tosses its coin
     assert (
@@ -312,7 +312,7 @@ def test_labels_are_mixed_by_the_share_of_the_pixels(policy):
     values = np.array([0, 50, 100, 150, 200, 250], np.uint8)
     batch = np.broadcast_to(values[:, None, None, None], (6, 30, 40, 3)).copy()
     labels = np.eye(6, dtype=np.float32)
-    mixed, soft = policy.mix(batch, labels, policy.draw(6, seed=2))
+    mixed, soft = policy.mix(batch, labels, policy.sample(6, seed=2))
     assert mixed.dtype == np.uint8 and soft.dtype == np.float32
     np.testing.assert_allclose(soft.sum(axis=1), 1, atol=1e-6)
     # constant images: the mean level is the labels' mean of levels, however they were mixed
@@ -321,15 +321,15 @@ def test_labels_are_mixed_by_the_share_of_the_pixels(policy):
 
 
 def test_mixup_shares_follow_the_beta_distribution():
-    shares = augment.Policy(mixup=0.4).draw(4000, seed=0)["mix_up"]
+    shares = augment.Policy(mixup=0.4).sample(4000, seed=0)["mix_up"]
     assert scipy.stats.kstest(shares, scipy.stats.beta(0.4, 0.4).cdf).pvalue > 1e-4
-    both = augment.Policy(mixup=0.4, cutmix=1.0).draw(4000, seed=0)
+    both = augment.Policy(mixup=0.4, cutmix=1.0).sample(4000, seed=0)
     assert ((both["mix_up"] > 0) != (both["mix_cut"] > 0)).all()
 
 
 def test_without_mixers_nothing_is_mixed(images):
     labels = np.eye(6, dtype=np.float32)
-    assert ISSUE.mix(images, labels, ISSUE.draw(6, seed=0)) == (images, labels)
+    assert ISSUE.mix(images, labels, ISSUE.sample(6, seed=0)) == (images, labels)
     with pytest.raises(ValueError, match="does not see the labels"):
         augment.Policy(mixup=0.2).layer()
 
@@ -381,7 +381,7 @@ def test_impossible_policies_are_refused_in_words(arguments, error, words):
 
 
 def test_limits_themselves_are_allowed():
-    for name, (largest, _, _) in augment.policy.RANGES.items():
+    for name, (largest, _, _) in augment.settings.RANGES.items():
         assert getattr(augment.Policy(**{name: largest}), name) == largest
 
 
@@ -394,11 +394,11 @@ def test_rand_scales_with_its_magnitude():
 
 
 def test_images_of_another_kind_are_refused(images):
-    drawn = ISSUE.draw(6, seed=0)
+    sampled = ISSUE.sample(6, seed=0)
     with pytest.raises(ValueError, match="float64 of shape"):
-        ISSUE.apply(images / 255, drawn)
+        ISSUE.apply(images / 255, sampled)
     with pytest.raises(ValueError, match="of shape"):
-        ISSUE.apply(images[0], drawn)
+        ISSUE.apply(images[0], sampled)
 
 
 # The check
@@ -465,7 +465,7 @@ def test_a_strongly_reduced_image_does_not_flicker():
     step = 401 / 90
     base = np.array([[step, 0, (step - 1) / 2], [0, step, (step - 1) / 2]])
     out = np.empty((90, 90, 3), np.uint8)
-    policy.brush(policy.draw(1, seed=0), (90, 90))(0, lines, out, base=base)
+    policy.transform(policy.sample(1, seed=0), (90, 90))(0, lines, out, base=base)
     assert out.mean() == pytest.approx(127.5, abs=3) and out.std() < 3
 
 
@@ -477,7 +477,7 @@ def test_reducing_first_keeps_everything_in_place(step):
     size = int(250 / step)
     policy = augment.Policy(rotate=1e-9)
     out = np.empty((size, size, 3), np.uint8)
-    policy.brush(policy.draw(1, seed=0), (size, size))(0, ramp, out, base=base)
+    policy.transform(policy.sample(1, seed=0), (size, size))(0, ramp, out, base=base)
     to_x, to_y = np.meshgrid(np.arange(size), np.arange(size))
     np.testing.assert_allclose(out[..., 0], np.clip((to_x * step + 7.3) * 0.8, 0, 240), atol=1.6)
     np.testing.assert_allclose(out[..., 1], np.clip((to_y * step + 11.8) * 0.8, 0, 240), atol=1.6)

@@ -57,7 +57,7 @@ def test_the_axes_given_are_drawn_on(table):
         plots.augmentations(table, augment.light, row=7)
 
 
-@pytest.mark.parametrize("operation", [name for name in augment.policy.RANGES if name not in ("mixup", "cutmix")])
+@pytest.mark.parametrize("operation", [name for name in augment.settings.RANGES if name not in ("mixup", "cutmix")])
 def test_every_operation_has_words(operation):
     policy = augment.Policy(**{operation: 0.3})
     texts = policy.describe(policy.draw(4, seed=0))

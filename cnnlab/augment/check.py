@@ -11,7 +11,8 @@ import pandas as pd
 from PIL import Image, ImageOps
 
 from cnnlab._common import progress, require_columns
-from cnnlab.augment.policy import MIXERS, Policy
+from cnnlab.augment.policy import Policy
+from cnnlab.augment.settings import MIXERS
 
 SIDE = 64  # operations are applied at this size
 FEATURE_SIDE = 16  # and judged at this one
@@ -36,7 +37,7 @@ def check(policy: Policy, table: pd.DataFrame, *, images: int = 2000, seed: int 
         policy: What is to be judged; mixers are left out, as they change labels on purpose.
         table: One row per image with `path` and a categorical `label`; training rows.
         images: How many of them to use, alike of each class as far as there are enough.
-        seed: Decides which images, and what is drawn.
+        seed: Decides which images, and what is sampled.
 
     Returns:
         One row per operation: operation, setting, accuracy (without it), accuracy_with, change, low, high (the change's
@@ -96,8 +97,10 @@ class Trial:
     def right(self, make: Callable[[], Any], policy: Policy | None = None) -> np.ndarray:
         """Whether each image is recognised, where the policy's copies were trained on beside the originals."""
         rows = np.arange(len(self.labels))
-        draws = [policy.draw(rows, seed=self.seed, epoch=copy) for copy in range(COPIES)] if policy else []
-        copies = [_features(policy.apply(self.pictures, drawn)) for drawn in draws] if policy else []
+        copies = []
+        if policy is not None:
+            sampled = [policy.sample(rows, seed=self.seed, epoch=copy) for copy in range(COPIES)]
+            copies = [_features(policy.apply(self.pictures, parameters)) for parameters in sampled]
         found = np.zeros(len(self.labels), dtype=bool)
         for train, test, transform, features in self.folds:
             seen = np.concatenate([features[train], *(transform(copy[train]) for copy in copies)])

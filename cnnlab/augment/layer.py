@@ -9,8 +9,9 @@ import keras  # isort: skip
 import numpy as np
 from keras import ops
 
-from cnnlab.augment import draws, pixels
-from cnnlab.augment.policy import Policy
+from cnnlab.augment import effects, pixels, sampling
+from cnnlab.augment.sampling import SampledParameters
+from cnnlab.augment.settings import Settings
 
 
 @keras.saving.register_keras_serializable(package="cnnlab")
@@ -18,18 +19,18 @@ class PolicyLayer(keras.layers.Layer):
     """Does to a batch what the policy says, while training; hands it through otherwise.
 
     Written in `keras.ops`: runs with every backend, on the device of the model or inside `dataset.map`. For the same
-    drawn parameters its pixels are those of the pipeline, up to rounding. Images come at their final size, so what
+    sampled parameters its pixels are those of the pipeline, up to rounding. Images come at their final size, so what
     geometry uncovers is filled as the policy says, where the pipeline may still see the photograph's own margin.
 
     Call it with images of shape (batch, height, width, 3), 0-255; it returns float32 of the same shape and range.
 
     Args:
         policy: What may happen.
-        seed: Any whole number; the draws of the n-th batch depend on it and n.
+        seed: Any whole number; what is sampled for the n-th batch depends on it and n.
         **kwargs: As for every Keras layer.
     """
 
-    def __init__(self, policy: Policy, *, seed: int | None = None, **kwargs: Any) -> None:
+    def __init__(self, policy: Settings, *, seed: int | None = None, **kwargs: Any) -> None:
         super().__init__(**({"dtype": "float32"} | kwargs))
         self.policy = policy
         self.seed = seed
@@ -38,51 +39,51 @@ class PolicyLayer(keras.layers.Layer):
         self.supports_jit = keras.backend.backend() != "tensorflow"
 
     def call(self, images: Any, training: bool = False) -> Any:
-        """Draws and applies, in training only."""
+        """Samples and applies, in training only."""
         if not training or not self.policy.operations:
             return images
-        shape = (ops.shape(images)[0], len(draws.COLUMNS))
+        shape = (ops.shape(images)[0], len(sampling.COLUMNS))
         uniform = keras.random.uniform(shape, seed=self.seed_generator)
-        return self.apply(images, draws.parameters(self.policy, uniform, ops))
+        return self.apply(images, sampling.parameters(self.policy, uniform, ops))
 
-    def apply(self, images: Any, drawn: draws.Draws) -> Any:
-        """Does what was drawn by `policy.draw` to images of shape (images, height, width, 3)."""
+    def apply(self, images: Any, sampled: SampledParameters) -> Any:
+        """Does what `policy.sample` returned to images of shape (images, height, width, 3)."""
         images = ops.cast(images, "float32")
-        drawn = {name: ops.cast(values, "float32") for name, values in drawn.items()}
+        sampled = {name: ops.cast(values, "float32") for name, values in sampled.items()}
         height, width = images.shape[1:3]
-        matrices = draws.matrices(drawn, (height, width), ops)
+        matrices = effects.matrices(sampled, (height, width), ops)
         if matrices is not None:
             transform = ops.pad(matrices, [[0, 0], [0, 2]])
             images = ops.image.affine_transform(
                 images, transform, interpolation="bilinear", fill_mode=self.policy.fill, data_format="channels_last"
             )
-        kernels = draws.blur_kernels(drawn, self.policy.blur, ops)
+        kernels = effects.blur_kernels(sampled, self.policy.blur, ops)
         if kernels is not None:
             images = _blur(_blur(images, kernels, axis=1), kernels, axis=2)
-        images = self._colour(images, drawn)
-        erasures = draws.erasures(drawn, (height, width), ops)
+        images = self._colour(images, sampled)
+        erasures = effects.erasures(sampled, (height, width), ops)
         return images if erasures is None else _erase(images, erasures)
 
-    def _colour(self, images: Any, drawn: draws.Draws) -> Any:
-        found = draws.colours(drawn, ops)
+    def _colour(self, images: Any, sampled: SampledParameters) -> Any:
+        found = effects.colours(sampled, ops)
         if found is not None:
             matrix, gain, offset = found
             if matrix is not None:
                 images = ops.einsum("nhwc,ndc->nhwd", images, matrix)
             images = images * gain[:, None, None, None] + offset[:, None, None, None]
-            if matrix is not None or "noise" not in drawn:
+            if matrix is not None or "noise" not in sampled:
                 images = ops.clip(images, 0.0, 255.0)
-        if "noise" in drawn:
-            images = ops.clip(images + self._noise(drawn, images.shape[1:]), 0.0, 255.0)
+        if "noise" in sampled:
+            images = ops.clip(images + self._noise(sampled, images.shape[1:]), 0.0, 255.0)
         return images
 
-    def _noise(self, drawn: draws.Draws, shape: tuple[int, ...]) -> Any:
+    def _noise(self, sampled: SampledParameters, shape: tuple[int, ...]) -> Any:
         length = math.prod(shape)
-        starts = ops.cast(drawn["noise_at"], "int32")
+        starts = ops.cast(sampled["noise_at"], "int32")
         places = starts[:, None] + ops.arange(length, dtype="int32")[None, :]
         pattern = ops.take(ops.convert_to_tensor(pixels.noise_bank(length)), places)
         pattern = (ops.cast(pattern, "float32") - pixels.BANK_ZERO) / pixels.BANK_STEP
-        return ops.reshape(pattern, (-1, *shape)) * drawn["noise"][:, None, None, None]
+        return ops.reshape(pattern, (-1, *shape)) * sampled["noise"][:, None, None, None]
 
     def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
         """The shape stays."""
@@ -95,7 +96,7 @@ class PolicyLayer(keras.layers.Layer):
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> "PolicyLayer":
         """Makes the layer that `get_config` described."""
-        return cls(Policy(**config.pop("policy")), **config)
+        return cls(Settings(**config.pop("policy")), **config)
 
 
 def _blur(images: Any, kernels: Any, *, axis: int) -> Any:

@@ -1,15 +1,14 @@
-"""Does to pixels what was drawn, with OpenCV: one resample, one colour step, noise cut from a bank."""
+"""Transforms pixels as sampled, with OpenCV: one resample, one colour step, noise cut from a bank."""
 
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import cv2
 import numpy as np
 
-from cnnlab.augment import draws
-
-if TYPE_CHECKING:
-    from cnnlab.augment.policy import Policy
+from cnnlab.augment import effects
+from cnnlab.augment.sampling import NOISE_PLACES, SampledParameters
+from cnnlab.augment.settings import Settings
 
 BORDERS = {
     "reflect": cv2.BORDER_REFLECT,
@@ -25,25 +24,25 @@ BANK_STEP, BANK_ZERO = 31.0, 128.0
 @cache
 def noise_bank(length: int) -> np.ndarray:
     """Normal numbers as bytes, long enough to cut `length` of them at any of NOISE_PLACES places."""
-    normal = np.random.default_rng(20_140_601).standard_normal(draws.NOISE_PLACES + length, dtype=np.float32)
+    normal = np.random.default_rng(20_140_601).standard_normal(NOISE_PLACES + length, dtype=np.float32)
     return np.clip(np.rint(BANK_ZERO + BANK_STEP * normal), 0, 255).astype(np.uint8)
 
 
-class Brush:
-    """Paints one image after the other as drawn; for one thread."""
+class Transform:
+    """Transforms one image after the other as sampled; for one thread."""
 
-    def __init__(self, policy: "Policy", drawn: draws.Draws, image_size: tuple[int, int]) -> None:
+    def __init__(self, policy: Settings, sampled: SampledParameters, image_size: tuple[int, int]) -> None:
         self.height, self.width = image_size
         self.border = BORDERS[policy.fill]
         # Mirroring alone needs no resampling, at a fifth of the time.
-        only_flips = not (draws.GEOMETRY - draws.FLIPS) & drawn.keys()
-        self.matrices: Any = None if only_flips else draws.matrices(drawn, image_size, np)
+        only_flips = not (effects.GEOMETRY - effects.FLIPS) & sampled.keys()
+        self.matrices: Any = None if only_flips else effects.matrices(sampled, image_size, np)
         self.maps: tuple[np.ndarray | None, list[tuple[np.ndarray, float]]] | None = None
-        self.flips = _flip_codes(drawn) if only_flips else None
-        self.kernels = draws.blur_kernels(drawn, policy.blur, np)
-        self.erasures = draws.erasures(drawn, image_size, np)
+        self.flips = _flip_codes(sampled) if only_flips else None
+        self.kernels = effects.blur_kernels(sampled, policy.blur, np)
+        self.erasures = effects.erasures(sampled, image_size, np)
         self.mixtures = self.gains = self.noise = None
-        colours = draws.colours(drawn, np)
+        colours = effects.colours(sampled, np)
         if colours is not None:
             matrix, gain, offset = colours
             if matrix is None:
@@ -51,18 +50,18 @@ class Brush:
             else:
                 offsets = np.repeat(offset[:, None, None], 3, axis=1)
                 self.mixtures = np.concatenate([matrix * gain[:, None, None], offsets], axis=2)
-        if "noise" in drawn:
-            starts = drawn["noise_at"].astype(np.int64).tolist()
-            self.noise = list(zip((drawn["noise"] / BANK_STEP).tolist(), starts, strict=True))
+        if "noise" in sampled:
+            starts = sampled["noise_at"].astype(np.int64).tolist()
+            self.noise = list(zip((sampled["noise"] / BANK_STEP).tolist(), starts, strict=True))
             self.bank = noise_bank(self.height * self.width * 3)
 
     def __call__(
         self, index: int, image: np.ndarray, out: np.ndarray, *, base: np.ndarray | None = None, black: bool = False
     ) -> np.ndarray:
-        """Paints image `index` of those drawn into `out`.
+        """Writes image `index` of those sampled, transformed, into `out`.
 
         Args:
-            index: Position among the drawn.
+            index: Position among the sampled.
             image: uint8, of shape (any height, any width, 3); of the target size where the policy does not move pixels.
             out: uint8, of the target shape (height, width, 3), contiguous; receives the result.
             base: The resize to the target size as an affine map from its pixels to the image's, shape (2, 3); none
@@ -91,7 +90,7 @@ class Brush:
         return out
 
     def _maps(self, base: np.ndarray | None) -> list[tuple[np.ndarray, float]]:
-        """For every image drawn: the map from pixels of the result to those of an image, and its mean step.
+        """For every image sampled: the map from pixels of the result to those of an image, and its mean step.
 
         Computed for all at once, and once per `base`: images of a folder mostly have one size.
         """
@@ -118,12 +117,12 @@ class Brush:
             cv2.addWeighted(out, gain, out, 0.0, offset, dst=out)
 
 
-def _flip_codes(drawn: draws.Draws) -> list[int | None] | None:
+def _flip_codes(sampled: SampledParameters) -> list[int | None] | None:
     """OpenCV's code for each image: 1 left and right, 0 top and bottom, -1 both."""
-    if not draws.FLIPS & drawn.keys():
+    if not effects.FLIPS & sampled.keys():
         return None
-    zero = drawn[min(draws.FLIPS & drawn.keys())] * 0
-    pairs = zip(drawn.get("flip_x", zero), drawn.get("flip_y", zero), strict=True)
+    zero = sampled[min(effects.FLIPS & sampled.keys())] * 0
+    pairs = zip(sampled.get("flip_x", zero), sampled.get("flip_y", zero), strict=True)
     return [{(0, 0): None, (1, 0): 1, (0, 1): 0, (1, 1): -1}[int(x), int(y)] for x, y in pairs]
 
 
@@ -146,15 +145,15 @@ def shrink(image: np.ndarray, matrix: np.ndarray, step: float) -> tuple[np.ndarr
     return image, matrix
 
 
-def apply(policy: "Policy", images: np.ndarray, drawn: draws.Draws) -> np.ndarray:
-    """Paints a batch of images at the size they have."""
+def apply(policy: Settings, images: np.ndarray, sampled: SampledParameters) -> np.ndarray:
+    """Transforms a batch of images at the size they have."""
     if images.ndim != 4 or images.shape[-1] != 3 or images.dtype != np.uint8:
         raise ValueError(
             "`apply` expects uint8 images, 0-255, of shape (images, height, width, 3). "
             f"Received: {images.dtype} of shape {images.shape}."
         )
     out = np.empty_like(images, order="C")
-    brush = Brush(policy, drawn, images.shape[1:3])
+    transform = Transform(policy, sampled, images.shape[1:3])
     for index, image in enumerate(images):
-        brush(index, image, out[index])
+        transform(index, image, out[index])
     return out

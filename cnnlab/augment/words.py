@@ -1,12 +1,12 @@
-"""Says in a few words what was drawn for an image."""
+"""Says in a few words what was sampled for an image."""
 
 from collections.abc import Callable
 
-from cnnlab.augment.draws import Draws
+from cnnlab.augment.sampling import SampledParameters
 
 Numbers = dict[str, float]
 
-# Per operation: the parameter that orders its strength, and how a person reads the draw.
+# Per operation: the parameter that orders its strength, and how a person reads it.
 WORDS: dict[str, tuple[str, Callable[[Numbers], str]]] = {
     "flip": ("flip_x", lambda p: _flipped(bool(p.get("flip_x")), bool(p.get("flip_y")))),
     "rotate": ("rotate", lambda p: f"{_signed(p['rotate'])}°"),
@@ -36,12 +36,12 @@ def _flipped(sideways: bool, upright: bool) -> str:
     return "left-right" if sideways else "top-bottom" if upright else "as is"
 
 
-def describe(operations: tuple[str, ...], drawn: Draws) -> list[str]:
+def describe(operations: tuple[str, ...], sampled: SampledParameters) -> list[str]:
     """One text per image, with the operations in order, separated by commas."""
-    known = [name for name in operations if name in WORDS]
-    count = len(next(iter(drawn.values()), []))
+    names = [name for name in operations if name in WORDS]
+    count = len(next(iter(sampled.values()), []))
     texts = []
     for index in range(count):
-        numbers = {name: float(values[index]) for name, values in drawn.items()}
-        texts.append(", ".join(f"{name} {WORDS[name][1](numbers)}" for name in known))
+        numbers = {name: float(values[index]) for name, values in sampled.items()}
+        texts.append(", ".join(f"{name} {WORDS[name][1](numbers)}" for name in names))
     return texts
