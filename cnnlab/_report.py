@@ -8,7 +8,6 @@ import os
 import re
 import sys
 import tempfile
-import time
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -16,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from cnnlab import tables
-from cnnlab._common import atomic_path, put_aside
+from cnnlab._common import atomic_path, locked, put_aside
 
 # What one run leaves in its folder; an earlier run's is moved aside, never written over.
 LEFT_BEHIND = (
@@ -60,7 +59,8 @@ def run(
         FileNotFoundError: If there is no such notebook or data folder.
         ValueError: If the data cannot be trained on, if data and folder lie within each other, if the folder holds
             files of yours that a report would move, or if a parameter is not "name=value".
-        NotebookError: If a cell failed, or another process is making a report in this folder.
+        NotebookError: If a cell failed.
+        TimeoutError: If another process is making a report in this folder.
 
     Source:
         papermill, nbconvert.
@@ -79,7 +79,7 @@ def run(
         values["data"] = str(Path(data).resolve())
     values = _known(notebook, values)
     folder.mkdir(parents=True, exist_ok=True)
-    with _only_one(folder):
+    with locked(folder, timeout=0):
         put_aside(folder, LEFT_BEHIND)
         _execute(notebook, folder / "report.ipynb", values)
         return _to_html(folder / "report.ipynb", folder / "report.html")
@@ -92,7 +92,7 @@ def _require_own(folder: Path, data: Path | None) -> None:
             str(path).encode()
         except UnicodeEncodeError:
             raise ValueError(
-                f"The name of the folder {ascii(str(path))} is not valid UTF-8, so no notebook can hold it. Rename the "
+                f"The name of the folder {str(path)!a} is not valid UTF-8, so no notebook can hold it. Rename the "
                 "folder, or reach it by a link with another name."
             ) from None
     made = [folder / name for name in LEFT_BEHIND]
@@ -107,27 +107,6 @@ def _require_own(folder: Path, data: Path | None) -> None:
             f"{folder} holds {', '.join(there)}, which no report left there: a new report would move it aside. Choose "
             "another folder, for example --folder runs/report, with make: FOLDER=runs/report."
         )
-
-
-@contextmanager
-def _only_one(folder: Path) -> Iterator[None]:
-    """Holds the folder for this process; a second one is told who has it."""
-    import filelock
-
-    owner, lock = folder / ".report.owner", filelock.FileLock(folder / ".report.lock")
-    try:
-        lock.acquire(blocking=False)
-    except filelock.Timeout:
-        holder = owner.read_text(encoding="utf-8") if owner.exists() else "another process"
-        raise NotebookError(
-            f"A report is being made in {folder} by {holder}. Wait until it is done, or choose another folder."
-        ) from None
-    try:
-        owner.write_text(f"process {os.getpid()}, since {time.strftime('%H:%M')}", encoding="utf-8")
-        yield
-    finally:
-        owner.unlink(missing_ok=True)
-        lock.release()
 
 
 def refresh(notebook: str | os.PathLike[str]) -> Path:

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from cnnlab import augment, exercises
-from cnnlab.exercises.checking import chapters
+from cnnlab.exercises.catalogue import chapters
 
 SOLUTIONS = Path(__file__).parent.parent / "notebooks" / "solutions"
 
@@ -87,8 +87,12 @@ def best_row(results):
 
 
 def worst_setting(results):
-    means = results.groupby(["learning_rate", "batch_size"])["val_accuracy"].mean()
-    return dict(zip(means.index.names, means.idxmin(), strict=True))
+    return by_rule(results.assign(val_accuracy=-results["val_accuracy"]), "mean")
+
+
+def by_rule(results, rule):
+    scores = results.groupby(["learning_rate", "batch_size"])["val_accuracy"].agg(rule)
+    return dict(zip(scores.index.names, scores.idxmax(), strict=True))
 
 
 def network(name):
@@ -117,6 +121,11 @@ def pretrained(classes, awake):
         models.backbone(model).trainable = True
         for layer in models.backbone(model).layers:
             layer.trainable = True
+    if awake == "first convolution":
+        models.backbone(model).trainable = True
+        convolutions = [layer for layer in models.backbone(model).layers if layer.weights]
+        for layer in convolutions[1:]:
+            layer.trainable = False
     if awake == "none":
         models.backbone(model).trainable = False
     return model
@@ -139,7 +148,8 @@ def dataset(name, parts):
     from cnnlab import pipelines
 
     policy = augment.Policy(brightness=0.2) if name == "augmented" else None
-    return pipelines.load(parts, image_size=(16, 16), training=name != "unshuffled", augment=policy, seed=0)
+    rows = parts.head(6) if name == "six images" else parts
+    return parts, pipelines.load(rows, image_size=(16, 16), training=name != "unshuffled", augment=policy, seed=0)
 
 
 MEDIUM = augment.Policy(rotate=10, zoom=0.1, shift=0.1, shear=5)
@@ -147,7 +157,8 @@ WRONG = [
     ("00.1", 0.25, "not average out as fast"),
     ("00.1", 2, "narrower"),
     ("00.1", "half", "Expected a number"),
-    ("00.2", "train_data", "Expected a dataset"),
+    ("00.2", "train_data", "Expected two things"),
+    ("00.2", (split_table(), "train_data"), "Expected a dataset"),
     ("00.3", lambda p, n: p.nlargest(n, "confidence"), "right answers"),
     ("00.3", lambda p, n: wrong_rows(p).head(n), "not the ones"),
     ("00.3", lambda p, n: wrong_rows(p).sort_values("confidence").head(n), "not the ones"),
@@ -171,10 +182,11 @@ WRONG = [
     ("02.3", lambda layers: field(layers) - 1, "one too few"),
     ("02.3", lambda layers: np.prod([kernel for kernel, _ in layers]), "pixels in a row matter"),
     ("02.3", 7, "Expected a function"),
-    ("03.1", 0.2, "share of the images that are in the test"),
+    ("03.1", "20%", "share of the images that are in the test set"),
     ("03.1", 0.5, "like a coin"),
     ("03.1", 1, "both copies"),
-    ("03.2", split_table(), "is in 2 parts"),
+    ("03.2", split_table(), "is in 2 splits"),
+    ("03.2", split_table(camera=list("AAAABBBB")), "lead to no files"),
     ("03.2", split_table().drop(columns="camera"), "lacks the column 'camera'"),
     ("03.3", lambda t: t[t["group"].isin(t.loc[t["split"] == "train", "group"])], "Training rows"),
     ("03.3", lambda t: t[t["path"].duplicated()], "finds nothing"),
@@ -184,8 +196,8 @@ WRONG = [
         "think of val",
     ),
     ("03.3", lambda t: t[(t["split"] != "train") & t["group"].duplicated(keep=False)], "have no copy in"),
-    ("04.1", ["rotate"], "1 more"),
-    ("04.1", ["flip", "rotate", "shift"], "shift: no harm"),
+    ("04.1", ["hue"], "1 more"),
+    ("04.1", ["hue", "grayscale", "rotate"], "rotate: a tomato"),
     ("04.1", "mirror", "Expected one of"),
     ("04.2", augment.Policy(brightness=0.2, noise=6), "the rest should stay"),
     ("04.2", MEDIUM | augment.Policy(brightness=0.2, noise=6 / 255), "grey levels of 255"),
@@ -195,6 +207,13 @@ WRONG = [
     ("04.3", augment.Policy(flip="horizontal", rotate=5, brightness=0.2), "point another way"),
     ("04.3", augment.Policy(rotate=180, brightness=0.2), "point another way"),
     ("04.3", augment.strong, "point another way"),
+    ("04.3", augment.Policy(flip="vertical", rotate=5, brightness=0.2), "stand on their head"),
+    ("04.3", augment.Policy(rotate=1e-6, brightness=1e-6), "one light only"),
+    ("04.3", augment.Policy(rotate=1e-6, brightness=0.2), "never moves"),
+    ("04.3", augment.Policy(rotate=5, brightness=1.0), "far too much"),
+    ("04.3", augment.Policy(rotate=5, brightness=0.2, noise=128), "far too much"),
+    ("04.3", augment.Policy(rotate=5, brightness=0.2, erase=0.9), "point another way"),
+    ("04.3", augment.Policy(rotate=5, brightness=0.2, hue=0.5), "another colour"),
     ("04.3", augment.Policy(), "nothing at all"),
     ("04.3", augment.Policy(rotate=5), "one light only"),
     ("04.3", augment.Policy(brightness=0.2), "never moves"),
@@ -216,6 +235,8 @@ WRONG = [
     ("06.2", np.geomspace(1e-4, 1e-2, 5), "a dictionary"),
     ("06.3", lambda r: dict(best_row(r)), "best single fold"),
     ("06.3", lambda r: worst_setting(r), "not the highest"),
+    ("06.3", lambda r: by_rule(r, "median"), "the highest median"),
+    ("06.3", lambda r: by_rule(r, "min"), "the highest worst fold"),
     ("06.3", lambda r: r["val_accuracy"].max(), "a dictionary"),
     ("07.1", 7680, "added at the end"),
     ("07.1", 1280, "there are six"),
@@ -225,6 +246,8 @@ WRONG = [
     ("07.3", lambda x, y, new: y, "returned 200 answers"),
     ("07.3", lambda x, y, new: np.zeros((len(new), 3)), "probabilities"),
     ("08.1", 0.8, "recall"),
+    ("08.1", "80 %", "recall"),
+    ("08.1", 40, "As a share it is 0.4"),
     ("08.1", 0.86, "accuracy"),
     ("08.1", 0.6, "false alarms"),
     ("08.2", lambda v: 0.5, "are found"),
@@ -237,7 +260,7 @@ WRONG = [
     ("09.3", lambda step: 1e-3 * min(step / 100, (1000 - step) / 900), "straight line"),
     ("09.3", lambda step: 1e-3, "should begin at zero"),
     ("09.3", lambda step: 1e-3 * 0.5 * (1 + np.cos(np.pi * step / 1000)), "should begin at zero"),
-    ("10.1", 0.95, "plain accuracy"),
+    ("10.1", "95%", "plain accuracy"),
     ("10.1", 0, "take the mean"),
     ("10.2", {"good": 0.9, "crack": 0.075, "pit": 0.025}, "needs the larger one"),
     ("10.2", {"good": 1, "crack": 12, "pit": 36}, "on average"),
@@ -261,14 +284,14 @@ WRONG = [
     ("12.1", 100, "reaches about 0.06"),
     ("12.1", 2401, "one half"),
     ("12.1", 225, "one standard deviation"),
-    ("12.2", split_table(), "no part val"),
+    ("12.2", split_table(), "no split val"),
     ("12.2", split_table(problem=["", "broken"] * 4), "have a problem"),
     (
         "12.2",
         split_table(
             split=["train", "train", "val", "val", "test", "test", "test", "test"], group=[0, 1, 0, 1, 4, 5, 6, 7]
         ),
-        "in more than one part",
+        "in more than one split",
     ),
     ("12.3", lambda p: p, "lacks the column"),
 ]
@@ -293,6 +316,7 @@ def test_a_wrong_answer_is_told_what_is_off(name, answer, words):
         ("05.3", lambda: network("afterwards"), "not BatchNormalization"),
         ("07.2", lambda: pretrained(3, "all"), "still learn"),
         ("07.2", lambda: pretrained(2, "none"), "not 3"),
+        ("07.2", lambda: pretrained(3, "first convolution"), "belongs to the backbone"),
         ("09.2", lambda: pretrained(2, "none"), "still frozen"),
         ("09.2", lambda: pretrained(3, "all"), "only the last ones should"),
     ],
@@ -303,11 +327,38 @@ def test_a_wrong_model_or_schedule_is_told_what_is_off(name, make, words):
     assert words in " ".join(verdict.words.split())
 
 
-@pytest.mark.parametrize(("name", "words"), [("augmented", "still changes"), ("unshuffled", "same order")])
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("augmented", "still changes"),
+        ("unshuffled", "same order"),
+        ("six images", "Its 6 images are not those of your table"),
+    ],
+)
 def test_a_wrong_dataset_is_told_what_is_off(name, words, parts):
     verdict = exercises.judge("00.2", dataset(name, parts[parts["split"] == "train"]))
     assert not verdict.right
     assert words in " ".join(verdict.words.split())
+
+
+def test_rows_that_lost_their_camera_or_label_are_found(parts):
+    from cnnlab import tables
+
+    good = tables.split(parts.drop(columns="split"), val=0, test=0.5, group="camera", seed=0)
+    assert exercises.judge("03.2", good).right
+    mixed = good["label"].sample(frac=1, random_state=0).to_numpy()
+    for wrong, words in (
+        (good.assign(label=mixed), "the label is not that of the image"),
+        (good.assign(camera=good["split"].astype(str)), "the camera is not the one that took the image"),
+    ):
+        verdict = exercises.judge("03.2", wrong)
+        assert not verdict.right
+        assert words in " ".join(verdict.words.split())
+
+
+@pytest.mark.parametrize(("name", "answer"), [("00.1", "50%"), ("03.1", "80 %"), ("08.1", "40%"), ("10.1", "50 %")])
+def test_a_per_cent_is_a_hundredth_in_every_exercise(name, answer):
+    assert exercises.judge(name, answer).right
 
 
 def test_a_report_with_a_nameless_column_or_without_a_part(tmp_path):

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cnnlab import _report
+from cnnlab import _report, exercises
 from cnnlab.__main__ import main
 
 ROOT = Path(__file__).parent.parent
@@ -143,8 +143,81 @@ def test_of_two_reports_in_one_folder_one_is_made_and_the_other_told_who_has_it(
     assert sorted(one.returncode for one in done) == [0, 1], done
     winner = 41 if done[0].returncode == 0 else 42
     refused = next(one for one in done if one.returncode)
-    assert "A report is being made in" in refused.stderr and "by process" in refused.stderr
+    assert "run' is in use by process" in refused.stderr
     assert f">{winner}\n" in (tmp_path / "run" / "report.html").read_text()
     assert not (tmp_path / "run" / "earlier").exists()
     _report.run(source, folder=tmp_path / "run")  # free again
     assert (tmp_path / "run" / "earlier").exists()
+
+
+# -- the record of exercises -----------------------------------------------------------------------------------------
+
+GOOD = '{"02.1": {"wrong": 2, "solved": false, "when": "2026-01-01 00:00:00"}'
+RECORDS = {
+    "negative": '{"02.1": {"wrong": -5, "solved": false, "when": ""}}',
+    "true for a number": '{"02.1": {"wrong": true, "solved": false, "when": ""}}',
+    "huge": '{"02.1": {"wrong": 1e400, "solved": false, "when": ""}}',
+    "more digits than Python reads": '{"02.1": {"wrong": ' + "9" * 5000 + ', "solved": false, "when": ""}}',
+    "a word": '{"02.1": {"wrong": "2", "solved": "no", "when": ""}}',
+    "when": '{"02.1": {"wrong": 1, "solved": false, "when": ["<script>"]}}',
+    "half": '{"02.1": {"wrong": 1}}',
+    "a list": "[1, 2]",
+    "deep": "[" * 100_000,
+    "deep inside": '{"02.1": ' + '{"a":' * 100_000,
+    "large": " " * 2_000_000 + "{}",
+    "text": "half a file {",
+    "nothing": "",
+    "not text": b"\xff\xfe\0\0",
+    "beside a good one": GOOD + ', "02.2": 7}',
+}
+
+
+@pytest.mark.parametrize("name", RECORDS)
+def test_a_hostile_record_is_a_sentence_and_is_kept(tmp_path, capsys, name):
+    file = tmp_path / "exercises.json"
+    content = RECORDS[name] if isinstance(RECORDS[name], bytes) else RECORDS[name].encode()
+    file.write_bytes(content)
+    with pytest.warns(UserWarning, match=r"^The record .*exercises.json (cannot be read|holds 1 damaged entries)"):
+        table = exercises.progress(file)
+    assert table.loc["02", "predict"] == ("2 tries" if content.startswith(GOOD.encode()) else "")
+    exercises.check("02.1", 16, file=file)
+    words = " ".join(capsys.readouterr().out.split())
+    assert "Not yet." in words and "Hint" in words and "It was kept as exercises.damaged-" in words
+    (kept,) = tmp_path.glob("*.damaged-*")
+    assert kept.read_bytes() == content
+    tries = "3 tries" if content.startswith(GOOD.encode()) else "1 try"
+    assert exercises.progress(file).loc["02", "predict"] == tries
+
+
+@pytest.mark.parametrize("kind", ["fifo", "folder", "device", "loop"])
+def test_a_record_that_is_no_file_does_not_stop_the_reply(tmp_path, capsys, kind):
+    file = tmp_path / "exercises.json"
+    if kind == "fifo":
+        os.mkfifo(file)
+    elif kind == "folder":
+        file.mkdir()
+    else:
+        file.symlink_to("/dev/zero" if kind == "device" else file)
+    exercises.check("02.1", 15, file=file)
+    words = " ".join(capsys.readouterr().out.split())
+    assert words.startswith("Right!")
+    assert "cannot be read" in words or "could not be kept" in words
+
+
+ANSWERING = """
+import sys
+from cnnlab import exercises
+file, process = sys.argv[1], int(sys.argv[2])
+for number in range(30):
+    exercises.check(f"02.{(number + process) % 2 + 2}", None, file=file)  # wrong: counted
+"""
+
+
+def test_four_processes_answering_at_once_lose_nothing(tmp_path):
+    file = tmp_path / "runs" / "exercises.json"
+    command = [sys.executable, "-c", ANSWERING, str(file)]
+    running = [subprocess.Popen([*command, str(number)], cwd=ROOT, stdout=subprocess.DEVNULL) for number in range(4)]
+    assert [one.wait(timeout=250) for one in running] == [0] * 4
+    answers = json.loads(file.read_text())
+    assert sum(entry["wrong"] for entry in answers.values()) == 120
+    assert not list(file.parent.glob("*.damaged-*"))

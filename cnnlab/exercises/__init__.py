@@ -6,7 +6,7 @@
 """
 
 from cnnlab.exercises.asking import Exercise
-from cnnlab.exercises.checking import Reply, check, judge, markdown
-from cnnlab.exercises.record import progress
+from cnnlab.exercises.catalogue import markdown
+from cnnlab.exercises.checking import Reply, check, judge, progress
 
 __all__ = ["Exercise", "Reply", "check", "judge", "markdown", "progress"]

@@ -1,6 +1,7 @@
-"""What an exercise is, and how an answer of any kind is read and judged."""
+"""What an exercise is, and how an answer of any kind is read and compared."""
 
 import collections.abc
+import functools
 import math
 import numbers
 from collections.abc import Callable, Mapping, Sequence
@@ -32,6 +33,13 @@ class Exercise:
     judge: Callable[[Any], str | None]
 
 
+def exercise(
+    *, question: str, answer: str, hints: tuple[str, str, str], right: str
+) -> Callable[[Callable[[Any], str | None]], Exercise]:
+    """Makes an exercise of the function below, which judges its answers; see `Exercise`."""
+    return functools.partial(Exercise, question, answer, hints, right)
+
+
 class Off(Exception):  # noqa: N818  (it is an answer that is off, not a failure)
     """What is wrong with an answer, as a sentence for the person who gave it."""
 
@@ -43,14 +51,15 @@ def expect(holds: Any, words: str) -> None:
 
 
 def number(answer: Any) -> float:
-    """The answer as a number; numpy's and one in a text count, too.
+    """The answer as a number; numpy's and one in a text count, too, and a per cent is a hundredth.
 
-    >>> number("0.5")
-    0.5
+    >>> number("0.5"), number("50 %")
+    (0.5, 0.5)
     """
     if isinstance(answer, str):
+        digits = answer.strip().removesuffix("%")
         try:
-            answer = float(answer.strip().removesuffix("%"))
+            answer = float(digits) / (100 if "%" in answer else 1)
         except ValueError:
             raise Off(f"Expected a number. Received the text {answer!r}.") from None
     if isinstance(answer, np.ndarray) and answer.size == 1:
@@ -62,23 +71,26 @@ def number(answer: Any) -> float:
 
 
 def equal_number(
-    answer: Any, truth: float, *, within: float = 1e-6, mistakes: Mapping[float, str] | None = None
+    answer: Any, truth: float, *, within: float = 1e-6, mistakes: Mapping[float, str] | None = None, words: str = ""
 ) -> None:
     """Refuses a number that is not `truth`; where it is a mistake that people make, says which one.
 
     Args:
-        answer: What was handed in.
+        answer: What was handed in, or what a function of theirs returned.
         truth: The right number, computed.
         within: How far off still counts as right.
         mistakes: What to say of typical wrong numbers.
+        words: What to say of any other number, after "It gives 0.5"; too large or too small where empty.
     """
     value = number(answer)
     if abs(value - truth) <= within:
         return
-    for wrong, words in (mistakes or {}).items():
+    for wrong, why in (mistakes or {}).items():
         if abs(value - wrong) <= min(within, max(0.05 * abs(wrong), 1e-6)):
-            raise Off(words)
-    raise Off(f"{value:g} is too {'large' if value > truth else 'small'}.")
+            raise Off(why)
+    if 0 < truth < 1 and abs(value / 100 - truth) <= within:
+        raise Off(f"{value:g} would be {value:g} times as much as all there is. As a share it is {value / 100:g}.")
+    raise Off(f"It gives {value:.4g}{words}" if words else f"{value:g} is too {'large' if value > truth else 'small'}.")
 
 
 def choice(answer: Any, options: Sequence[str]) -> str:
@@ -140,6 +152,12 @@ def model(answer: Any) -> Any:
     if not isinstance(answer, keras.Model):
         raise Off(f"Expected a `keras.Model`. Received {kind_of(answer)}.")
     return answer
+
+
+def layers_in_order(network: Any) -> list[Any]:
+    """The layers of a network from input to output, those of networks inside it in their place."""
+    parts = ([layer] if not hasattr(layer, "layers") else layers_in_order(layer) for layer in network.layers)
+    return [layer for part in parts for layer in part]
 
 
 def kind_of(value: Any) -> str:

@@ -1,17 +1,16 @@
-"""Finds the exercise, judges the answer, says so, and records it."""
+"""Judges an answer, prints what comes of it, and records it."""
 
-import difflib
-import importlib
 import os
-import pkgutil
-import re
 import textwrap
+import warnings
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import cnnlab.exercises
+import pandas as pd
+
 from cnnlab.exercises import record
 from cnnlab.exercises.asking import KINDS, Exercise, Off
+from cnnlab.exercises.catalogue import chapters, find, full_name
 
 WIDTH = 110  # characters in a line of a reply
 
@@ -43,19 +42,21 @@ def check(exercise: str, answer: Any, *, file: str | os.PathLike[str] | None = N
         Not yet. 16 ...
         Hint 1 of 3: ...
     """
-    name = known(exercise)
+    name = full_name(exercise)
     if answer is Ellipsis:
         print(f"{name} waits for your answer: {find(name).answer}, in place of the dots.")  # noqa: T201
         return
     place = Path(file) if file else record.default_file()
-    wrong = record.read(place).get(name, {}).get("wrong", 0) if keep else 0
-    reply = judge(name, answer, wrong=wrong)
+    before = record.read(place)[0].get(name) if keep else None
+    reply = judge(name, answer, wrong=before["wrong"] if before else 0)
     print(reply.words)  # noqa: T201
     if keep:
         try:
-            record.write(place, name, right=reply.right)
+            trouble = record.write(place, name, right=reply.right)
         except OSError as error:
-            print(f"(Your progress could not be kept in {place}: {error.strerror}.)")  # noqa: T201
+            trouble = f"Your progress could not be kept in {place}: {error.strerror or error}."
+        if trouble:
+            print(f"({trouble})")  # noqa: T201
 
 
 def judge(exercise: str, answer: Any, *, wrong: int = 0) -> Reply:
@@ -69,7 +70,7 @@ def judge(exercise: str, answer: Any, *, wrong: int = 0) -> Reply:
     Raises:
         ValueError: If there is no such exercise.
     """
-    name = known(exercise)
+    name = full_name(exercise)
     question = find(name)
     try:
         more = question.judge(answer)
@@ -81,52 +82,42 @@ def judge(exercise: str, answer: Any, *, wrong: int = 0) -> Reply:
     return Reply(True, _wrapped(f"Right! {question.right} {more or ''}".strip()))
 
 
-def markdown(chapter: str) -> str:
-    """The three exercises of a notebook as its cell shows them.
+def progress(file: str | os.PathLike[str] | None = None) -> pd.DataFrame:
+    """Shows which exercises are solved, which were tried and which wait.
 
-    >>> markdown("02").splitlines()[2][:15]
-    '1. **Predict.**'
+    Args:
+        file: Where answers are recorded; beside the notebooks, in `runs/exercises.json`, where None.
+
+    Returns:
+        One row per notebook, and a last one for all; the columns predict, change and build hold "solved", "2 tries" or
+        nothing, and solved counts.
+
+    Warns:
+        UserWarning: If the file, or a part of it, cannot be read.
+
+    Example:
+        >>> int(progress("/nowhere/exercises.json").loc["00", "solved"])
+        0
     """
-    lines = ["## Exercises", ""]
-    for place, (kind, question) in enumerate(zip(KINDS, load(chapter), strict=True), 1):
-        lines.append(f"{place}. **{kind.capitalize()}.** {question.question}")
-    return "\n".join(lines)
+    answers, trouble = record.read(Path(file) if file else record.default_file())
+    if trouble:
+        warnings.warn(trouble, stacklevel=2)
+    rows = {
+        chapter: {kind: _state(answers.get(f"{chapter}.{place}")) for place, kind in enumerate(KINDS, 1)}
+        for chapter in chapters()
+    }
+    result = pd.DataFrame.from_dict(rows, orient="index")
+    result["solved"] = (result == "solved").sum(axis=1)
+    total = {kind: f"{(result[kind] == 'solved').sum()} of {len(result)}" for kind in KINDS}
+    result.loc["all"] = pd.Series(total | {"solved": result["solved"].sum()})
+    return result.rename_axis("notebook")
 
 
-def chapters() -> list[str]:
-    """The numbers of the notebooks that have exercises, in order: "00" and so on."""
-    names = (module.name for module in pkgutil.iter_modules(cnnlab.exercises.__path__))
-    return sorted(name[2:] for name in names if re.fullmatch(r"nb\d\d", name))
-
-
-def load(chapter: str) -> tuple[Exercise, ...]:
-    """The exercises of one notebook; others are not loaded for it."""
-    exercises: tuple[Exercise, ...] = importlib.import_module(f"cnnlab.exercises.nb{chapter}").EXERCISES
-    return exercises
-
-
-def find(name: str) -> Exercise:
-    """The exercise of this name, such as "05.2"."""
-    chapter, place = name.split(".")
-    return load(chapter)[int(place) - 1]
-
-
-def known(exercise: Any) -> str:
-    """The name of an exercise in full: "5.2" is "05.2".
-
-    Raises:
-        ValueError: If there is none; names the nearest ones.
-    """
-    text = str(exercise).strip()
-    found = re.fullmatch(r"(\d{1,2})\.(\d)", text)
-    name = f"{int(found[1]):02d}.{found[2]}" if found else text
-    names = [f"{chapter}.{place}" for chapter in chapters() for place in (1, 2, 3)]
-    if name in names:
-        return name
-    near = difflib.get_close_matches(name, names, n=3, cutoff=0.4) or names[:3]
-    raise ValueError(
-        f"There is no exercise {exercise!r}. Names are notebook and number; the nearest are {', '.join(near)}."
-    )
+def _state(answer: record.Answered | None) -> str:
+    if answer is None:
+        return ""
+    tries = answer["wrong"]
+    return "solved" if answer["solved"] else f"{tries} {'try' if tries == 1 else 'tries'}"
 
 
 def _wrong(name: str, question: Exercise, off: str, wrong: int) -> str:

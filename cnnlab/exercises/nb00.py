@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from cnnlab import metrics
-from cnnlab.exercises.asking import Exercise, Off, call, equal_number, expect, kind_of, made_predictions, table
+from cnnlab.exercises.asking import Off, call, equal_number, exercise, expect, kind_of, made_predictions, table
 
 
 @functools.cache
@@ -21,7 +21,18 @@ def _width(images: int) -> float:
     return float(accuracy["high"] - accuracy["low"])
 
 
-def _interval(answer: Any) -> str:
+@exercise(
+    question="With four times as many test images, how many times as wide would the interval around the accuracy "
+    "be? Write your guess down as a number (1 means: as wide as now), then check it.",
+    answer="a number",
+    hints=(
+        "An average of more draws moves less. Does its spread halve when the draws double?",
+        "The spread of an average falls with the square root of the number of draws.",
+        "It is one divided by the square root of four.",
+    ),
+    right="Four times the images buy half the width: that is why the last digit of an accuracy is so expensive.",
+)
+def predict(answer: Any) -> str:
     mistakes = {
         1: "The same width would mean that more images tell nothing more.",
         0.25: "A quarter would be splendid; but chance does not average out as fast as images add up.",
@@ -32,20 +43,50 @@ def _interval(answer: Any) -> str:
     return f"At an accuracy of 0.9 it is {_width(300):.3f} wide with 300 images and {_width(1200):.3f} with 1,200."
 
 
-def _without_augmentation(answer: Any) -> None:
-    if not hasattr(answer, "as_numpy_iterator"):
-        raise Off(f"Expected a dataset, as `pipelines.load` returns. Received {kind_of(answer)}.")
-    epochs = [[image.astype(np.float32) for images, _ in answer.as_numpy_iterator() for image in images] for _ in "12"]
-    sums = [[float(np.dot(image.ravel(), np.linspace(1, 2, image.size))) for image in images] for images in epochs]
+@exercise(
+    question="Load the training set again without augmentation and train on it. What happens to the gap between "
+    "the two curves? Hand in your table and the dataset: `(train, data)`.",
+    answer="a table and a dataset from `pipelines.load`",
+    hints=(
+        "Look at the cell that makes `train_data`: which argument brings the changes?",
+        "Leave everything else as it is, above all `training=True`, which shuffles.",
+        "`pipelines.load(train, image_size=size, training=True, augment=…, seed=seed)`, with nothing for the dots.",
+    ),
+    right="The same pictures in a new order each time; memorized sooner, which is the gap you saw.",
+)
+def change(answer: Any) -> None:
+    from cnnlab import pipelines
+
+    expect(isinstance(answer, tuple) and len(answer) == 2, "Expected two things: a table, and the dataset of it.")
+    train, data = table(answer[0], "path", "label"), answer[1]
+    if not hasattr(data, "as_numpy_iterator"):
+        raise Off(f"Expected a dataset, as `pipelines.load` returns. Received {kind_of(data)}.")
+    expect(train["label"].nunique() > 1, "The table should be your training set, with all its classes.")
+    epochs = [_seen(data), _seen(data)]
+    plain = _seen(pipelines.load(train, image_size=tuple(data.element_spec[0].shape[1:3]), cache=False))
     expect(
-        len(sums[0]) == len(sums[1]) and np.allclose(sorted(sums[0]), sorted(sums[1]), rtol=1e-6),
+        sorted(epochs[0]) == sorted(epochs[1]),
         "Two epochs of it show different pictures, so something still changes them.",
     )
     expect(
-        sums[0] != sums[1],
+        sorted(epochs[0]) == sorted(plain),
+        f"Its {len(epochs[0])} images are not those of your table of {len(train)}, or have other labels.",
+    )
+    expect(
+        epochs[0] != epochs[1],
         "Every epoch brings the images in the same order. Augmentation is gone, and so is the shuffling that "
         "training needs.",
     )
+
+
+def _seen(data: Any) -> list[tuple[bytes, str]]:
+    """The pixels and the label of every image, in the order of one epoch."""
+    pairs = ((images, labels) for images, labels in data.as_numpy_iterator())
+    return [
+        (np.round(image).astype(np.uint8).tobytes(), str(label))
+        for images, labels in pairs
+        for image, label in zip(images, labels, strict=True)
+    ]
 
 
 def _reference(predictions: pd.DataFrame, count: int) -> list[str]:
@@ -53,7 +94,18 @@ def _reference(predictions: pd.DataFrame, count: int) -> list[str]:
     return wrong.sort_values("confidence", ascending=False)["path"].head(count).tolist()
 
 
-def _surprises(answer: Any) -> None:
+@exercise(
+    question="Write `surprises(predictions, count)`: the rows that are wrong with the highest confidence, surest "
+    "first. Then point `data` at a folder of your own and look at your three.",
+    answer="a function of a prediction table and a count",
+    hints=(
+        "First keep the rows that are wrong, then bring them into order, then take some.",
+        "A row is wrong where `label` differs from `predicted`; compare them as text.",
+        '`wrong.sort_values("confidence", ascending=…).head(count)`: which way round is surest first?',
+    ),
+    right="These few images teach more about a model than its accuracy does.",
+)
+def build(answer: Any) -> None:
     for seed in range(3):
         predictions = made_predictions(seed=seed)
         found = table(call(answer, predictions.copy(), 3), "path", "label", "predicted", "confidence")
@@ -66,43 +118,3 @@ def _surprises(answer: Any) -> None:
             "These are mistakes, but not the ones the model was surest of.",
         )
         expect(found["path"].tolist() == wanted, "The right rows; the surest mistake should come first.")
-
-
-EXERCISES = (
-    Exercise(
-        question="With four times as many test images, how many times as wide would the interval around the accuracy "
-        "be? Write your guess down as a number (1 means: as wide as now), then check it.",
-        answer="a number",
-        hints=(
-            "An average of more draws moves less. Does its spread halve when the draws double?",
-            "The spread of an average falls with the square root of the number of draws.",
-            "It is one divided by the square root of four.",
-        ),
-        right="Four times the images buy half the width: that is why the last digit of an accuracy is so expensive.",
-        judge=_interval,
-    ),
-    Exercise(
-        question="Load the training part again without augmentation and train on it. What happens to the gap between "
-        "the two curves? Hand in the dataset.",
-        answer="a dataset from `pipelines.load`",
-        hints=(
-            "Look at the cell that makes `train_data`: which argument brings the changes?",
-            "Leave everything else as it is, above all `training=True`, which shuffles.",
-            "`pipelines.load(train, image_size=size, training=True, augment=…, seed=seed)`, with nothing for the dots.",
-        ),
-        right="The same pictures in a new order each time; learned by heart sooner, which is the gap you saw.",
-        judge=_without_augmentation,
-    ),
-    Exercise(
-        question="Write `surprises(predictions, count)`: the rows that are wrong with the highest confidence, surest "
-        "first. Then point `data` at a folder of your own and look at your three.",
-        answer="a function of a prediction table and a count",
-        hints=(
-            "First keep the rows that are wrong, then bring them into order, then take some.",
-            "A row is wrong where `label` differs from `predicted`; compare them as text.",
-            '`wrong.sort_values("confidence", ascending=…).head(count)`: which way round is surest first?',
-        ),
-        right="These few images teach more about a model than its accuracy does.",
-        judge=_surprises,
-    ),
-)

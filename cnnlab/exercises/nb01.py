@@ -8,7 +8,7 @@ import pandas as pd
 
 from cnnlab import doctor
 from cnnlab.doctor._logs import meaning_of
-from cnnlab.exercises.asking import Exercise, Off, choice, expect, kind_of, table
+from cnnlab.exercises.asking import Off, choice, exercise, expect, kind_of, table
 
 LINES = {
     "a": "oneDNN custom operations are on. You may see slightly different numerical results",
@@ -17,22 +17,56 @@ LINES = {
 }
 
 
-def _fault(answer: Any) -> None:
+@exercise(
+    question="On a machine with an NVIDIA card TensorFlow prints three lines at start: "
+    f"(a) “{LINES['a']}”, (b) “{LINES['b']}”, (c) “{LINES['c']}”. Which one is a fault? Guess before you look.",
+    answer="one of the letters 'a', 'b', 'c'",
+    hints=(
+        "Ask of each line: does something that should work not work?",
+        "“Different numerical results” is about last digits; “already registered” means that one of two serves.",
+        "Look for the line after which the card would stay idle.",
+    ),
+    right="That line means that the card is not used; the doctor names the library and the command that fixes it.",
+)
+def predict(answer: Any) -> None:
     chosen = choice(answer, list(LINES))
     meaning = meaning_of(LINES[chosen], has_card=True)
     if meaning is not None and meaning.harmless:
         raise Off(f"Line {chosen} is harmless: {meaning.meaning}.")
 
 
-def _stopped(answer: Any) -> str:
+@exercise(
+    question="Run the full report again with `timeout=1` and hand it in. What does it say, and why is that not a "
+    "crash?",
+    answer="the table that `doctor.report` returns",
+    hints=(
+        "`timeout` is an argument of `doctor.report`; the fast report does not start TensorFlow at all.",
+        "Importing TensorFlow takes some seconds; allow it one only.",
+        "`doctor.report(timeout=1)`, without `fast`.",
+    ),
+    right="TensorFlow runs in a process of its own, so one that hangs is a finding like any other.",
+)
+def change(answer: Any) -> str:
     report = table(answer, *doctor.report(fast=True).columns)
-    expect("tensorflow" in set(report["area"]), "TensorFlow was not started: this is the fast report.")
     stopped = report[report["finding"].str.contains("Stopped after")]
+    started = len(stopped) or "tensorflow" in set(report["area"])
+    expect(started, "TensorFlow was not started: this is the fast report.")
     expect(len(stopped), "TensorFlow had time enough in this report: it was not stopped.")
     return f"It says {stopped['finding'].iloc[0]!r} and goes on with the other findings."
 
 
-def _saved(answer: Any) -> None:
+@exercise(
+    question="Save the report of your machine to a CSV file that you could attach to a question in a forum, and "
+    "hand in its path.",
+    answer="the path of a CSV file",
+    hints=(
+        "A report is a pandas table, and tables can write themselves.",
+        "The method is `to_csv`; the numbers of the rows need not be in the file.",
+        "`report.to_csv(path, index=…)`: which value leaves the row numbers out?",
+    ),
+    right="Whoever reads that can help you without asking ten questions first.",
+)
+def build(answer: Any) -> None:
     if not isinstance(answer, (str, os.PathLike)):
         raise Off(f"Expected the path of a CSV file. Received {kind_of(answer)}.")
     expect(Path(answer).is_file(), f"There is no file at {str(answer)!r}.")
@@ -49,43 +83,3 @@ def _saved(answer: Any) -> None:
     expect(not missing, f"The file lacks {', '.join(missing)}: whoever helps needs all five columns.")
     absent = sorted(set(now["area"]) - set(found["area"]))
     expect(not absent, f"The file says nothing about {', '.join(absent)}.")
-
-
-EXERCISES = (
-    Exercise(
-        question="On a machine with an NVIDIA card TensorFlow prints three lines at start: "
-        f"(a) “{LINES['a']}”, (b) “{LINES['b']}”, (c) “{LINES['c']}”. Which one is a fault? Guess before you look.",
-        answer="one of the letters 'a', 'b', 'c'",
-        hints=(
-            "Ask of each line: does something that should work not work?",
-            "“Different numerical results” is about last digits; “already registered” means that one of two serves.",
-            "Look for the line after which the card would stay idle.",
-        ),
-        right="That line means that the card is not used; the doctor names the library and the command that mends it.",
-        judge=_fault,
-    ),
-    Exercise(
-        question="Run the full report again with `timeout=1` and hand it in. What does it say, and why is that not a "
-        "crash?",
-        answer="the table that `doctor.report` returns",
-        hints=(
-            "`timeout` is an argument of `doctor.report`; the fast report does not start TensorFlow at all.",
-            "Importing TensorFlow takes some seconds; allow it one only.",
-            "`doctor.report(timeout=1)`, without `fast`.",
-        ),
-        right="TensorFlow runs in a process of its own, so one that hangs is a finding like any other.",
-        judge=_stopped,
-    ),
-    Exercise(
-        question="Save the report of your machine to a CSV file that you could attach to a question in a forum, and "
-        "hand in its path.",
-        answer="the path of a CSV file",
-        hints=(
-            "A report is a pandas table, and tables can write themselves.",
-            "The method is `to_csv`; the numbers of the rows need not be in the file.",
-            "`report.to_csv(path, index=…)`: which value leaves the row numbers out?",
-        ),
-        right="Whoever reads that can help you without asking ten questions first.",
-        judge=_saved,
-    ),
-)

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from cnnlab.exercises.asking import Exercise, array, call, equal_number, expect, number
+from cnnlab.exercises.asking import array, call, equal_number, exercise, expect, number
 
 
 @functools.cache
@@ -17,7 +17,18 @@ def _height() -> int:
     return int(keras.layers.MaxPooling2D(2).compute_output_shape(after)[1])
 
 
-def _size(answer: Any) -> str:
+@exercise(
+    question='An image of 64 × 64 pixels goes through `Conv2D(8, 3, strides=2, padding="valid")` and then '
+    "`MaxPooling2D(2)`. How high is the result? Calculate before you try.",
+    answer="a whole number",
+    hints=(
+        "Count the places where the kernel fits in: first without, then with the stride.",
+        "A kernel of 3 fits in 62 places of 64; with a stride of 2 every second of them is used.",
+        "The convolution leaves 31 rows. Pooling takes them in pairs and drops what is left over.",
+    ),
+    right="You can now read a `model.summary()` and know why its numbers are so.",
+)
+def predict(answer: Any) -> str:
     mistakes = {
         16: '16 would be right with `padding="same"`; with "valid" the kernel must lie inside the image.',
         15.5: "Half a pixel does not exist: what does pooling do with a row that is left over?",
@@ -34,7 +45,18 @@ def _responses(kernel: np.ndarray, image: np.ndarray) -> np.ndarray:
     return np.einsum("abij,ij->ab", windows, kernel)
 
 
-def _horizontal(answer: Any) -> None:
+@exercise(
+    question="Change the kernel so that it answers to edges between dark above and bright below (with a positive "
+    "number), but neither to edges between left and right nor to a flat surface. Hand in the 3 × 3 numbers.",
+    answer="3 × 3 numbers",
+    hints=(
+        "Below minus above: which rows should count as plus, which as minus?",
+        "Along a row nothing may change, else edges between left and right are seen.",
+        "Take the kernel for edges between left and right, and exchange its rows with its columns.",
+    ),
+    right="Networks find such kernels by themselves; you have seen some of them among the first filters.",
+)
+def change(answer: Any) -> None:
     kernel = array(answer, shape=(3, 3), what="The kernel")
     step = np.zeros((9, 9))
     step[5:] = 255.0
@@ -66,7 +88,18 @@ NETWORKS = (
 )
 
 
-def _field(answer: Any) -> None:
+@exercise(
+    question="Write `field(layers)`: how many pixels in a row a place of the last map sees. `layers` is a list of "
+    "pairs (kernel, stride) such as `[(3, 1), (2, 2), (3, 1)]`: convolution, pooling, convolution.",
+    answer="a function of a list of pairs",
+    hints=(
+        "Start with one pixel, and go through the layers in order. What does a kernel of 3 add at first?",
+        "Each layer adds (kernel - 1) × step, where step is how far apart two places of its input are in pixels.",
+        "After each layer multiply the step by its stride; the first step is 1, and the field starts at 1.",
+    ),
+    right="Compare it with the largest thing in your images: what no place sees whole must be judged from parts.",
+)
+def build(answer: Any) -> None:
     for layers in NETWORKS:
         found, truth = number(call(answer, list(layers))), _seen(list(layers))
         without = 1 + sum(kernel - 1 for kernel, _ in layers)
@@ -85,43 +118,3 @@ def _field(answer: Any) -> None:
         )
         expect(found == truth or found != truth - 1, f"{words}, one too few: a single pixel sees itself.")
         expect(found == truth, f"{words}, where {truth} pixels in a row matter.")
-
-
-EXERCISES = (
-    Exercise(
-        question='An image of 64 × 64 pixels goes through `Conv2D(8, 3, strides=2, padding="valid")` and then '
-        "`MaxPooling2D(2)`. How high is the result? Calculate before you try.",
-        answer="a whole number",
-        hints=(
-            "Count the places where the kernel fits in: first without, then with the stride.",
-            "A kernel of 3 fits in 62 places of 64; with a stride of 2 every second of them is used.",
-            "The convolution leaves 31 rows. Pooling takes them in pairs and drops what is left over.",
-        ),
-        right="You can now read a `model.summary()` and know why its numbers are so.",
-        judge=_size,
-    ),
-    Exercise(
-        question="Change the kernel so that it answers to edges between dark above and bright below (with a positive "
-        "number), but neither to edges between left and right nor to a flat surface. Hand in the 3 × 3 numbers.",
-        answer="3 × 3 numbers",
-        hints=(
-            "Below minus above: which rows should count as plus, which as minus?",
-            "Along a row nothing may change, else edges between left and right are seen.",
-            "Take the kernel for edges between left and right, and exchange its rows with its columns.",
-        ),
-        right="Networks find such kernels by themselves; you have seen some of them among the first filters.",
-        judge=_horizontal,
-    ),
-    Exercise(
-        question="Write `field(layers)`: how many pixels in a row a place of the last map sees. `layers` is a list of "
-        "pairs (kernel, stride) such as `[(3, 1), (2, 2), (3, 1)]`: convolution, pooling, convolution.",
-        answer="a function of a list of pairs",
-        hints=(
-            "Start with one pixel, and go through the layers in order. What does a kernel of 3 add at first?",
-            "Each layer adds (kernel - 1) × step, where step is how far apart two places of its input are in pixels.",
-            "After each layer multiply the step by its stride; the first step is 1, and the field starts at 1.",
-        ),
-        right="Compare it with the largest thing in your images: what no place sees whole must be judged from parts.",
-        judge=_field,
-    ),
-)

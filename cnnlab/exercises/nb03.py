@@ -1,13 +1,16 @@
 """Exercises of 03_prepare_images: what copies do to a test, a split by groups, finding leaks."""
 
 import functools
+import os
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from sklearn.model_selection import train_test_split
 
-from cnnlab.exercises.asking import Exercise, call, equal_number, expect, table
+from cnnlab import tables
+from cnnlab.exercises.asking import call, equal_number, exercise, expect, table
 
 
 @functools.cache
@@ -21,30 +24,65 @@ def _copied_share() -> float:
     return float(np.mean(shares))
 
 
-def _share(answer: Any) -> str:
-    value = float(answer.removesuffix("%")) / 100 if isinstance(answer, str) and "%" in answer else answer
+@exercise(
+    question="Of 500 pictures each is in the folder twice, under different names. A random fifth of the images "
+    "becomes the test set. Which share of the test images has its copy in training? Guess a number from 0 to 1.",
+    answer="a number from 0 to 1",
+    hints=(
+        "Take one test image. Its copy is somewhere among all the other images.",
+        "The copy lands in the test set about as often as any other image does.",
+        "One minus the share of the test set.",
+    ),
+    right="A test that asks mostly for what was memorized: this is why `group` exists.",
+)
+def predict(answer: Any) -> str:
     mistakes = {
-        0.2: "That is the share of the images that are in the test part; ask where the copy of one of them is.",
-        0.5: "Each picture is there twice, but its copy does not choose between the sides like a coin.",
-        1: "Not all of them: sometimes both copies land in the test part.",
-        0.04: "That is how often both copies land in the test part; the question is the other case.",
+        0.2: "That is the share of the images that are in the test set; ask where the copy of one of them is.",
+        0.5: "Each picture is there twice, but its copy does not choose between the splits like a coin.",
+        1: "Not all of them: sometimes both copies land in the test set.",
+        0.04: "That is how often both copies land in the test set; the question is the other case.",
         0.16: "Count among the test images, not among all images.",
     }
-    equal_number(value, _copied_share(), within=0.03, mistakes=mistakes)
+    equal_number(answer, _copied_share(), within=0.03, mistakes=mistakes)
     return f"Forty random splits give {_copied_share():.2f} on average."
 
 
-def _split(answer: Any) -> None:
+@exercise(
+    question="Split the table so that each camera is in one split only, and hand in the table. How far does the "
+    "result for a new camera differ?",
+    answer="a table with path, label, camera and split",
+    hints=(
+        "`tables.split` can keep rows together that share something.",
+        "The argument `group` names the column whose values stay together.",
+        '`tables.split(table, val=…, test=…, group="camera", seed=0)`; with two cameras only, take `val=0`.',
+    ),
+    right="Now the test asks what you will want to know on the day a new camera is mounted.",
+)
+def change(answer: Any) -> None:
     found = table(answer, "path", "label", "camera", "split")
-    parts = set(found["split"].astype(str))
-    expect({"train", "test"} <= parts, f"Expected the parts train and test. Received {', '.join(sorted(parts))}.")
+    names = set(found["split"].astype(str))
+    expect({"train", "test"} <= names, f"Expected the splits train and test. Received {', '.join(sorted(names))}.")
     both = found.groupby("camera", observed=True)["split"].nunique()
     expect(
         (both == 1).all(),
-        f"The camera {both.idxmax()!r} is in {both.max()} parts, so the test does not ask about a new camera.",
+        f"The camera {both.idxmax()!r} is in {both.max()} splits, so the test does not ask about a new camera.",
     )
     missing = [name for name, rows in found.groupby("split", observed=True) if rows["label"].nunique() < 2]
-    expect(not missing, f"The part {', '.join(map(str, missing))} has one class only.")
+    expect(not missing, f"The split {', '.join(map(str, missing))} has one class only.")
+    _as_on_disk(found)
+
+
+def _as_on_disk(found: pd.DataFrame) -> None:
+    """Refuses rows whose camera or label left their image; some corrected labels are fine."""
+    paths = [Path(path) for path in found["path"]]
+    expect(all(path.is_file() for path in paths), "Its paths lead to no files: hand in the table of your images.")
+    stored = tables.from_folder(os.path.commonpath([path.parent.parent for path in paths])).set_index("path")
+    expect("camera" in stored, "The folder of these images says nothing about cameras.")
+    stored = stored.loc[[str(path) for path in found["path"]]]
+    moved = int((found["camera"].to_numpy() != stored["camera"].to_numpy()).sum())
+    expect(not moved, f"In {moved} rows the camera is not the one that took the image.")
+    kept = float((found["label"].astype(str).to_numpy() == stored["label"].astype(str).to_numpy()).mean())
+    expect(kept > 0.6, f"In {1 - kept:.0%} of the rows the label is not that of the image: splitting moves whole rows.")
 
 
 def _made_table(seed: int) -> pd.DataFrame:
@@ -54,7 +92,17 @@ def _made_table(seed: int) -> pd.DataFrame:
     return pd.DataFrame({"path": [f"{place}.png" for place in range(60)], "group": group, "split": split})
 
 
-def _leaked(answer: Any) -> None:
+@exercise(
+    question="Write `leaked(table)`: the rows of val and test whose picture (the same `group`) is also in train.",
+    answer="a function of a table with path, group and split",
+    hints=(
+        "First collect the groups that occur in training.",
+        "Then keep the rows that are not training and whose group is among those.",
+        '`table[(table["split"] != "train") & table["group"].isin(…)]`.',
+    ),
+    right="Three lines that belong in every project, before the first number is believed.",
+)
+def build(answer: Any) -> None:
     for seed in range(3):
         made = _made_table(seed).sample(frac=1, random_state=seed)
         learned = set(made.loc[made["split"] == "train", "group"])
@@ -66,45 +114,6 @@ def _leaked(answer: Any) -> None:
             "Training rows are among them. A leak is a val or test image that the network has learned from.",
         )
         extra = set(found["path"]) - truth
-        expect(not extra, f"{len(extra)} of its rows have no copy in the training part.")
+        expect(not extra, f"{len(extra)} of its rows have no copy in the training set.")
         missed = truth - set(found["path"])
         expect(not missed, f"It misses {len(missed)} of {len(truth)} leaks; think of val as well as test.")
-
-
-EXERCISES = (
-    Exercise(
-        question="Of 500 pictures each is in the folder twice, under different names. A random fifth of the images "
-        "becomes the test part. Which share of the test images has its copy in training? Guess a number from 0 to 1.",
-        answer="a number from 0 to 1",
-        hints=(
-            "Take one test image. Its copy is somewhere among all the other images.",
-            "The copy lands in the test part about as often as any other image does.",
-            "One minus the share of the test part.",
-        ),
-        right="A test that asks mostly for what was learned by heart: this is why `group` exists.",
-        judge=_share,
-    ),
-    Exercise(
-        question="Split the table so that each camera is on one side only, and hand in the table. How far does the "
-        "result for a new camera differ?",
-        answer="a table with path, label, camera and split",
-        hints=(
-            "`tables.split` can keep rows together that share something.",
-            "The argument `group` names the column whose values stay together.",
-            '`tables.split(table, val=…, test=…, group="camera", seed=0)`; with two cameras only, take `val=0`.',
-        ),
-        right="Now the test asks what you will want to know on the day a new camera is mounted.",
-        judge=_split,
-    ),
-    Exercise(
-        question="Write `leaked(table)`: the rows of val and test whose picture (the same `group`) is also in train.",
-        answer="a function of a table with path, group and split",
-        hints=(
-            "First collect the groups that occur in training.",
-            "Then keep the rows that are not training and whose group is among those.",
-            '`table[(table["split"] != "train") & table["group"].isin(…)]`.',
-        ),
-        right="Three lines that belong in every project, before the first number is believed.",
-        judge=_leaked,
-    ),
-)

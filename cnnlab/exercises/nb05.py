@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from cnnlab.exercises.asking import Exercise, Off, array, expect, kind_of, model
+from cnnlab.exercises.asking import Off, array, exercise, expect, kind_of, model
 
 LOSSES = (0.90, 0.61, 0.50, 0.55, 0.48, 0.49, 0.52, 0.51, 0.40, 0.60)
 PATIENCE = 3
@@ -28,7 +28,18 @@ def _stop() -> tuple[int, int]:
     raise RuntimeError("Keras did not stop on losses that stop.")
 
 
-def _stopping(answer: Any) -> None:
+@exercise(
+    question=f"`val_loss` goes {', '.join(f'{loss:.2f}' for loss in LOSSES)}, and `patience={PATIENCE}`. After "
+    "which epoch does training stop, and of which epoch are the weights kept? Two numbers; the first epoch is 1.",
+    answer="two whole numbers: last epoch, kept epoch",
+    hints=(
+        "Walk along the losses and count: how many epochs since the best one so far?",
+        "Each new best sets the count back to zero; the third epoch without one is the last.",
+        "The best loss before the first row of three without improvement is 0.48.",
+    ),
+    right="Patience is a bet: with one epoch more, this training would have seen 0.40.",
+)
+def predict(answer: Any) -> None:
     found = array(answer, shape=(2,), what="The answer").astype(int)
     stopped, kept = _stop()
     mistakes = {
@@ -53,7 +64,18 @@ def _values(answer: Any, steps: int) -> np.ndarray:
     return np.array([float(keras.ops.convert_to_numpy(answer(step))) for step in np.linspace(0, steps, 101)])
 
 
-def _schedule(answer: Any) -> None:
+@exercise(
+    question="Change the schedule: 600 steps, a peak of 0.003, low at the start and near zero at the end. Hand in "
+    "the schedule.",
+    answer="a learning-rate schedule",
+    hints=(
+        "`training.one_cycle` makes such a schedule; look at its arguments.",
+        "Steps are batches, not epochs: how many of them does it need to know of?",
+        "`training.one_cycle(…, steps=…)`: the peak, and 600.",
+    ),
+    right="Warm up, go fast, come to rest: it is the schedule that most of these notebooks use.",
+)
+def change(answer: Any) -> None:
     import cnnlab._quiet  # noqa: F401
 
     values = _values(answer, 600)
@@ -69,7 +91,18 @@ def _schedule(answer: Any) -> None:
     expect(late.max() > 0.01 * peak, "It is over long before step 600: it was made for fewer steps.")
 
 
-def _normalised(answer: Any) -> str:
+@exercise(
+    question="Build a network of at least two convolutions in which batch normalisation stands between each "
+    "convolution and its activation. Hand in the model.",
+    answer="a Keras model",
+    hints=(
+        "Three layers in a row: convolution, normalisation, activation.",
+        'A convolution with `activation="relu"` inside leaves no room in between.',
+        '`Conv2D(16, 3, use_bias=False)`, then `BatchNormalization()`, then `Activation("relu")`.',
+    ),
+    right="Normalise first, then cut off below zero, and every layer gets numbers of a known size.",
+)
+def build(answer: Any) -> str:
     import keras
 
     network = model(answer)
@@ -104,43 +137,3 @@ def _next(network: Any, layer: Any) -> Any:
 def _takes(layer: Any, tensor: Any) -> bool:
     inputs = layer.input if isinstance(layer.input, (list, tuple)) else [layer.input]
     return any(one is tensor for one in inputs)
-
-
-EXERCISES = (
-    Exercise(
-        question=f"`val_loss` goes {', '.join(f'{loss:.2f}' for loss in LOSSES)}, and `patience={PATIENCE}`. After "
-        "which epoch does training stop, and of which epoch are the weights kept? Two numbers; the first epoch is 1.",
-        answer="two whole numbers: last epoch, kept epoch",
-        hints=(
-            "Walk along the losses and count: how many epochs since the best one so far?",
-            "Each new best sets the count back to zero; the third epoch without one is the last.",
-            "The best loss before the first row of three without improvement is 0.48.",
-        ),
-        right="Patience is a bet: with one epoch more, this training would have seen 0.40.",
-        judge=_stopping,
-    ),
-    Exercise(
-        question="Change the schedule: 600 steps, a peak of 0.003, low at the start and near zero at the end. Hand in "
-        "the schedule.",
-        answer="a learning-rate schedule",
-        hints=(
-            "`training.one_cycle` makes such a schedule; look at its arguments.",
-            "Steps are batches, not epochs: how many of them does it need to know of?",
-            "`training.one_cycle(…, steps=…)`: the peak, and 600.",
-        ),
-        right="Warm up, go fast, come to rest: it is the schedule that most of these notebooks use.",
-        judge=_schedule,
-    ),
-    Exercise(
-        question="Build a network of at least two convolutions in which batch normalisation stands between each "
-        "convolution and its activation. Hand in the model.",
-        answer="a Keras model",
-        hints=(
-            "Three layers in a row: convolution, normalisation, activation.",
-            'A convolution with `activation="relu"` inside leaves no room in between.',
-            '`Conv2D(16, 3, use_bias=False)`, then `BatchNormalization()`, then `Activation("relu")`.',
-        ),
-        right="Normalise first, then cut off below zero, and every layer gets numbers of a known size.",
-        judge=_normalised,
-    ),
-)

@@ -9,7 +9,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from cnnlab.exercises.asking import Exercise, array, call, equal_number, expect, model
+from cnnlab.exercises.asking import array, call, equal_number, exercise, expect, layers_in_order, model
 
 FEATURES, CLASSES = 1280, 6
 
@@ -24,7 +24,18 @@ def _weights() -> int:
     return int(head.count_params())
 
 
-def _head(answer: Any) -> str:
+@exercise(
+    question=f"A frozen network gives {FEATURES:,} feature maps of 7 × 7. Upon them come global average pooling "
+    f"and a dense layer for {CLASSES} classes. How many weights learn? Calculate first.",
+    answer="a whole number",
+    hints=(
+        "Pooling has no weights, and leaves one number per feature map.",
+        f"Each of the {CLASSES} classes has one weight for each of the {FEATURES:,} numbers.",
+        "… and one bias each.",
+    ),
+    right="So few weights are learned from a few hundred images, and cannot memorize them.",
+)
+def predict(answer: Any) -> str:
     mistakes: dict[float, str] = {
         FEATURES * CLASSES: "Nearly: each class also has one number that is added at the end.",
         FEATURES: "That is enough for one class; there are six.",
@@ -36,19 +47,35 @@ def _head(answer: Any) -> str:
     return f"{_weights():,}, where the frozen part has millions."
 
 
-def _frozen(answer: Any) -> str:
+@exercise(
+    question="Make a network for the three classes of your choice from `models.pretrained`, in which only the new "
+    "head learns. Hand in the model (`weights=None` will do here).",
+    answer="a Keras model",
+    hints=(
+        "`models.pretrained(name, image_size=…, classes=…, weights=None)`; look at its `summary()`.",
+        "A layer with `trainable = False` does not learn; `models.backbone(model)` is the part to freeze.",
+        "Three classes, `models.backbone(model).trainable = False`, and nothing else.",
+    ),
+    right="What it has seen elsewhere stays; only the last decision is new.",
+)
+def change(answer: Any) -> str:
     network = model(answer)
     learning = sum(int(np.prod(weight.shape)) for weight in network.trainable_weights)
     whole = network.count_params()
     expect(whole > 50_000, f"It has only {whole:,} weights: that is no pretrained network.")
     expect(learning, "Nothing in it learns any more; the new head should.")
-    expect(
-        learning < 0.1 * whole,
-        f"{learning:,} of its {whole:,} weights still learn, so more than the head does.",
-    )
+    expect(learning < 0.1 * whole, f"{learning:,} of its {whole:,} weights still learn, so more than the head does.")
+    awake = [layer.name for layer in layers_in_order(network) if layer.trainable_weights and not _is_head(layer)]
+    expect(not awake, f"{', '.join(awake[:2])} still learns, which belongs to the backbone.")
     outputs = network.output_shape[-1]
     expect(outputs == 3, f"It tells {outputs} classes apart, not 3.")
     return f"{learning:,} of {whole:,} weights learn."
+
+
+def _is_head(layer: Any) -> bool:
+    import keras
+
+    return isinstance(layer, keras.layers.Dense)
 
 
 def _blobs(seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
@@ -60,7 +87,18 @@ def _blobs(seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     return x[:200], names[:200], x[200:], names[200:]
 
 
-def _probe(answer: Any) -> None:
+@exercise(
+    question="Write `probe(features, labels, new_features)`: learn a classifier of scikit-learn on features and "
+    "return the class names of the new rows.",
+    answer="a function of features, labels and new features",
+    hints=(
+        "`LogisticRegression` from scikit-learn has `fit` and `predict`.",
+        "The features differ in size by factors; what brings them to one scale?",
+        "`make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000))`, then fit, then predict.",
+    ),
+    right="It takes seconds, and is the baseline that fine-tuning has to beat.",
+)
+def build(answer: Any) -> None:
     for seed in range(2):
         x, y, x_test, y_test = _blobs(seed)
         found = np.asarray(call(answer, x.copy(), y.copy(), x_test.copy()))
@@ -76,43 +114,3 @@ def _probe(answer: Any) -> None:
             reached > reference - 0.05,
             f"It is right in {reached:.0%} of the rows, a scaled logistic regression in {reference:.0%}.",
         )
-
-
-EXERCISES = (
-    Exercise(
-        question=f"A frozen network gives {FEATURES:,} feature maps of 7 × 7. Upon them come global average pooling "
-        f"and a dense layer for {CLASSES} classes. How many weights learn? Calculate first.",
-        answer="a whole number",
-        hints=(
-            "Pooling has no weights, and leaves one number per feature map.",
-            f"Each of the {CLASSES} classes has one weight for each of the {FEATURES:,} numbers.",
-            "… and one bias each.",
-        ),
-        right="So few weights are learned from a few hundred images, and cannot learn them by heart.",
-        judge=_head,
-    ),
-    Exercise(
-        question="Make a network for the three classes of your choice from `models.pretrained`, in which only the new "
-        "head learns. Hand in the model (`weights=None` will do here).",
-        answer="a Keras model",
-        hints=(
-            "`models.pretrained(name, image_size=…, classes=…, weights=None)`; look at its `summary()`.",
-            "A layer with `trainable = False` does not learn; `models.backbone(model)` is the part to freeze.",
-            "Three classes, `models.backbone(model).trainable = False`, and nothing else.",
-        ),
-        right="What it has seen elsewhere stays; only the last decision is new.",
-        judge=_frozen,
-    ),
-    Exercise(
-        question="Write `probe(features, labels, new_features)`: learn a classifier of scikit-learn on features and "
-        "return the class names of the new rows.",
-        answer="a function of features, labels and new features",
-        hints=(
-            "`LogisticRegression` from scikit-learn has `fit` and `predict`.",
-            "The features differ in size by factors; what brings them to one scale?",
-            "`make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000))`, then fit, then predict.",
-        ),
-        right="It takes seconds, and is the baseline that fine-tuning has to beat.",
-        judge=_probe,
-    ),
-)

@@ -6,7 +6,7 @@ from typing import Any
 from sklearn.metrics import f1_score, precision_score
 
 from cnnlab import metrics
-from cnnlab.exercises.asking import Exercise, call, equal_number, expect, made_predictions, number
+from cnnlab.exercises.asking import call, equal_number, exercise, expect, made_predictions, number
 
 FOUND, MISSED, FALSE_ALARMS, REST = 8, 2, 12, 78
 
@@ -18,7 +18,18 @@ def _precision() -> float:
     return float(precision_score(truth, called))
 
 
-def _flagged(answer: Any) -> str:
+@exercise(
+    question=f"Among 100 parts are 10 cracks. A model finds {FOUND} of them, and calls {FALSE_ALARMS} good parts a "
+    "crack as well. What is its precision for cracks? Calculate before you try.",
+    answer="a number from 0 to 1",
+    hints=(
+        "Precision asks: of all that it called a crack, how many are one?",
+        "How many parts did it call a crack in all, rightly or wrongly?",
+        "Right alarms divided by all alarms: eight of twenty.",
+    ),
+    right="A rare class needs more than a good accuracy.",
+)
+def predict(answer: Any) -> str:
     mistakes = {
         0.8: "That is the recall: of the cracks, how many were found.",
         0.86: "That is the accuracy: of all parts, how many were judged rightly.",
@@ -31,7 +42,18 @@ def _flagged(answer: Any) -> str:
     return "Of 20 alarms, 12 are false, though the accuracy is 0.86."
 
 
-def _choose(answer: Any) -> None:
+@exercise(
+    question="The plant wants at least 95 % of the cracks found, with as few false alarms as possible. Change the "
+    "code to a function `choose(validation)` that returns the threshold for `p_crack`.",
+    answer="a function of a prediction table",
+    hints=(
+        "A lower threshold finds more, and gives more false alarms: where is the highest that still finds enough?",
+        "`metrics.choose_threshold` takes a purpose: recall, precision or costs.",
+        '`metrics.choose_threshold(validation, "crack", recall=…)`.',
+    ),
+    right="Chosen for a purpose, on validation images; now apply it to the test images, once.",
+)
+def change(answer: Any) -> None:
     for seed in range(4):
         validation = made_predictions(rows=200, seed=seed)
         best = metrics.choose_threshold(validation, "crack", recall=0.95)
@@ -48,7 +70,17 @@ def _choose(answer: Any) -> None:
         )
 
 
-def _macro(answer: Any) -> None:
+@exercise(
+    question="Write `macro_f1(predictions)` from `label` and `predicted` by hand: F1 of each class, then the mean.",
+    answer="a function of a prediction table",
+    hints=(
+        "For each class count: found rightly, called so wrongly, missed.",
+        "F1 of a class is twice the right ones, divided by twice the right ones + wrong ones + missed ones.",
+        'The plain mean over `predictions["label"].cat.categories`; a class never found has an F1 of zero.',
+    ),
+    right="Every class counts the same, however rare it is.",
+)
+def build(answer: Any) -> None:
     names = ("crack", "good", "pit", "stain")
     for seed in range(4):
         made = made_predictions(rows=80, classes=names, seed=seed)
@@ -70,42 +102,3 @@ def _macro(answer: Any) -> None:
         )
         never = " One of the classes here is never predicted: its F1 is zero." if seed == 3 else ""
         expect(right, f"It gives {found:.4f} where scikit-learn has {scores['macro']:.4f}.{never}")
-
-
-EXERCISES = (
-    Exercise(
-        question=f"Among 100 parts are 10 cracks. A model finds {FOUND} of them, and calls {FALSE_ALARMS} good parts a "
-        "crack as well. What is its precision for cracks? Calculate before you try.",
-        answer="a number from 0 to 1",
-        hints=(
-            "Precision asks: of all that it called a crack, how many are one?",
-            "How many parts did it call a crack in all, rightly or wrongly?",
-            "Right alarms divided by all alarms: eight of twenty.",
-        ),
-        right="A rare class needs more than a good accuracy.",
-        judge=_flagged,
-    ),
-    Exercise(
-        question="The plant wants at least 95 % of the cracks found, with as few false alarms as possible. Change the "
-        "code to a function `choose(validation)` that returns the threshold for `p_crack`.",
-        answer="a function of a prediction table",
-        hints=(
-            "A lower threshold finds more, and gives more false alarms: where is the highest that still finds enough?",
-            "`metrics.choose_threshold` takes a purpose: recall, precision or costs.",
-            '`metrics.choose_threshold(validation, "crack", recall=…)`.',
-        ),
-        right="Chosen for a purpose, on validation images; now apply it to the test images, once.",
-        judge=_choose,
-    ),
-    Exercise(
-        question="Write `macro_f1(predictions)` from `label` and `predicted` by hand: F1 of each class, then the mean.",
-        answer="a function of a prediction table",
-        hints=(
-            "For each class count: found rightly, called so wrongly, missed.",
-            "F1 of a class is twice the right ones, divided by twice the right ones + wrong ones + missed ones.",
-            'The plain mean over `predictions["label"].cat.categories`; a class never found has an F1 of zero.',
-        ),
-        right="Every class counts the same, however rare it is.",
-        judge=_macro,
-    ),
-)

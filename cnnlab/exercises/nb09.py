@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from cnnlab.exercises.asking import Exercise, call, choice, expect, model, number
+from cnnlab.exercises.asking import call, choice, exercise, expect, layers_in_order, model, number
 
 STEPS, WARM, PEAK = 1000, 100, 1e-3
 
@@ -20,7 +20,18 @@ def _kept_in() -> str:
     return str(layer.kernel.dtype)
 
 
-def _dtype(answer: Any) -> None:
+@exercise(
+    question="Under the policy `mixed_float16` the layers calculate in float16. In which type are their weights "
+    "kept? Guess, then look at `layer.kernel.dtype`.",
+    answer="a word such as 'float16'",
+    hints=(
+        "A weight of 1 gets an update of 0.0001. How many digits does float16 have?",
+        "Small updates must not get lost, so the weights need more digits than the calculation.",
+        "It is the type that Keras uses without any policy, too.",
+    ),
+    right="Fast where digits do not matter, exact where they add up: hence “mixed”.",
+)
+def predict(answer: Any) -> None:
     options = ["float16", "float32", "float64", "bfloat16"]
     chosen = choice(answer, options)
     words = {
@@ -31,11 +42,22 @@ def _dtype(answer: Any) -> None:
     expect(chosen == _kept_in(), words.get(chosen, ""))
 
 
-def _unfrozen(answer: Any) -> str:
+@exercise(
+    question="Take `models.pretrained(…, weights=None)` and let only its last layers learn, with every batch "
+    "normalisation at rest. Hand in the model.",
+    answer="a Keras model",
+    hints=(
+        "`models.unfreeze` does it for a share of the layers.",
+        "A batch normalisation whose `trainable` is False stays in inference mode.",
+        "`models.unfreeze(model, share=0.3)`.",
+    ),
+    right="That is the safe way: remember to compile again after it.",
+)
+def change(answer: Any) -> str:
     import keras
 
     network = model(answer)
-    layers = _in_order(network)
+    layers = layers_in_order(network)
     norms = [layer for layer in layers if isinstance(layer, keras.layers.BatchNormalization)]
     convolutions = [layer for layer in layers if isinstance(layer, (keras.layers.Conv2D, keras.layers.DepthwiseConv2D))]
     expect(norms and len(convolutions) > 10, "It is no pretrained network with batch normalisation.")
@@ -54,12 +76,6 @@ def _unfrozen(answer: Any) -> str:
     return f"{len(learning)} of {len(convolutions)} convolutions learn, and {len(norms)} normalisations rest."
 
 
-def _in_order(network: Any) -> list[Any]:
-    """The layers of a network from input to output, those of networks inside it in their place."""
-    parts = ([layer] if not hasattr(layer, "layers") else _in_order(layer) for layer in network.layers)
-    return [layer for part in parts for layer in part]
-
-
 @functools.cache
 def _reference() -> Any:
     import cnnlab._quiet  # noqa: F401, I001
@@ -68,7 +84,18 @@ def _reference() -> Any:
     return keras.optimizers.schedules.CosineDecay(0.0, STEPS - WARM, warmup_target=PEAK, warmup_steps=WARM)
 
 
-def _rate(answer: Any) -> None:
+@exercise(
+    question=f"Write `rate(step)` for {STEPS} steps: from zero straight up to {PEAK} at step {WARM}, then down to "
+    "zero along half a cosine.",
+    answer="a function of a step",
+    hints=(
+        "Two parts: one before step 100, one after.",
+        "The way down, with p from 0 to 1: half of one plus the cosine of pi times p.",
+        f"p is `(step - {WARM}) / ({STEPS} - {WARM})`; the way up is `step / {WARM}`; both times the peak.",
+    ),
+    right="It is Keras's own `CosineDecay` with warm-up, step for step.",
+)
+def build(answer: Any) -> None:
     at = {step: number(call(answer, step)) for step in (0, 25, 50, 100, 325, 550, 775, 1000)}
     expect(at[0] < 0.05 * PEAK, f"At step 0 it is {at[0]:g}; the warm-up should begin at zero.")
     expect(abs(at[100] - PEAK) < 0.01 * PEAK, f"At step {WARM} it is {at[100]:g}; the peak {PEAK} should be there.")
@@ -82,43 +109,3 @@ def _rate(answer: Any) -> None:
         abs(at[worst] - truth[worst]) < 0.01 * PEAK,
         f"At step {worst} it is {at[worst]:.3g}, and Keras's CosineDecay with warm-up {truth[worst]:.3g}.",
     )
-
-
-EXERCISES = (
-    Exercise(
-        question="Under the policy `mixed_float16` the layers calculate in float16. In which type are their weights "
-        "kept? Guess, then look at `layer.kernel.dtype`.",
-        answer="a word such as 'float16'",
-        hints=(
-            "A weight of 1 gets an update of 0.0001. How many digits does float16 have?",
-            "Small updates must not get lost, so the weights need more digits than the calculation.",
-            "It is the type that Keras uses without any policy, too.",
-        ),
-        right="Fast where digits do not matter, exact where they add up: hence “mixed”.",
-        judge=_dtype,
-    ),
-    Exercise(
-        question="Take `models.pretrained(…, weights=None)` and let only its last layers learn, with every batch "
-        "normalisation at rest. Hand in the model.",
-        answer="a Keras model",
-        hints=(
-            "`models.unfreeze` does it for a share of the layers.",
-            "A batch normalisation whose `trainable` is False stays in inference mode.",
-            "`models.unfreeze(model, share=0.3)`.",
-        ),
-        right="That is the safe way: remember to compile again after it.",
-        judge=_unfrozen,
-    ),
-    Exercise(
-        question=f"Write `rate(step)` for {STEPS} steps: from zero straight up to {PEAK} at step {WARM}, then down to "
-        "zero along half a cosine.",
-        answer="a function of a step",
-        hints=(
-            "Two parts: one before step 100, one after.",
-            "The way down, with p from 0 to 1: half of one plus the cosine of pi times p.",
-            f"p is `(step - {WARM}) / ({STEPS} - {WARM})`; the way up is `step / {WARM}`; both times the peak.",
-        ),
-        right="It is Keras's own `CosineDecay` with warm-up, step for step.",
-        judge=_rate,
-    ),
-)

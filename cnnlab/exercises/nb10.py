@@ -9,7 +9,7 @@ import pandas as pd
 from sklearn.metrics import balanced_accuracy_score, recall_score
 from sklearn.utils.class_weight import compute_class_weight
 
-from cnnlab.exercises.asking import Exercise, Off, call, equal_number, expect, kind_of, made_predictions, number
+from cnnlab.exercises.asking import Off, call, equal_number, exercise, expect, kind_of, made_predictions, number
 
 COUNTS = {"good": 900, "crack": 75, "pit": 25}
 
@@ -20,7 +20,18 @@ def _balanced() -> float:
     return float(balanced_accuracy_score(truth, np.full(1000, "good")))
 
 
-def _always_good(answer: Any) -> str:
+@exercise(
+    question="Of 1,000 parts 50 are cracked, and a model calls all of them good. Its accuracy is 0.95. What is its "
+    "balanced accuracy? Guess first.",
+    answer="a number from 0 to 1",
+    hints=(
+        "Balanced accuracy is the mean of the recalls of the classes.",
+        "What share of the good parts does it call good? What share of the cracks does it call a crack?",
+        "The mean of one and zero.",
+    ),
+    right="So look at the recall of each class before you believe an accuracy.",
+)
+def predict(answer: Any) -> str:
     mistakes = {
         0.95: "That is the plain accuracy. Balanced means: the mean of the recalls of the classes.",
         0.05: "That is the share of the cracks.",
@@ -31,7 +42,18 @@ def _always_good(answer: Any) -> str:
     return "With any two classes, always answering one of them gives one half."
 
 
-def _weights(answer: Any) -> None:
+@exercise(
+    question="Change the weights for a training set of 900 good parts, 75 cracks and 25 pits, so that each class "
+    "weighs the same in sum and an image weighs 1 on average. Hand in a dictionary.",
+    answer="a dictionary of class name and weight",
+    hints=(
+        "The rarer the class, the larger the weight of each of its images.",
+        "The three classes share 1,000 images' worth of weight evenly.",
+        "All images, divided by the number of classes times the images of this class.",
+    ),
+    right="It is what scikit-learn calls “balanced”.",
+)
+def change(answer: Any) -> None:
     if not isinstance(answer, Mapping):
         raise Off(f"Expected a dictionary of class name and weight. Received {kind_of(answer)}.")
     expect(set(answer) == set(COUNTS), f"Expected the classes {', '.join(COUNTS)}. Received {list(answer)}.")
@@ -62,7 +84,17 @@ def _made(seed: int) -> pd.DataFrame:
     return made.assign(camera=camera)
 
 
-def _gap(answer: Any) -> None:
+@exercise(
+    question="Write `gap(predictions)`: the recall of `crack` of the best camera minus that of the worst one.",
+    answer="a function of a prediction table with a column camera",
+    hints=(
+        "Recall looks at the rows that are cracks; which rows can you leave out first?",
+        "Of these, what share is predicted as a crack, for each camera?",
+        "Group the comparison by camera, take the mean, then `max() - min()`.",
+    ),
+    right="Whenever images come from several sources, this is the first number to look at.",
+)
+def build(answer: Any) -> None:
     for seed in range(3):
         made = _made(seed)
         cracks = made[made["label"] == "crack"]
@@ -81,42 +113,3 @@ def _gap(answer: Any) -> None:
         expect(right or abs(found + truth) > 1e-6, "The right size with the wrong sign: best minus worst.")
         expect(right or abs(found - min(recalls)) > 1e-6, "That is the recall of the worst camera, not the gap.")
         expect(right, f"It gives {found:.3f}; the best camera finds {max(recalls):.3f}, the worst {min(recalls):.3f}.")
-
-
-EXERCISES = (
-    Exercise(
-        question="Of 1,000 parts 50 are cracked, and a model calls all of them good. Its accuracy is 0.95. What is its "
-        "balanced accuracy? Guess first.",
-        answer="a number from 0 to 1",
-        hints=(
-            "Balanced accuracy is the mean of the recalls of the classes.",
-            "What share of the good parts does it call good? What share of the cracks does it call a crack?",
-            "The mean of one and zero.",
-        ),
-        right="So look at the recall of each class before you believe an accuracy.",
-        judge=_always_good,
-    ),
-    Exercise(
-        question="Change the weights for a training part of 900 good parts, 75 cracks and 25 pits, so that each class "
-        "weighs the same in sum and an image weighs 1 on average. Hand in a dictionary.",
-        answer="a dictionary of class name and weight",
-        hints=(
-            "The rarer the class, the larger the weight of each of its images.",
-            "The three classes share 1,000 images' worth of weight evenly.",
-            "All images, divided by the number of classes times the images of this class.",
-        ),
-        right="It is what scikit-learn calls “balanced”.",
-        judge=_weights,
-    ),
-    Exercise(
-        question="Write `gap(predictions)`: the recall of `crack` of the best camera minus that of the worst one.",
-        answer="a function of a prediction table with a column camera",
-        hints=(
-            "Recall looks at the rows that are cracks; which rows can you leave out first?",
-            "Of these, what share is predicted as a crack, for each camera?",
-            "Group the comparison by camera, take the mean, then `max() - min()`.",
-        ),
-        right="Whenever images come from several sources, this is the first number to look at.",
-        judge=_gap,
-    ),
-)

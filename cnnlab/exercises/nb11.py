@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from cnnlab.exercises.asking import Exercise, call, equal_number, expect, number
+from cnnlab.exercises.asking import call, equal_number, exercise, expect, number
 
 RATE, TAKES = 30, 0.05
 
@@ -24,7 +24,18 @@ def _dropped() -> float:
     return 1 - used / len(frames)
 
 
-def _share(answer: Any) -> str:
+@exercise(
+    question=f"A camera sends {RATE} frames a second, and the model takes {1000 * TAKES:.0f} ms for one. The "
+    "newest frame is always taken, older ones are dropped. Which share is dropped? Calculate first.",
+    answer="a number from 0 to 1",
+    hints=(
+        "How many frames a second can the model look at, at most?",
+        "Of the 30 that come in a second it looks at 20.",
+        "One minus twenty thirtieths.",
+    ),
+    right="Dropping is right: the alternative is a queue that grows, and answers about the past.",
+)
+def predict(answer: Any) -> str:
     mistakes = {
         2 / 3: "That is the share of the frames that are looked at.",
         0.5: "It takes longer than one frame, but not as long as two.",
@@ -35,7 +46,18 @@ def _share(answer: Any) -> str:
     return f"Played through for a minute: {_dropped():.3f}."
 
 
-def _slow(answer: Any) -> None:
+@exercise(
+    question="The summary says how long a frame takes in the middle. Change it to the time below which 95 of 100 "
+    "frames stay: `slow(milliseconds)`.",
+    answer="a function of an array of times",
+    hints=(
+        "A plant cares about the frames that come too late, not about the middle one.",
+        "Sort the times: which place has 95 of 100 before it?",
+        "numpy has a function for percentiles.",
+    ),
+    right="Promise that number, not the mean.",
+)
+def change(answer: Any) -> None:
     for seed in range(3):
         times = np.random.default_rng(seed).lognormal(2, 0.6, 400)
         found, truth = number(call(answer, times.copy())), float(np.percentile(times, 95))
@@ -57,7 +79,18 @@ def _votes(labels: list[str], last: int) -> list[str]:
     return result
 
 
-def _vote(answer: Any) -> None:
+@exercise(
+    question="Single frames flicker. Write `vote(labels, last)`: for each frame the most frequent label among it "
+    "and the frames before it, `last` of them in all (at a tie the newest).",
+    answer="a function of a list of labels and a number",
+    hints=(
+        "For each frame cut out a short list that ends with it.",
+        "At the start the list is shorter: `labels[max(0, place - last + 1):place + 1]`.",
+        "Count with `collections.Counter`; among the most frequent ones take that which came last.",
+    ),
+    right="Calmer, and only a few frames late.",
+)
+def build(answer: Any) -> None:
     rng = np.random.default_rng(0)
     for last in (3, 5, 1):
         labels = [str(name) for name in rng.choice(["good", "crack"], 40, p=[0.7, 0.3])]
@@ -77,43 +110,3 @@ def _vote(answer: Any) -> None:
             f"With last={last}, frame {wrong[0] if wrong else 0} should be {truth[wrong[0] if wrong else 0]!r}. "
             "A vote counts that frame and the ones before it.",
         )
-
-
-EXERCISES = (
-    Exercise(
-        question=f"A camera sends {RATE} frames a second, and the model takes {1000 * TAKES:.0f} ms for one. The "
-        "newest frame is always taken, older ones are dropped. Which share is dropped? Calculate first.",
-        answer="a number from 0 to 1",
-        hints=(
-            "How many frames a second can the model look at, at most?",
-            "Of the 30 that come in a second it looks at 20.",
-            "One minus twenty thirtieths.",
-        ),
-        right="Dropping is right: the alternative is a queue that grows, and answers about the past.",
-        judge=_share,
-    ),
-    Exercise(
-        question="The summary says how long a frame takes in the middle. Change it to the time below which 95 of 100 "
-        "frames stay: `slow(milliseconds)`.",
-        answer="a function of an array of times",
-        hints=(
-            "A plant cares about the frames that come too late, not about the middle one.",
-            "Sort the times: which place has 95 of 100 before it?",
-            "numpy has a function for percentiles.",
-        ),
-        right="Promise that number, not the mean.",
-        judge=_slow,
-    ),
-    Exercise(
-        question="Single frames flicker. Write `vote(labels, last)`: for each frame the most frequent label among it "
-        "and the frames before it, `last` of them in all (at a tie the newest).",
-        answer="a function of a list of labels and a number",
-        hints=(
-            "For each frame cut out a short list that ends with it.",
-            "At the start the list is shorter: `labels[max(0, place - last + 1):place + 1]`.",
-            "Count with `collections.Counter`; among the most frequent ones take that which came last.",
-        ),
-        right="Calmer, and only a few frames late.",
-        judge=_vote,
-    ),
-)

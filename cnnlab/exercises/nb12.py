@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 from scipy.stats import binomtest
 
-from cnnlab.exercises.asking import Exercise, call, equal_number, expect, made_predictions, table
+from cnnlab.exercises.asking import call, equal_number, exercise, expect, made_predictions, table
 
 ACCURACY, REACH = 0.9, 0.02
 
@@ -22,7 +22,18 @@ def _images() -> int:
     raise RuntimeError("No number of images is enough.")
 
 
-def _enough(answer: Any) -> str:
+@exercise(
+    question=f"Your model is right in {ACCURACY:.0%} of the cases. How many test images do you need so that the "
+    f"95 % interval reaches no further than {REACH} either way? Guess a number.",
+    answer="a whole number",
+    hints=(
+        "With 100 images the standard deviation of the accuracy is 0.03. How does it fall with more images?",
+        "The standard deviation is the root of p (1 - p) / n, and the interval reaches about twice as far.",
+        "Solve 1.96 × root of 0.09 / n = 0.02 for n.",
+    ),
+    right="Now you can say before collecting how many images a promise costs.",
+)
+def predict(answer: Any) -> str:
     mistakes: dict[float, str] = {
         100: "With 100 images the interval reaches about 0.06 either way.",
         50: "One image of 50 is 0.02; but chance moves more than one image.",
@@ -34,26 +45,48 @@ def _enough(answer: Any) -> str:
     return f"Wilson's interval asks for {_images()} images."
 
 
-def _own(answer: Any) -> str:
+@exercise(
+    question="Change `data` to a folder of your own and hand in the table that the network would learn from: "
+    "scanned, without problems, and split.",
+    answer="a table with path, label, problem, group and split",
+    hints=(
+        "Three steps: `tables.from_folder`, `audit.scan`, `tables.split`.",
+        "Keep the rows whose `problem` is the empty text before you split.",
+        '`tables.split(table, val=0.15, test=0.15, group="group", seed=0)`.',
+    ),
+    right="Readable, split, and no picture in two splits.",
+)
+def change(answer: Any) -> str:
     found = table(answer, "path", "label", "split", "group", "problem")
     expect(isinstance(found["label"].dtype, pd.CategoricalDtype), "`label` is no Categorical any more.")
     broken = int((found["problem"].fillna("") != "").sum())
     expect(not broken, f"{broken} of its images have a problem, and would be skipped in training.")
     counts = pd.crosstab(found["label"].astype(str), found["split"].astype(str))
     parts = [part for part in ("train", "val", "test") if part not in counts]
-    expect(not parts, f"It has no part {', '.join(parts)}.")
+    expect(not parts, f"It has no split {', '.join(parts)}.")
     expect(len(counts) >= 2, "It has one class only, and one class needs no network.")
     empty = counts.index[(counts == 0).any(axis=1)]
-    expect(not len(empty), f"The class {list(empty)[:1]} is missing from one of the parts.")
+    expect(not len(empty), f"The class {list(empty)[:1]} is missing from one of the splits.")
     sides = found.groupby("group")["split"].nunique()
     expect(
         (sides == 1).all(),
-        f"{int((sides > 1).sum())} pictures are in more than one part: the test asks for what was learned by heart.",
+        f"{int((sides > 1).sum())} pictures are in more than one split: the test asks what the network has memorized.",
     )
     return f"{len(found):,} images of {len(counts)} classes."
 
 
-def _report(answer: Any) -> None:
+@exercise(
+    question="Write `report(predictions)`: one row per class with `class`, `images`, `recall` and its interval "
+    "`low` and `high`; the worst class first.",
+    answer="a function of a prediction table",
+    hints=(
+        "`metrics.per_class` has nearly all of it; which columns and which order remain?",
+        'With `bootstrap=…` it adds intervals; by hand, scipy\'s `binomtest(…).proportion_ci(method="wilson")`.',
+        'One row for each class: images that are it, share found, interval; then `sort_values("recall")`.',
+    ),
+    right="That table fits on one slide, and says where to collect images next.",
+)
+def build(answer: Any) -> None:
     for seed in range(3):
         made = made_predictions(rows=90, seed=seed)
         found = table(call(answer, made.copy()), "class", "images", "recall", "low", "high")
@@ -78,43 +111,3 @@ def _report(answer: Any) -> None:
             off = np.abs(given[side].astype(float) - wanted[side]).max()
             expect(off < 0.03, f"`{side}` is up to {off:.2f} away from Wilson's interval.")
         expect(found["recall"].is_monotonic_increasing, "The worst class should come first: it is what one looks for.")
-
-
-EXERCISES = (
-    Exercise(
-        question=f"Your model is right in {ACCURACY:.0%} of the cases. How many test images do you need so that the "
-        f"95 % interval reaches no further than {REACH} either way? Guess a number.",
-        answer="a whole number",
-        hints=(
-            "With 100 images the standard deviation of the accuracy is 0.03. How does it fall with more images?",
-            "The standard deviation is the root of p (1 - p) / n, and the interval reaches about twice as far.",
-            "Solve 1.96 × root of 0.09 / n = 0.02 for n.",
-        ),
-        right="Now you can say before collecting how many images a promise costs.",
-        judge=_enough,
-    ),
-    Exercise(
-        question="Change `data` to a folder of your own and hand in the table that the network would learn from: "
-        "scanned, without problems, and split.",
-        answer="a table with path, label, problem, group and split",
-        hints=(
-            "Three steps: `tables.from_folder`, `audit.scan`, `tables.split`.",
-            "Keep the rows whose `problem` is the empty text before you split.",
-            '`tables.split(table, val=0.15, test=0.15, group="group", seed=0)`.',
-        ),
-        right="Readable, divided, and no picture on two sides.",
-        judge=_own,
-    ),
-    Exercise(
-        question="Write `report(predictions)`: one row per class with `class`, `images`, `recall` and its interval "
-        "`low` and `high`; the worst class first.",
-        answer="a function of a prediction table",
-        hints=(
-            "`metrics.per_class` has nearly all of it; which columns and which order remain?",
-            'With `bootstrap=…` it adds intervals; by hand, scipy\'s `binomtest(…).proportion_ci(method="wilson")`.',
-            'One row for each class: images that are it, share found, interval; then `sort_values("recall")`.',
-        ),
-        right="That table fits on one slide, and says where to collect images next.",
-        judge=_report,
-    ),
-)

@@ -1,53 +1,22 @@
-"""What was answered so far, in a small JSON file beside the runs."""
+"""The record of answers: a small JSON file beside the runs, which several notebooks may write at once."""
 
 import json
-import os
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
-import pandas as pd
-
-from cnnlab._common import atomic_path
-from cnnlab.exercises.asking import KINDS
+from cnnlab._common import atomic_path, locked, read_json
 
 FILE = "exercises.json"
+LARGEST = 1_000_000  # bytes; a record of every exercise has a few thousand
 
 
-def progress(file: str | os.PathLike[str] | None = None) -> pd.DataFrame:
-    """Shows which exercises are solved, which were tried and which wait.
+class Answered(TypedDict):
+    """What is kept of one exercise."""
 
-    Args:
-        file: Where answers are recorded; beside the notebooks, in `runs/exercises.json`, where None.
-
-    Returns:
-        One row per notebook, and a last one for all; the columns predict, change and build hold "solved", "2 tries" or
-        nothing, and solved counts.
-
-    Example:
-        >>> int(progress("/nowhere/exercises.json").loc["00", "solved"])
-        0
-    """
-    from cnnlab.exercises.checking import chapters
-
-    answers = read(Path(file) if file else default_file())
-    rows = {
-        chapter: {kind: _state(answers.get(f"{chapter}.{place}")) for place, kind in enumerate(KINDS, 1)}
-        for chapter in chapters()
-    }
-    result = pd.DataFrame.from_dict(rows, orient="index")
-    result["solved"] = (result == "solved").sum(axis=1)
-    total = {kind: f"{(result[kind] == 'solved').sum()} of {len(result)}" for kind in KINDS}
-    return pd.concat([result, pd.DataFrame(total | {"solved": result["solved"].sum()}, index=["all"])]).rename_axis(
-        "notebook"
-    )
-
-
-def _state(answer: dict[str, Any] | None) -> str:
-    if answer is None:
-        return ""
-    tries = int(answer["wrong"])
-    return "solved" if answer["solved"] else f"{tries} {'try' if tries == 1 else 'tries'}"
+    wrong: int
+    solved: bool
+    when: str
 
 
 def default_file() -> Path:
@@ -59,44 +28,55 @@ def default_file() -> Path:
     return here / "runs" / FILE
 
 
-def read(file: Path) -> dict[str, dict[str, Any]]:
-    """What was answered: exercise → wrong (how many wrong answers), solved, when. Damaged entries are left out."""
+def read(file: Path) -> tuple[dict[str, Answered], str]:
+    """What was answered, by exercise, and a sentence on what in the file is no answer ("" where all is well)."""
     try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    content = content if isinstance(content, dict) else {}
-    return {name: answer for name, answer in content.items() if _whole(answer)}
+        content = read_json(file, limit=LARGEST)
+        if not isinstance(content, dict):
+            raise ValueError("It holds no JSON object.")
+    except FileNotFoundError:
+        return {}, ""
+    except (OSError, ValueError) as error:
+        return {}, f"The record {file} cannot be read: {error}"
+    answers = {name: entry for name, entry in content.items() if _is_answer(entry)}
+    if len(answers) == len(content):
+        return answers, ""
+    damaged = next(name for name in content if name not in answers)
+    return answers, f"The record {file} holds {len(content) - len(answers)} damaged entries, such as {damaged[:20]!r}."
 
 
-def _whole(answer: Any) -> bool:
-    return isinstance(answer, dict) and isinstance(answer.get("wrong"), int) and isinstance(answer.get("solved"), bool)
+def write(file: Path, name: str, *, right: bool) -> str:
+    """Adds one answer; a file that is damaged is kept beside it under another name.
 
-
-def write(file: Path, name: str, *, right: bool) -> None:
-    """Adds one answer; a file that cannot be read is put aside first, never lost.
+    Returns:
+        A sentence on what was damaged and where it is now, or "".
 
     Raises:
         OSError: If the file cannot be written.
     """
-    _put_damaged_aside(file)
-    answers = read(file)
-    before = answers.get(name, {"wrong": 0, "solved": False})
-    answers[name] = {
-        "wrong": before["wrong"] + (not right and not before["solved"]),
-        "solved": before["solved"] or right,
-        "when": time.strftime("%Y-%m-%d %H:%M:%S"),
-    }
-    with atomic_path(file) as temporary:
-        temporary.write_text(json.dumps(answers, indent=1, sort_keys=True), encoding="utf-8")
+    with locked(file):
+        answers, trouble = read(file)
+        if trouble:
+            aside = file.with_name(f"{file.stem}.damaged-{time.time_ns()}{file.suffix}")
+            file.rename(aside)
+            trouble += f" It was kept as {aside.name}."
+        before = answers.get(name, {"wrong": 0, "solved": False, "when": ""})
+        answers[name] = {
+            "wrong": before["wrong"] + (not right and not before["solved"]),
+            "solved": before["solved"] or right,
+            "when": time.strftime("%Y-%m-%d %H:%M:%S"),
+        }
+        with atomic_path(file) as temporary:
+            temporary.write_text(json.dumps(answers, indent=1, sort_keys=True), encoding="utf-8")
+    return trouble
 
 
-def _put_damaged_aside(file: Path) -> None:
-    try:
-        damaged = not isinstance(json.loads(file.read_text(encoding="utf-8")), dict)
-    except FileNotFoundError:
-        return
-    except ValueError:
-        damaged = True
-    if damaged:
-        file.replace(file.with_name(f"{file.stem}.damaged-{time.time_ns()}{file.suffix}"))
+def _is_answer(entry: Any) -> bool:
+    return (
+        isinstance(entry, dict)
+        and set(entry) >= set(Answered.__annotations__)
+        and type(entry["wrong"]) is int
+        and 0 <= entry["wrong"] < 1_000_000
+        and type(entry["solved"]) is bool
+        and isinstance(entry["when"], str)
+    )
