@@ -31,7 +31,7 @@ def encoded(kind, seed=0, **how):
 
 
 def problem_of(data, ending=".jpg"):
-    return files._judge(data, ending, files.File(bytes=len(data))).problem
+    return files.judge(data, ending).problem
 
 
 def mutated(data, rng):
@@ -162,11 +162,11 @@ def test_kinds_of_jpeg_that_only_pillow_decodes_are_readable():
         flat.paste((20, 90, 200), (x, y, x + 30, y + 30))
     buffer = io.BytesIO()
     flat.convert("CMYK").save(buffer, "JPEG", quality=95)
-    facts = files._judge(buffer.getvalue(), ".jpg", files.File())
+    facts = files.judge(buffer.getvalue(), ".jpg")
     assert (facts.problem, facts.notes) == ("", ("CMYK",))
     buffer = io.BytesIO()
     flat.save(buffer, "JPEG", quality=95, subsampling=0)
-    wide = files._judge(buffer.getvalue(), ".jpg", files.File())
+    wide = files.judge(buffer.getvalue(), ".jpg")
     difference = np.abs(facts.pixels.astype(int) - wide.pixels)
     assert difference.mean() < 4
 

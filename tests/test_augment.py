@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import cv2
 import numpy as np
 import pytest
 import scipy.ndimage
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 
 from cnnlab import augment
 from cnnlab.augment import pixels, sampling
+from cnnlab.images import sizing
 
 SIZE = (60, 80)
 SINGLE = {
@@ -487,3 +489,17 @@ def test_a_sliver_is_not_reduced_to_nothing():
     sliver = np.full((1, 500, 3), 9, np.uint8)
     matrix = np.array([[10.0, 0, 0], [0, 10.0, 0]])
     assert pixels.shrink(sliver, matrix, 10.0)[0] is sliver
+
+
+@pytest.mark.parametrize("size", [(300, 1200), (1000, 260), (640, 480)])
+def test_a_policy_that_does_nothing_shows_the_pixels_of_evaluation(size):
+    """Steps that differ along x and y must not be averaged over blocks of one size."""
+    rng = np.random.default_rng(0)
+    image = cv2.resize(rng.integers(0, 256, (30, 40, 3), np.uint8), size[::-1], interpolation=cv2.INTER_NEAREST)
+    policy = augment.Policy(rotate=1e-6)
+    for target in ((64, 64), (40, 100)):
+        out = np.empty((*target, 3), np.uint8)
+        base = sizing.base_matrix(size, target, "stretch")
+        policy.transform(policy.sample(1, seed=0), target)(0, image, out, base=base)
+        expected = sizing.resize(image, target, "stretch")
+        assert np.abs(out.astype(int) - expected).mean() < 2.5

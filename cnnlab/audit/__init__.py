@@ -4,5 +4,17 @@ from cnnlab.audit.decisions import apply, decide, decisions, undo
 from cnnlab.audit.images import leaks, scan
 from cnnlab.audit.labels import label_issues, label_noise
 from cnnlab.audit.shortcuts import shortcuts
+from cnnlab.images.levels import levels_of as levels
 
-__all__ = ["apply", "decide", "decisions", "label_issues", "label_noise", "leaks", "scan", "shortcuts", "undo"]
+__all__ = [
+    "apply",
+    "decide",
+    "decisions",
+    "label_issues",
+    "label_noise",
+    "leaks",
+    "levels",
+    "scan",
+    "shortcuts",
+    "undo",
+]

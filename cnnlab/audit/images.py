@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 from cnnlab._common import require_columns
 from cnnlab.audit import copies
 from cnnlab.audit.reading import Facts, read_all
+from cnnlab.images.levels import as_text, common_levels
 
 TINY = 8  # pixels along the shorter side
 TINIEST = 4  # too few even for a set of tiny images
@@ -30,10 +31,12 @@ def scan(table: pd.DataFrame) -> pd.DataFrame:
         table: With the column path, and label where there are labels.
 
     Returns:
-        A copy with three more columns, which replace older ones of these names:
+        A copy with three or four more columns, which replace older ones of these names:
         problem (str): why not to train on the image, or "". Train on `table[table["problem"] == ""]`.
         note (str): what is worth knowing, or "".
         group (int): equal for images that show the same picture; `tables.split(group="group")` keeps them on one side.
+        levels (str), only where there are deep images (16-bit, 32-bit, float): the values that become black and white,
+        the same for the whole set, such as "0-4095"; `pipelines.load` uses it.
 
     Raises:
         KeyError: If there is no column path.
@@ -67,8 +70,11 @@ def scan(table: pd.DataFrame) -> pd.DataFrame:
             if original != row and not any("copy of " in note for note in notes[row]):
                 notes[row].append(f"{words} {paths[original]}")
     texts = {"problem": problems, "note": ["; ".join(parts) for parts in notes]}
+    common = common_levels([levels for levels in facts.table["levels"] if levels is not None])
+    if common is not None:
+        texts["levels"] = [as_text(common)] * len(table)
     columns = {name: pd.Series(values, index=table.index, dtype=str) for name, values in texts.items()}
-    return table.assign(**columns, group=group)
+    return table.drop(columns="levels", errors="ignore").assign(**columns, group=group)
 
 
 def leaks(table: pd.DataFrame) -> pd.DataFrame:
@@ -98,11 +104,12 @@ def leaks(table: pd.DataFrame) -> pd.DataFrame:
     rows = table[["path", "split", "group"]].astype({"split": object}).dropna()
     rows = rows[rows.groupby("group")["split"].transform("nunique") > 1]
     first_in = rows.drop_duplicates(["group", "split"])
-    found = []
-    for path, split, group in rows.itertuples(index=False):
-        other = first_in[(first_in["group"] == group) & (first_in["split"] != split)].iloc[0]
-        found.append({"path": path, "split": split, "other": other["path"], "other_split": other["split"]})
-    return pd.DataFrame(found, columns=["path", "split", "other", "other_split"])
+    # Beside every row the first image of each other split that its group has, of which the first is kept.
+    rows = rows.assign(row=np.arange(len(rows)))
+    pairs = rows.merge(first_in, on="group", suffixes=("", "_other"))
+    pairs = pairs[pairs["split"] != pairs["split_other"]].drop_duplicates("row").sort_values("row")
+    names = {"path_other": "other", "split_other": "other_split"}
+    return pairs.rename(columns=names)[["path", "split", "other", "other_split"]].reset_index(drop=True)
 
 
 def same_pictures(facts: Facts) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

@@ -1,6 +1,5 @@
 """Reads all files of a table, in parallel, and keeps of each what the audit needs."""
 
-import warnings
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
@@ -8,7 +7,6 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from PIL import Image
 
 from cnnlab._common import available_cores, progress
 from cnnlab.audit import files
@@ -47,10 +45,8 @@ def read_all(paths: Sequence[str]) -> Facts:
             grey[rows], colour[rows], sharpness[rows] = part.thumbnails.grey, part.thumbnails.colour, part.sharpness
             yield from part.files
 
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # Pillow warns of odd metadata and large images; both are judged here
-        for file in progress(one_by_one(), label="audit", total=count):
-            found.append(file)
+    for file in progress(one_by_one(), label="audit", total=count):
+        found.append(file)
     table = pd.DataFrame(found, columns=list(files.File._fields)).drop(columns=["pixels", "lines"])
     shown = np.array([file.pixels is not None for file in found], bool)
     side = table[["width", "height"]].min(axis=1).to_numpy(np.int64)
@@ -64,7 +60,6 @@ class _Part(NamedTuple):
 
 
 def _chunks(paths: Sequence[str]) -> Iterator[_Part]:
-    Image.init()  # Pillow loads its plugins at the first use, which threads should not do at once
     parts = [paths[start : start + CHUNK] for start in range(0, len(paths), CHUNK)]
     pool = ThreadPoolExecutor(min(available_cores(), 16))
     try:

@@ -2,17 +2,17 @@
 
 import warnings
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
 import pandas as pd
-from PIL import Image, ImageOps
 
 from cnnlab._common import progress, require_columns
 from cnnlab.augment.policy import Policy
 from cnnlab.augment.settings import MIXERS
+from cnnlab.images import Preparation, prepare
+from cnnlab.images.levels import levels_of
 
 SIDE = 64  # operations are applied at this size
 FEATURE_SIDE = 16  # and judged at this one
@@ -175,10 +175,11 @@ def _sample(table: pd.DataFrame, images: int, seed: int) -> tuple[np.ndarray, np
     shuffled = table.dropna(subset=["path", "label"]).sample(frac=1, random_state=seed)
     each = max(FOLDS, images // max(shuffled["label"].nunique(), 1))
     chosen = shuffled.groupby("label", observed=True).head(each)
+    preparation = Preparation((SIDE, SIDE), resize="stretch", levels=levels_of(table))
     found: dict[int, list[np.ndarray]] = {}
     pairs = zip(chosen["path"], chosen["label"].cat.codes, strict=True)
     for path, code in progress(pairs, label="Reading", total=len(chosen)):
-        picture = _small(path)
+        picture = _small(str(path), preparation)
         if picture is not None:
             found.setdefault(int(code), []).append(picture)
     enough = {code: pictures for code, pictures in sorted(found.items()) if len(pictures) >= FOLDS}
@@ -191,13 +192,8 @@ def _sample(table: pd.DataFrame, images: int, seed: int) -> tuple[np.ndarray, np
     return np.concatenate([np.stack(pictures) for pictures in enough.values()]), labels
 
 
-def _small(path: str) -> np.ndarray | None:
+def _small(path: str, preparation: Preparation) -> np.ndarray | None:
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            with Image.open(Path(path)) as image:
-                image.draft("RGB", (SIDE, SIDE))
-                turned = ImageOps.exif_transpose(image).convert("RGB")
-                return np.asarray(turned.resize((SIDE, SIDE), Image.Resampling.BILINEAR, reducing_gap=2.0))
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+        return prepare(path, preparation)
+    except (OSError, ValueError):
         return None

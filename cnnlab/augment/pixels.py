@@ -90,7 +90,7 @@ class Transform:
         return out
 
     def _maps(self, base: np.ndarray | None) -> list[tuple[np.ndarray, float]]:
-        """For every image sampled: the map from pixels of the result to those of an image, and its mean step.
+        """For every image sampled: the map from pixels of the result to those of an image, and its smaller step.
 
         Computed for all at once, and once per `base`: images of a folder mostly have one size.
         """
@@ -99,7 +99,7 @@ class Transform:
             if base is not None:
                 maps = base[:, :2] @ maps
                 maps[:, :, 2] += base[:, 2]
-            steps = np.sqrt(np.abs(np.linalg.det(maps[:, :, :2])))
+            steps = np.linalg.norm(maps[:, :, :2], axis=1).min(axis=1)  # along x and y, as `images.sizing.reduction`
             self.maps = base, list(zip(maps, steps.tolist(), strict=True))
         return self.maps[1]
 

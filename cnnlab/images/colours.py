@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageCms
 
-Levels = tuple[float, float]
+from cnnlab.images.levels import Levels
+
 SRGB = ImageCms.createProfile("sRGB")
 CLOSE = 2  # grey levels: a profile that changes no colour by more is left alone
 WHITE = 255

@@ -61,7 +61,7 @@ TURNS: dict[int, Callable[[np.ndarray], np.ndarray]] = {  # what makes a picture
     7: lambda image: image[::-1, ::-1].swapaxes(0, 1),
     8: lambda image: image.swapaxes(0, 1)[::-1],
 }
-Reduce = Callable[[tuple[int, int]], int]  # by how much an image of (height, width) may shrink
+Reduce = Callable[[tuple[int, int]], int]  # by how much an image of (height, width), upright, may shrink
 
 
 class Picture(NamedTuple):
@@ -70,7 +70,7 @@ class Picture(NamedTuple):
     values: np.ndarray  # uint8 (height, width, 3), reduced; of deep images their own numbers, full size
     format: str  # of FORMATS, or "" where it was no file
     mode: str  # Pillow's name for how its pixels are stored
-    size: tuple[int, int]  # height and width as stored, before the turn
+    size: tuple[int, int]  # height and width of the whole, upright
     turn: int  # EXIF orientation, 1 to 8
     frames: int  # 2 where there are several
     alpha: bool
@@ -104,8 +104,8 @@ def decode(data: bytes, reduce: Reduce = full_size, *, name: str = "the bytes gi
             picture = _decode_jpeg(data, reduce, name)
             if picture is not None:
                 return picture
-        _require_whole(data, name)
-        with MEMORY.hold(_declared_by_webp(data, name)), Image.open(io.BytesIO(data), formats=FORMATS) as image:
+        with MEMORY.hold(_taken_by_webp(data, name)), Image.open(io.BytesIO(data), formats=FORMATS) as image:
+            _require_whole(data, name)
             return from_pillow(image, reduce, name=name, data=data)
     except UnreadableImageError:
         raise
@@ -122,16 +122,17 @@ def _decode_jpeg(data: bytes, reduce: Reduce, name: str) -> Picture | None:
     size = head.height, head.width
     stored = 9 if head.progressive else 3  # a progressive picture is held twice: as numbers of 16 bits, and as pixels
     _require_sensible(size, stored, name)
-    factor = reduce(size)
+    turn = orientation(head.exif)
+    seen = turned_size(size, turn)
+    factor = reduce(seen)
     at_once = min(factor, 8) if size[0] * size[1] >= SCALED else 1
     with MEMORY.hold(size[0] * size[1] * (stored - 3) + 3 * size[0] * size[1] // at_once**2):
         values = jpeg.decode(data, head, at_once, name)
         if len(head.layers) == 4:  # Pillow knows when it is stored inverted
             return None
         values = reduce_by(colours.to_srgb(values, head.profile), factor // at_once)
-        turn = orientation(head.exif)
         mode = "L" if len(head.layers) == 1 else "RGB"
-        return Picture(upright(values, turn), "JPEG", mode, size, turn, 1, alpha=False)
+        return Picture(upright(values, turn), "JPEG", mode, seen, turn, 1, alpha=False)
 
 
 def declared_size(data: bytes) -> tuple[int, int] | None:
@@ -154,18 +155,19 @@ def from_pillow(
     kind = FAMILY.get(image.format or "", image.format or "")
     _require_sensible(size, BYTES.get(kind, 8), name)
     turn = _orientation_of(image)
+    to_turn = 1 if kind == "TIFF" else turn  # Pillow turns a TIFF itself
+    seen = turned_size(size, to_turn)
     several = bool(getattr(image, "is_animated", False))
     alpha = image.mode in ALPHA or "transparency" in image.info
     mode = image.mode
-    with MEMORY.hold(size[0] * size[1] * BYTES.get(kind, 8)):
+    held = 0 if kind == "WEBP" and data else size[0] * size[1] * BYTES.get(kind, 8)
+    with MEMORY.hold(held):
         _require_all_rows(image, name)
         image.load()
         values = _deep_values(image, kind, data)
         if values is None:
-            values = reduce_by(colours.to_rgb(image), reduce(size))
-    if kind != "TIFF":  # which Pillow has turned already
-        values = upright(values, turn)
-    return Picture(values, kind, mode, size, turn, 1 + several, alpha)
+            values = reduce_by(colours.to_rgb(image), reduce(seen))
+    return Picture(upright(values, to_turn), kind, mode, seen, turn, 1 + several, alpha)
 
 
 def _deep_values(image: Image.Image, kind: str, data: bytes) -> np.ndarray | None:
@@ -185,6 +187,11 @@ def _deep_values(image: Image.Image, kind: str, data: bytes) -> np.ndarray | Non
             values = np.rint(values * share + 65535 * (1 - share)).astype(np.uint16)
         return np.ascontiguousarray(values)
     return None
+
+
+def turned_size(size: tuple[int, int], turn: int) -> tuple[int, int]:
+    """Height and width of a picture once it is upright."""
+    return (size[1], size[0]) if turn >= 5 else size
 
 
 def upright(values: np.ndarray, turn: int) -> np.ndarray:
@@ -262,8 +269,8 @@ def _require_whole(data: bytes, name: str) -> None:
     raise UnreadableImageError("truncated: the end of the picture is missing", name)
 
 
-def _declared_by_webp(data: bytes, name: str) -> int:
-    """The bytes that Pillow takes for a WebP file before it can be asked for its size; else 0."""
+def _taken_by_webp(data: bytes, name: str) -> int:
+    """The memory that Pillow takes for a WebP file before it can be asked for its size; 0 for any other file."""
     if data[:4] != b"RIFF" or data[8:12] != b"WEBP" or len(data) < 30:
         return 0
     if data[12:16] == b"VP8X":
@@ -274,7 +281,7 @@ def _declared_by_webp(data: bytes, name: str) -> int:
     else:
         width, height = (side & 0x3FFF for side in struct.unpack("<HH", data[26:30]))
     _require_sensible((max(height, 1), max(width, 1)), BYTES["WEBP"], name)
-    return 0
+    return height * width * BYTES["WEBP"]
 
 
 def _described(error: Exception, data: bytes) -> str:

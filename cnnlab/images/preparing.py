@@ -8,9 +8,9 @@ import numpy as np
 from PIL import Image
 
 from cnnlab.images import colours, sizing
-from cnnlab.images.colours import Levels
 from cnnlab.images.decoding import Picture, Reduce, decode, from_pillow, full_size
 from cnnlab.images.files import read_file
+from cnnlab.images.levels import Levels, require_levels
 from cnnlab.images.sizing import RESIZES, Resize
 
 Source = str | os.PathLike[str] | bytes | bytearray | memoryview | Image.Image | np.ndarray
@@ -78,25 +78,6 @@ def require_image_size(image_size: object) -> tuple[int, int]:
             f"Received: image_size={image_size!r}."
         )
     return int(image_size[0]), int(image_size[1])
-
-
-def require_levels(levels: object) -> Levels | None:
-    """Refuses what is no (low, high) with low below high; None stays None."""
-    if levels is None:
-        return None
-    if (
-        isinstance(levels, (tuple, list))
-        and len(levels) == 2
-        and all(isinstance(level, (int, float, np.number)) and not isinstance(level, bool) for level in levels)
-        and np.isfinite(levels).all()
-        and levels[0] < levels[1]
-    ):
-        low, high = (float(level) for level in levels)
-        return low, high
-    raise ValueError(
-        "`levels` must be (low, high), the values that become black and white, for example (0, 4095) for images of 12 "
-        f"bits. Received: levels={levels!r}."
-    )
 
 
 def read(source: Source, *, levels: Levels | None = None, reduce: int = 1) -> np.ndarray:

@@ -14,7 +14,7 @@ def reduction(size: tuple[int, int] | None, image_size: tuple[int, int], resize:
     """The largest of 1, 2, 4, 8 … by which an image may shrink and still hold every pixel that the result needs.
 
     Args:
-        size: Height and width of the image, before any EXIF turn.
+        size: Height and width of the image, upright.
         image_size: Height and width of the result.
         resize: `"fit"`, `"pad"` or `"stretch"`.
         detail: How far the result may be enlarged by augmentation.
@@ -22,11 +22,8 @@ def reduction(size: tuple[int, int] | None, image_size: tuple[int, int], resize:
     if size is None:
         return 1
     (height, width), (to_height, to_width) = size, image_size
-    steps = []
-    for tall, wide in ((height, width), (width, height)):  # an EXIF turn may swap the sides
-        pick = max if resize == "pad" else min
-        steps.append(pick(tall / to_height, wide / to_width))
-    step, factor = min(steps) / detail, 1
+    pick = max if resize == "pad" else min
+    step, factor = pick(height / to_height, width / to_width) / detail, 1
     while factor * 2 <= step:
         factor *= 2
     return factor

@@ -1,7 +1,6 @@
 """What all figures share: colours that colour-blind people tell apart, names as they can be drawn, grids of images."""
 
 import functools
-import warnings
 from collections.abc import Iterable
 
 import matplotlib.pyplot as plt
@@ -9,7 +8,9 @@ import numpy as np
 from matplotlib import font_manager
 from matplotlib.axes import Axes
 from matplotlib.text import Text
-from PIL import Image, ImageOps
+
+from cnnlab.images import resize
+from cnnlab.images.preparing import reduced
 
 # Okabe and Ito's palette: told apart with any colour vision.
 BLUE, ORANGE, GREEN, RED, PURPLE, SKY, GREY = (
@@ -114,18 +115,20 @@ def image_grid(
     return readable(ax)
 
 
-def thumbnail(path: str, size: int = 160) -> np.ndarray:
-    """An image for looking at: RGB, at most `size` pixels wide and high; a grey tile where the file cannot be read."""
+def thumbnail(path: str, size: int = 160, *, levels: tuple[float, float] | None = None) -> np.ndarray:
+    """An image for looking at: RGB, at most `size` pixels wide and high; a grey tile where the file cannot be read.
+
+    Args:
+        path: The file.
+        size: Of the longer side, in pixels.
+        levels: Of deep images the values that become black and white.
+    """
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # a figure is no place to complain about a file's metadata
-            with Image.open(path) as file:
-                file.draft("RGB", (size, size))
-                image: Image.Image = file
-                if image.mode.startswith("I"):
-                    image = image.point(lambda value: value / 256).convert("L")
-                image = ImageOps.exif_transpose(image).convert("RGB")
-                image.thumbnail((size, size), Image.Resampling.LANCZOS)
-                return np.asarray(image)
-    except Exception:  # whatever a broken file makes a decoder raise
+        image = reduced(path, (size, size), "pad", levels=levels)
+    except (OSError, ValueError):
         return np.full((size, size, 3), 200, np.uint8)
+    height, width = image.shape[:2]
+    shrink = max(height, width) / size
+    if shrink <= 1:
+        return image
+    return resize(image, (max(1, round(height / shrink)), max(1, round(width / shrink))), "stretch")
