@@ -41,6 +41,9 @@ def _parser() -> argparse.ArgumentParser:
         "--set", action="append", default=[], metavar="NAME=VALUE", help="another value in the notebook's parameters"
     )
     report.set_defaults(run=_report)
+    cache = commands.add_parser("cache", help="the decoded images that are kept on disk: where, and how large")
+    cache.add_argument("--clear", action="store_true", help="remove them")
+    cache.set_defaults(run=_cache)
     refresh = commands.add_parser("refresh", help="run notebooks at full size and write their outputs back")
     refresh.add_argument("notebooks", type=Path, nargs="+")
     refresh.set_defaults(run=_refresh)
@@ -55,6 +58,14 @@ def _report(options: argparse.Namespace) -> None:
     if (html.parent / "export").is_dir():
         print(f"Model:   {html.parent / 'export'}")
     print("Go on:   make lab   (opens the notebooks in JupyterLab)")
+
+
+def _cache(options: argparse.Namespace) -> None:
+    from cnnlab.pipelines import cache
+
+    if options.clear:
+        print(f"{cache.clear():,} images removed.")
+    print(cache.describe())
 
 
 def _refresh(options: argparse.Namespace) -> None:

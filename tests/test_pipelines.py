@@ -15,7 +15,7 @@ from PIL import Image
 
 from cnnlab import augment, pipelines
 from cnnlab._common import available_cores
-from cnnlab.pipelines import cache, order, reading
+from cnnlab.pipelines import cache, order
 
 POLICY = augment.Policy(
     flip="horizontal", rotate=10, zoom=0.1, shift=0.1, brightness=0.1, contrast=0.1, saturation=0.1, noise=4
@@ -130,8 +130,8 @@ def test_batch_size_shards_and_caches_do_not_change_an_image(table):
         dataset = pipelines.load(
             table, **({"image_size": (16, 12), "training": True, "seed": 1, "augment": POLICY} | options)
         )
-        feed = dataset._cnnlab_feed
-        rows = np.concatenate([feed.batch_rows(0, batch)[:, 0] for batch in range(len(dataset))])
+        source = dataset._cnnlab_source
+        rows = np.concatenate([source.batch_rows(0, batch)[:, 0] for batch in range(len(dataset))])
         return dict(zip(rows.tolist(), everything(dataset)[0], strict=True)), dataset
 
     whole, _ = by_row(batch_size=5, cache=False)
@@ -303,7 +303,7 @@ def test_when_no_file_can_be_read_it_says_so(tmp_path):
     path.touch()
     table = pd.DataFrame({"path": [str(path)] * 3, "label": pd.Categorical(["a", "b", "a"])})
     dataset = pipelines.load(table, image_size=(8, 8))
-    with pytest.raises(Exception, match=r"None of the 3 images can be read. The first: .*empty.png .*: empty"):
+    with pytest.raises(Exception, match=r"None of the 3 images can be read. The first: .*empty.png: empty"):
         list(dataset)
     with pytest.raises(ValueError, match="None of the images tried can be read"):
         pipelines.measure(dataset, seconds=0.1)
@@ -324,26 +324,26 @@ def test_a_file_that_is_mended_leaves_the_list(with_broken, table):
 def test_memory_takes_what_it_may(table, monkeypatch):
     dataset = pipelines.load(table, image_size=(16, 12), cache="memory")
     expected = everything(dataset)[0]
-    kept = dataset._cnnlab_feed.cache
+    kept = dataset._cnnlab_source.cache
     assert len(kept.images) == 23 and kept.bytes == 23 * 16 * 12 * 3
     monkeypatch.setattr(cache, "free_memory", lambda: 4 * 5 * 16 * 12 * 3 + 1)  # a quarter holds five images
     small = pipelines.load(table, image_size=(16, 12), cache="memory")
     np.testing.assert_array_equal(everything(small)[0], expected)
     np.testing.assert_array_equal(everything(small)[0], expected)
-    assert len(small._cnnlab_feed.cache.images) == 5
+    assert len(small._cnnlab_source.cache.images) == 5
     automatic = pipelines.load(table, image_size=(16, 12), cache="auto")
-    assert isinstance(automatic._cnnlab_feed.cache, cache.NoCache)
+    assert isinstance(automatic._cnnlab_source.cache, cache.NoCache)
     monkeypatch.setattr(cache, "free_memory", lambda: 4 * 23 * 16 * 12 * 3)
     automatic = pipelines.load(table, image_size=(16, 12), cache="auto")
-    assert isinstance(automatic._cnnlab_feed.cache, cache.MemoryCache)
+    assert isinstance(automatic._cnnlab_source.cache, cache.MemoryCache)
 
 
 def test_auto_reckons_with_the_pixels_a_policy_needs(table, monkeypatch):
     monkeypatch.setattr(cache, "free_memory", lambda: 4 * 23 * 20 * 24 * 3)
     options = {"image_size": (16, 12), "training": True, "seed": 0, "augment": POLICY}
-    assert isinstance(pipelines.load(table, **options)._cnnlab_feed.cache, cache.MemoryCache)
+    assert isinstance(pipelines.load(table, **options)._cnnlab_source.cache, cache.MemoryCache)
     monkeypatch.setattr(cache, "free_memory", lambda: 4 * 23 * 20 * 24 * 3 - 4)
-    assert isinstance(pipelines.load(table, **options)._cnnlab_feed.cache, cache.NoCache)
+    assert isinstance(pipelines.load(table, **options)._cnnlab_source.cache, cache.NoCache)
 
 
 def test_free_memory_is_a_sensible_number():
@@ -362,7 +362,7 @@ def test_disk_keeps_images_by_content_and_size(table, cache_folder, monkeypatch)
     files = sorted(cache_folder.rglob("*.rgb"))
     assert len(files) == 23
     with monkeypatch.context() as patch:  # the second time nothing is decoded
-        patch.setattr(reading, "prepare_bytes", None)
+        patch.setattr("cnnlab.pipelines.source.read_reduced", None)
         np.testing.assert_array_equal(everything(pipelines.load(table, **options))[0], expected)
     everything(pipelines.load(table, image_size=(16, 13), cache="disk"))
     everything(pipelines.load(table, **options, resize="pad"))
@@ -416,7 +416,7 @@ def test_training_and_evaluation_see_the_same_pixels(table, mode):
     still = augment.Policy(rotate=1e-9)
     evaluation = everything(pipelines.load(table, image_size=(14, 14), resize=mode))[0].astype(float)
     training = pipelines.load(table, image_size=(14, 14), resize=mode, training=True, seed=0, augment=still)
-    rows = training._cnnlab_feed.batch_rows(0, 0)[:, 0]
+    rows = training._cnnlab_source.batch_rows(0, 0)[:, 0]
     difference = np.abs(everything(training)[0] - evaluation[rows])
     inner = difference[:, 2:-2, 2:-2] if mode == "pad" else difference
     assert inner.mean() <= 0.6
@@ -543,26 +543,26 @@ def test_the_dataset_hands_on_what_the_feed_makes(with_broken, cache_folder, kin
         table, image_size=(16, 12), batch_size=2, training=True, augment=policy, seed=0, cache=kind, resize="pad"
     )
     expected = list(dataset.as_numpy_iterator())
-    feed = dataset._cnnlab_feed
-    assert sorted(feed.broken) == rows
-    feed.broken.clear()
+    source = dataset._cnnlab_source
+    assert sorted(source.broken) == rows
+    source.broken.clear()
     for _ in range(2):
         for number, (images, labels) in enumerate(expected):
-            found = feed.work(0, feed.batch_rows(0, number))
+            found = source.make_batch(0, source.batch_rows(0, number))
             np.testing.assert_array_equal(found[0], images)
             np.testing.assert_array_equal(found[1], labels)
-    assert sorted(feed.broken) == rows
+    assert sorted(source.broken) == rows
     for epoch in range(9):  # orders of old epochs are let go
-        feed.batch_rows(epoch, 0)
-    assert len(feed._orders) <= 4
+        source.batch_rows(epoch, 0)
+    assert len(source._orders) <= 4
 
 
 def test_a_file_that_vanishes_is_a_broken_file(table, tmp_path):
     paths = table["path"].tolist()
     paths[5] = str(tmp_path)  # a folder
-    feed = pipelines.load(table.assign(path=paths), image_size=(8, 8))._cnnlab_feed
-    assert len(feed.work(0, feed.batch_rows(0, 0))[0]) == 22
-    assert "a folder" in feed.broken[5].lower()
+    source = pipelines.load(table.assign(path=paths), image_size=(8, 8))._cnnlab_source
+    assert len(source.make_batch(0, source.batch_rows(0, 0))[0]) == 22
+    assert "a folder" in source.broken[5].lower()
 
 
 def test_cores_are_counted_without_affinity_too(monkeypatch):

@@ -103,10 +103,11 @@ def read(source: Source, *, levels: Levels | None = None, reduce: int = 1) -> np
         >>> read(np.zeros((4, 6), np.uint8)).shape
         (4, 6, 3)
     """
-    return _read(source, lambda size: reduce, require_levels(levels))
+    return read_reduced(source, lambda size: reduce, require_levels(levels))
 
 
-def _read(source: Source, reduce: Reduce, levels: Levels | None, name: str = "") -> np.ndarray:
+def read_reduced(source: Source, reduce: Reduce, levels: Levels | None, name: str = "") -> np.ndarray:
+    """As `read`, reduced as a function of (height, width) says; float32 only of a deep image read without levels."""
     picture = decoded(source, reduce, name)
     if not picture.deep:
         return picture.values
@@ -187,4 +188,6 @@ def reduced(
     name: str = "",
 ) -> np.ndarray:
     """Decodes to the smallest size that holds all that the result needs, enlarged by `detail` at most; uint8."""
-    return colours.as_bytes(_read(source, lambda size: sizing.reduction(size, image_size, mode, detail), levels, name))
+    return colours.as_bytes(
+        read_reduced(source, lambda size: sizing.reduction(size, image_size, mode, detail), levels, name)
+    )

@@ -1,10 +1,10 @@
 """Table to `tf.data.Dataset`: read, resized, augmented and batched at the speed of the machine."""
 
 from cnnlab import _quiet  # noqa: F401
+from cnnlab.pipelines.consistency import prepared_otherwise
 from cnnlab.pipelines.control import broken, delivered, rest, set_epoch
 from cnnlab.pipelines.loading import load
 from cnnlab.pipelines.measuring import measure
-from cnnlab.pipelines.preparations import prepared_otherwise
 from cnnlab.pipelines.reading import prepare, read_image, resize
 
 __all__ = [

@@ -3,17 +3,27 @@
 import hashlib
 import logging
 import os
+import re
 import struct
+import threading
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Literal, NamedTuple, Protocol
 
+import cv2
 import numpy as np
+import PIL
 
 from cnnlab._common import atomic_path
 
 MEMORY_SHARE = 0.25  # of the memory free when the dataset is made; the rest belongs to the network
+DISK_LIMIT = 20.0  # GB; $CNNLAB_CACHE_GB says another
+KEPT = 0.8  # of the limit, when the least recently used images go
 HEADER = struct.Struct("<8sII")  # mark, height, width; the pixels follow
 MARK = b"cnnlab1\n"
+# What decodes: another version may give other pixels. The number is raised when `cnnlab.images` does.
+DECODER = f"2, OpenCV {cv2.__version__}, Pillow {PIL.__version__}"
+OURS = re.compile(r"[0-9a-f]{2}/[0-9a-f]{30}\.rgb")  # names of files that a cache may remove
 logger = logging.getLogger("cnnlab")
 
 Kind = Literal["auto", "memory", "disk", False]
@@ -69,13 +79,17 @@ class DiskCache:
     """One file per image, named by what the image was made of, so that datasets, folds and processes share it.
 
     A changed file or another size has another name; a file is complete or absent, whoever writes at the same time.
+    Beyond the limit, the images that were not used for longest go.
     """
 
     by_content = True
 
-    def __init__(self, folder: str | os.PathLike[str] | None = None) -> None:
+    def __init__(self, folder: str | os.PathLike[str] | None = None, *, limit: int | None = None) -> None:
         self.folder = Path(folder) if folder else default_folder()
+        self.limit = disk_limit() if limit is None else limit
         self.full = False
+        self._room: int | None = None  # bytes that may be written before the folder is looked at again
+        self._lock = threading.Lock()
 
     def path(self, key: str) -> Path:
         """Where the image of that key lies; two levels, because folders of 100,000 files are slow."""
@@ -83,8 +97,10 @@ class DiskCache:
 
     def get(self, key: object) -> np.ndarray | None:
         """The image kept under a key; None if there is none, or it is not whole."""
+        path = self.path(str(key))
         try:
-            data = self.path(str(key)).read_bytes()
+            data = path.read_bytes()
+            os.utime(path)  # used now: it goes last
         except OSError:
             return None
         if len(data) < HEADER.size:
@@ -99,6 +115,7 @@ class DiskCache:
         if self.full:
             return
         try:
+            self._make_room(HEADER.size + image.nbytes)
             with atomic_path(self.path(str(key))) as temporary, temporary.open("wb") as file:
                 file.write(HEADER.pack(MARK, *image.shape[:2]))
                 file.write(np.ascontiguousarray(image).data)
@@ -106,11 +123,67 @@ class DiskCache:
             self.full = True
             logger.warning("The image cache in %s takes no more (%s); reading the files instead.", self.folder, error)
 
+    def _make_room(self, size: int) -> None:
+        """Looks at the folder when as much was written as had room, and lets the least recently used images go."""
+        with self._lock:
+            if self._room is None or size > self._room:
+                held = sorted(cached_files(self.folder), key=lambda file: file.used)
+                total = sum(file.size for file in held)
+                if total + size > self.limit:
+                    for file in held:
+                        if total <= KEPT * self.limit:
+                            break
+                        file.path.unlink(missing_ok=True)
+                        total -= file.size
+                self._room = max(self.limit - total, int((1 - KEPT) * self.limit))
+            self._room -= size
+
+
+class CachedFile(NamedTuple):
+    """One image in a cache folder."""
+
+    path: Path
+    size: int  # bytes
+    used: float  # when last, in seconds
+
+
+def cached_files(folder: Path) -> Iterator[CachedFile]:
+    """The images that a cache wrote into a folder, and nothing else that lies there."""
+    for inner in sorted(folder.glob("[0-9a-f][0-9a-f]")):
+        if inner.is_symlink() or not inner.is_dir():
+            continue
+        for path in inner.iterdir():
+            if OURS.fullmatch(f"{inner.name}/{path.name}") and not path.is_symlink():
+                try:
+                    status = path.stat()
+                except OSError:  # another process let it go meanwhile
+                    continue
+                yield CachedFile(path, status.st_size, status.st_mtime)
+
+
+def describe(folder: Path | None = None) -> str:
+    """Where the cache of images is and how large, in one sentence."""
+    folder = folder or default_folder()
+    files = list(cached_files(folder))
+    size = sum(file.size for file in files) / 1e9
+    return f"{folder}: {len(files):,} images, {size:.2f} GB of at most {disk_limit() / 1e9:g} GB ($CNNLAB_CACHE_GB)."
+
+
+def clear(folder: Path | None = None) -> int:
+    """Empties the cache of images; the number of files that went. Anything else in the folder stays."""
+    files = list(cached_files(folder or default_folder()))
+    for file in files:
+        file.path.unlink(missing_ok=True)
+    for inner in {file.path.parent for file in files}:
+        if not any(inner.iterdir()):
+            inner.rmdir()
+    return len(files)
+
 
 def content_key(data: bytes, *how: object) -> str:
-    """A name for the image that these bytes become when treated like this."""
+    """A name for the image that these bytes become when treated like this, by this version of the decoder."""
     digest = hashlib.blake2b(data, digest_size=16)
-    digest.update(MARK + repr(how).encode())
+    digest.update(MARK + repr((DECODER, *how)).encode())
     return digest.hexdigest()
 
 
@@ -121,6 +194,22 @@ def default_folder() -> Path:
         return Path(named) / "images"
     root = os.environ.get("XDG_CACHE_HOME") or os.environ.get("LOCALAPPDATA") or Path.home() / ".cache"
     return Path(root) / "cnnlab" / "images"
+
+
+def disk_limit() -> int:
+    """Bytes that the cache on disk may take: of $CNNLAB_CACHE_GB, or 20 GB.
+
+    Raises:
+        ValueError: If the variable is not a number above 0.
+    """
+    named = os.environ.get("CNNLAB_CACHE_GB", "")
+    try:
+        limit = float(named or DISK_LIMIT)
+    except ValueError:
+        limit = 0.0
+    if not 0 < limit < 1e9:
+        raise ValueError(f"$CNNLAB_CACHE_GB must be a number of gigabytes above 0. Received: {named!r}.")
+    return int(limit * 1e9)
 
 
 def free_memory() -> int:

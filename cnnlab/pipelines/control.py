@@ -4,18 +4,18 @@ import numpy as np
 import pandas as pd
 import tensorflow as tf
 
-from cnnlab.pipelines.feed import Feed
+from cnnlab.pipelines.source import BatchSource
 
 
-def feed_of(dataset: tf.data.Dataset, caller: str) -> Feed:
+def source_of(dataset: tf.data.Dataset, caller: str) -> BatchSource:
     """What stands behind the dataset."""
-    feed = getattr(dataset, "_cnnlab_feed", None)
-    if feed is None:
+    source = getattr(dataset, "_cnnlab_source", None)
+    if source is None:
         raise TypeError(
             f"`pipelines.{caller}` expects the dataset that `pipelines.load` returned, before any `.map`, `.take` or "
             f"the like. Received: {type(dataset).__name__}."
         )
-    return feed
+    return source
 
 
 def broken(dataset: tf.data.Dataset) -> pd.DataFrame:
@@ -29,11 +29,11 @@ def broken(dataset: tf.data.Dataset) -> pd.DataFrame:
     Returns:
         One row per broken file, under the index it has in the table: path, problem.
     """
-    feed = feed_of(dataset, "broken")
-    found = dict(sorted(dict(feed.broken).items()))  # of a copy, as a pass may be running
+    source = source_of(dataset, "broken")
+    found = dict(sorted(dict(source.broken).items()))  # of a copy, as a pass may be running
     return pd.DataFrame(
-        {"path": [feed.paths[row] for row in found], "problem": list(found.values())},
-        index=feed.index[list(found)],
+        {"path": [source.paths[row] for row in found], "problem": list(found.values())},
+        index=source.index[list(found)],
         dtype="str",
     )
 
@@ -53,12 +53,12 @@ def delivered(dataset: tf.data.Dataset) -> np.ndarray:
     Raises:
         ValueError: If the dataset is for training, where every pass has another order.
     """
-    feed = feed_of(dataset, "delivered")
-    if feed.training:
+    source = source_of(dataset, "delivered")
+    if source.training:
         raise ValueError("`pipelines.delivered` is about evaluation. Received: a dataset loaded with training=True.")
     positions: list[int] = []
-    for batch in range(len(feed)):
-        kept = [row for row in feed.batch_rows(0, batch)[:, 0].tolist() if row not in feed.broken]
+    for batch in range(len(source)):
+        kept = [row for row in source.batch_rows(0, batch)[:, 0].tolist() if row not in source.broken]
         positions.extend(kept or [-1])
     return np.array(positions, dtype=np.int64)
 
@@ -78,7 +78,7 @@ def set_epoch(dataset: tf.data.Dataset, epoch: int) -> None:
     """
     if epoch < 0:
         raise ValueError(f"`epoch` must be a whole number from 0. Received: epoch={epoch!r}.")
-    feed_of(dataset, "set_epoch").set_epoch(int(epoch))
+    source_of(dataset, "set_epoch").set_epoch(int(epoch))
 
 
 def rest(dataset: tf.data.Dataset, *, epoch: int, step: int) -> tf.data.Dataset:
@@ -98,10 +98,10 @@ def rest(dataset: tf.data.Dataset, *, epoch: int, step: int) -> tf.data.Dataset:
     Raises:
         ValueError: If the epoch has no such step.
     """
-    feed = feed_of(dataset, "rest")
-    if epoch < 0 or not 0 <= step < len(feed):
+    source = source_of(dataset, "rest")
+    if epoch < 0 or not 0 <= step < len(source):
         raise ValueError(
-            f"`step` must be from 0 to {len(feed) - 1}, and `epoch` from 0. Received: epoch={epoch}, step={step}."
+            f"`step` must be from 0 to {len(source) - 1}, and `epoch` from 0. Received: epoch={epoch}, step={step}."
         )
-    feed.set_epoch(epoch + 1)
-    return feed.dataset(epoch, step)
+    source.set_epoch(epoch + 1)
+    return source.dataset(epoch, step)

@@ -9,11 +9,13 @@ import pandas as pd
 import tensorflow as tf
 
 from cnnlab._common import require_columns
-from cnnlab.images import Preparation
+from cnnlab.images import Preparation, read_file
+from cnnlab.images.decoding import declared_size
 from cnnlab.images.sizing import Resize
 from cnnlab.pipelines import cache as caches
-from cnnlab.pipelines import preparations, reading
-from cnnlab.pipelines.feed import Feed
+from cnnlab.pipelines import consistency
+from cnnlab.pipelines.functions import FunctionPolicy
+from cnnlab.pipelines.source import BatchSource
 
 SAMPLE = 48  # files whose headers tell how much memory all of them would take
 
@@ -50,7 +52,9 @@ def load(
             (`models.preparation(model)`, which may be given itself).
         batch_size: Images in a batch; the last one may have fewer.
         training: Whether to shuffle; a must for `augment` and `balance`.
-        augment: An `augment.Policy`.
+        augment: An `augment.Policy`; or any function from one uint8 RGB image (height, width, 3) at the target size to
+            another, such as an albumentations transform. If it takes `seed=`, it is given one for each image and
+            epoch; else the generators of Python, numpy and torch are seeded around each call, one image at a time.
         seed: Decides order and augmentation. Without one, Python's `random` does, which `keras.utils.set_random_seed`
             sets.
         cache: Where decoded images are kept for later epochs. `"memory"`; `"disk"`, in $CNNLAB_CACHE or the user's
@@ -78,17 +82,32 @@ def load(
     _require_rows(table)
     _require_arguments(batch_size, training, augment, balance, cache, shard)
     prepared = _preparation(image_size, like, resize, levels)
-    feed = Feed(table, preparation=prepared, batch_size=int(batch_size))
-    feed.training, feed.policy, feed.balance = training, augment, balance
-    feed.shard = (shard[0], shard[1]) if shard is not None else (0, 1)
-    feed.seed = int(seed) if seed is not None else random.randrange(2**31)
-    feed.one_hot = one_hot or (augment is not None and augment.mixes)
-    feed.cache = _make_cache(cache, feed)
-    if len(feed) == 0:
+    source = BatchSource(table, preparation=prepared, batch_size=int(batch_size))
+    if augment is not None and not hasattr(augment, "transform"):
+        augment = FunctionPolicy(augment)
+    source.training, source.policy, source.balance = training, augment, balance
+    source.shard = (shard[0], shard[1]) if shard is not None else (0, 1)
+    source.seed = int(seed) if seed is not None else random.randrange(2**31)
+    source.one_hot = one_hot or (augment is not None and augment.mixes)
+    source.cache = _make_cache(cache, source)
+    if len(source) == 0:
         raise ValueError(f"`shard` {shard} leaves no row of {len(table)}. Use fewer workers.")
+    if isinstance(augment, FunctionPolicy):
+        _try_on_one(augment, source)
     if training:
-        preparations.remember(feed.class_names, prepared)
-    return feed.dataset()
+        consistency.remember(source.class_names, prepared)
+    return source.dataset()
+
+
+def _try_on_one(augment: FunctionPolicy, source: BatchSource) -> None:
+    """Lets a function that does not fit fail now, on the first image that can be read, not within an epoch."""
+    for row in range(min(SAMPLE, len(source.paths))):
+        try:
+            image = source.pixels(row)
+        except (OSError, ValueError):
+            continue
+        augment.changed(image, source.seed % 2**32)
+        return
 
 
 def _preparation(
@@ -118,32 +137,31 @@ def _preparation(
     return prepared
 
 
-def _make_cache(kind: caches.Kind, feed: Feed) -> caches.Cache:
+def _make_cache(kind: caches.Kind, source: BatchSource) -> caches.Cache:
     if kind == "disk":
         return caches.DiskCache()
     if kind is False:
         return caches.NoCache()
     limit = int(caches.free_memory() * caches.MEMORY_SHARE)
-    if kind == "auto" and _expected_bytes(feed) > limit:
+    if kind == "auto" and _expected_bytes(source) > limit:
         return caches.NoCache()
     return caches.MemoryCache(limit)
 
 
-def _expected_bytes(feed: Feed) -> float:
+def _expected_bytes(source: BatchSource) -> float:
     """What all decoded images take, judged by the headers of a few."""
-    height, width = feed.image_size
-    if feed.detail is None:
-        return height * width * 3.0 * len(feed.paths)
+    height, width = source.image_size
+    if source.detail is None:
+        return height * width * 3.0 * len(source.paths)
     sizes = []
-    for row in np.linspace(0, len(feed.paths) - 1, num=min(SAMPLE, len(feed.paths)), dtype=int):
+    for row in np.linspace(0, len(source.paths) - 1, num=min(SAMPLE, len(source.paths)), dtype=int):
         try:
-            size = reading.image_size_of(reading.read_bytes(feed.paths[row]))
+            size = declared_size(read_file(source.paths[row]))
         except (OSError, ValueError):
             continue
         if size is not None:
-            factor = reading.reduction(size, feed.image_size, feed.resize, feed.detail)
-            sizes.append(size[0] * size[1] * 3 / factor**2)
-    return float(np.mean(sizes)) * len(feed.paths) if sizes else 0.0
+            sizes.append(size[0] * size[1] * 3 / source.reduction(size) ** 2)
+    return float(np.mean(sizes)) * len(source.paths) if sizes else 0.0
 
 
 def _require_rows(table: pd.DataFrame) -> None:
@@ -170,10 +188,10 @@ def _require_arguments(
 ) -> None:
     if isinstance(batch_size, bool) or not isinstance(batch_size, (int, np.integer)) or batch_size < 1:
         raise ValueError(f"`batch_size` must be a whole number from 1. Received: batch_size={batch_size!r}.")
-    if augment is not None and not (hasattr(augment, "brush") and hasattr(augment, "magnification")):
+    if augment is not None and not (hasattr(augment, "transform") or callable(augment)):
         raise TypeError(
-            "`augment` must be an augment.Policy, such as augment.Policy(flip='horizontal') or augment.light. "
-            f"Received: {augment!r}."
+            "`augment` must be an augment.Policy, such as augment.Policy(flip='horizontal') or augment.light, or a "
+            f"function from one uint8 image (height, width, 3) to another. Received: {augment!r}."
         )
     if augment is not None and not training:
         raise ValueError(

@@ -7,9 +7,9 @@ import numpy as np
 import pandas as pd
 import tensorflow as tf
 
-from cnnlab.pipelines import reading
-from cnnlab.pipelines.control import feed_of
-from cnnlab.pipelines.feed import Feed
+from cnnlab.images import read_file
+from cnnlab.pipelines.control import source_of
+from cnnlab.pipelines.source import BatchSource
 
 
 def measure(dataset: tf.data.Dataset, *, seconds: float = 3.0, images: int = 256) -> pd.DataFrame:
@@ -32,8 +32,8 @@ def measure(dataset: tf.data.Dataset, *, seconds: float = 3.0, images: int = 256
         TypeError: If `dataset` does not come from `load`.
         ValueError: If no image can be read.
     """
-    feed = feed_of(dataset, "measure")
-    spent = _stages(feed, images)
+    source = source_of(dataset, "measure")
+    spent = _stages(source, images)
     rate = _rate(dataset, seconds)
     whole = sum(spent.values())
     table = pd.DataFrame({"stage": [*spent, "all"], "milliseconds": [1000 * s for s in (*spent.values(), 1 / rate)]})
@@ -56,45 +56,45 @@ def _rate(dataset: tf.data.Dataset, seconds: float) -> float:
             return fastest
 
 
-def _stages(feed: Feed, images: int) -> dict[str, float]:
+def _stages(source: BatchSource, images: int) -> dict[str, float]:
     """Seconds per image of each stage on this thread, the best of three rounds."""
-    pairs = feed.rows_of(0)[:images]
-    pairs = pairs[[_works(feed, feed.paths[row]) for row in pairs[:, 0]]]
+    pairs = source.rows_of(0)[:images]
+    pairs = pairs[[_works(source, source.paths[row]) for row in pairs[:, 0]]]
     if not len(pairs):
-        raise ValueError(f"None of the images tried can be read. The first: {feed.paths[feed.rows_of(0)[0, 0]]}")
-    paths = [feed.paths[row] for row in pairs[:, 0]]
-    files = [reading.read_bytes(path) for path in paths]
-    pictures = [feed.decode(data, path) for data, path in zip(files, paths, strict=True)]
-    starts = range(0, len(pairs), feed.batch_size)
-    painted = np.empty((min(feed.batch_size, len(pairs)), *feed.image_size, 3), np.uint8)
+        raise ValueError(f"None of the images tried can be read. The first: {source.paths[source.rows_of(0)[0, 0]]}")
+    paths = [source.paths[row] for row in pairs[:, 0]]
+    files = [read_file(path) for path in paths]
+    pictures = [source.decode(data, path) for data, path in zip(files, paths, strict=True)]
+    starts = range(0, len(pairs), source.batch_size)
+    written = np.empty((min(source.batch_size, len(pairs)), *source.image_size, 3), np.uint8)
 
     def read() -> None:
         for path in paths:
-            reading.read_bytes(path)
+            read_file(path)
 
     def decode() -> None:
         for data, path in zip(files, paths, strict=True):
-            feed.decode(data, path)
+            source.decode(data, path)
 
     def augment() -> None:
         for start in starts:
-            brush = feed.brush(feed.draw(0, pairs[start : start + feed.batch_size]))
-            for place, picture in enumerate(pictures[start : start + feed.batch_size]):
-                feed.put(picture, place, painted[place], brush)
+            transform = source.transform(source.sample(0, pairs[start : start + source.batch_size]))
+            for place, picture in enumerate(pictures[start : start + source.batch_size]):
+                source.write_image(picture, place, written[place], transform)
 
     def batch() -> None:
         for start in starts:
-            part = pairs[start : start + feed.batch_size]
-            mixed, labels = feed.mix(painted[: len(part)], feed.labels_of(part[:, 0]), feed.draw(0, part))
+            part = pairs[start : start + source.batch_size]
+            mixed, labels = source.finish(written[: len(part)], source.labels_of(part[:, 0]), source.sample(0, part))
             tf.constant(mixed), tf.constant(labels)
 
     stages = {"read": read, "decode": decode, "augment": augment, "batch": batch}
     return {stage: _best(work) / len(pairs) for stage, work in stages.items()}
 
 
-def _works(feed: Feed, path: str) -> bool:
+def _works(source: BatchSource, path: str) -> bool:
     try:
-        feed.decode(reading.read_bytes(path), path)
+        source.decode(read_file(path), path)
     except (OSError, ValueError):
         return False
     return True

@@ -2,6 +2,7 @@
 
 import logging
 import threading
+import weakref
 from functools import cached_property
 from typing import Any
 
@@ -11,17 +12,20 @@ import pandas as pd
 import tensorflow as tf
 
 from cnnlab._common import available_cores
-from cnnlab.images import Preparation
-from cnnlab.images.colours import luma
+from cnnlab.augment.sampling import SampledParameters
+from cnnlab.images import Preparation, UnreadableImageError, read_file
+from cnnlab.images.colours import as_bytes, luma
+from cnnlab.images.decoding import declared_size
+from cnnlab.images.preparing import read_reduced
+from cnnlab.images.sizing import base_matrix, reduction, resample
 from cnnlab.pipelines import cache as caches
-from cnnlab.pipelines import order, reading
+from cnnlab.pipelines import order
 
 ORDERS = 4  # epochs whose order is kept at a time
-Draws = dict[str, np.ndarray]
 logger = logging.getLogger("cnnlab")
 
 
-class Feed:
+class BatchSource:
     """What stands behind a dataset: knows the rows, counts the epochs, makes the batches, remembers broken files."""
 
     def __init__(self, table: pd.DataFrame, *, preparation: Preparation, batch_size: int) -> None:
@@ -29,10 +33,8 @@ class Feed:
         self.paths = table["path"].astype(str).tolist()
         self.codes = table["label"].cat.codes.to_numpy(np.int32)
         self.class_names = [str(name) for name in table["label"].cat.categories]
-        self.class_count = len(self.class_names)
         self.preparation = preparation
-        self.image_size = preparation.image_size
-        self.resize = preparation.resize
+        self.image_size, self.resize = preparation.image_size, preparation.resize
         self.batch_size = batch_size
         self.training = False
         self.policy: Any = None
@@ -42,6 +44,7 @@ class Feed:
         self.one_hot = False
         self.cache: caches.Cache = caches.NoCache()
         self.broken: dict[int, str] = {}
+        self._deep_was_said = False
         self._next_epoch = 0
         self._orders: dict[int, np.ndarray] = {}
         self._lock = threading.Lock()
@@ -77,7 +80,7 @@ class Feed:
         )
 
     def batch_rows(self, epoch: int, batch: int) -> np.ndarray:
-        """Rows and repeats of one batch; the order of an epoch is drawn once for all its batches."""
+        """Rows and repeats of one batch; the order of an epoch is sampled once for all its batches."""
         with self._lock:
             if epoch not in self._orders:
                 if len(self._orders) >= ORDERS:
@@ -88,15 +91,10 @@ class Feed:
 
     # Making a batch
 
-    @property
-    def label_dtype(self) -> tf.DType:
-        """float32 for one-hot labels, int32 for class numbers."""
-        return tf.float32 if self.one_hot else tf.int32
-
-    def work(self, epoch: int, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def make_batch(self, epoch: int, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Images and labels of some rows. Runs in several threads at once, which share nothing but the cache."""
-        drawn = self.draw(epoch, rows)
-        brush = self.brush(drawn)
+        sampled = self.sample(epoch, rows)
+        transform = self.transform(sampled)
         images = np.empty((len(rows), *self.image_size, 3), np.uint8)
         kept: list[int] = []
         for position, row in enumerate(rows[:, 0].tolist()):
@@ -106,46 +104,47 @@ class Feed:
                 self._remember(row, error)
                 continue
             self.broken.pop(row, None)
-            self.put(image, position, images[len(kept)], brush)
+            self.write_image(image, position, images[len(kept)], transform)
             kept.append(position)
         if not kept:
             return self._stand_in(epoch, int(rows[-1, 0]))
-        if drawn is not None and len(kept) < len(rows):
-            drawn = {name: values[kept] for name, values in drawn.items()}
-        images = images[: len(kept)]
-        if self.preparation.channels == 1:
-            images = luma(images.reshape(-1, images.shape[2], 3)).reshape(*images.shape[:3], 1)
-        return self.mix(images, self.labels_of(rows[kept, 0]), drawn)
+        if sampled is not None and len(kept) < len(rows):
+            sampled = {name: values[kept] for name, values in sampled.items()}
+        return self.finish(images[: len(kept)], self.labels_of(rows[kept, 0]), sampled)
 
-    def draw(self, epoch: int, rows: np.ndarray) -> Draws | None:
+    def sample(self, epoch: int, rows: np.ndarray) -> SampledParameters | None:
         """What happens to each of these rows in that epoch."""
         if self.policy is None:
             return None
-        return self.policy.draw(rows[:, 0], repeats=rows[:, 1], seed=self.seed, epoch=epoch)
+        return self.policy.sample(rows[:, 0], repeats=rows[:, 1], seed=self.seed, epoch=epoch)
 
-    def brush(self, drawn: Draws | None) -> Any:
-        """What paints images as drawn; one for each batch, as it remembers what images of one size have in common."""
-        return None if drawn is None else self.policy.brush(drawn, self.image_size)
+    def transform(self, sampled: SampledParameters | None) -> Any:
+        """What changes images as sampled; one for each batch, as it remembers what images of one size share."""
+        return None if sampled is None else self.policy.transform(sampled, self.image_size)
 
-    def put(self, image: np.ndarray, position: int, out: np.ndarray, brush: Any) -> None:
-        """Paints an image that `decode` returned into `out`, of the target size."""
-        if brush is None:
+    def write_image(self, image: np.ndarray, position: int, out: np.ndarray, transform: Any) -> None:
+        """Writes an image that `decode` returned into `out`, of the target size, changed as sampled."""
+        if transform is None:
             np.copyto(out, image)
         elif self.detail is None:
-            brush(position, image, out)
+            transform(position, image, out)
         else:
             size = image.shape[:2]
-            base = None if size == self.image_size else reading.base_matrix(size, self.image_size, self.resize)
-            brush(position, image, out, base=base, black=self.resize == "pad")
+            base = None if size == self.image_size else base_matrix(size, self.image_size, self.resize)
+            transform(position, image, out, base=base, black=self.resize == "pad")
 
     def labels_of(self, rows: np.ndarray) -> np.ndarray:
         """Class numbers, or one-hot."""
         codes = self.codes[rows]
-        return np.eye(self.class_count, dtype=np.float32)[codes] if self.one_hot else codes
+        return np.eye(len(self.class_names), dtype=np.float32)[codes] if self.one_hot else codes
 
-    def mix(self, images: np.ndarray, labels: np.ndarray, drawn: Draws | None) -> tuple[np.ndarray, np.ndarray]:
-        """Blends the images of a batch, if the policy says so."""
-        return (images, labels) if drawn is None else self.policy.mix(images, labels, drawn)
+    def finish(
+        self, images: np.ndarray, labels: np.ndarray, sampled: SampledParameters | None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Makes images grey, if the network's are, and blends those of the batch, if the policy says so."""
+        if self.preparation.channels == 1:
+            images = luma(images.reshape(-1, images.shape[2], 3)).reshape(*images.shape[:3], 1)
+        return (images, labels) if sampled is None else self.policy.mix(images, labels, sampled)
 
     @cached_property
     def detail(self) -> float | None:
@@ -154,29 +153,52 @@ class Feed:
 
     def pixels(self, row: int) -> np.ndarray:
         """The decoded image of a row, from the cache if it is there: at the target size, or larger for a policy."""
-        path, detail = self.paths[row], self.detail
+        path = self.paths[row]
         data = None
         key: object = row
         if self.cache.by_content:
-            data = reading.read_bytes(path)
-            key = caches.content_key(data, self.image_size, self.resize, self.preparation.levels, detail)
+            data = read_file(path)
+            key = self._content_key(data)
         image = self.cache.get(key)
         if image is None:
-            data = reading.read_bytes(path) if data is None else data
-            image = self.decode(data, path)
+            image = self.decode(read_file(path) if data is None else data, path)
             self.cache.put(key, image)
         return image
 
+    def _content_key(self, data: bytes) -> str:
+        """A name for what `decode` makes of a file, by all that decides its pixels and nothing else."""
+        if self.detail is None:
+            return caches.content_key(data, self.image_size, self.resize, self.preparation.levels)
+        size = declared_size(data)
+        return caches.content_key(data, size and self.reduction(size), self.preparation.levels)
+
+    def reduction(self, size: tuple[int, int]) -> int:
+        """By how much an image of that height and width is reduced while it is decoded."""
+        return reduction(size, self.image_size, self.resize, self.detail or 1.0)
+
     def decode(self, data: bytes, name: str) -> np.ndarray:
         """What is cached: the image at the target size, or as large as the policy needs it."""
-        size, resize, detail = self.image_size, self.resize, self.detail
-        image = reading.reduced(data, size, resize, detail=detail or 1.0, levels=self.preparation.levels, name=name)
-        return reading.resample(image, size, resize) if detail is None else image
+        image = read_reduced(data, self.reduction, self.preparation.levels, name)
+        if image.dtype != np.uint8:
+            self._say_deep(name)
+            image = as_bytes(image)
+        return resample(image, self.image_size, self.resize) if self.detail is None else image
 
-    # Broken files
+    # What is said
+
+    def _say_deep(self, name: str) -> None:
+        if not self._deep_was_said:
+            self._deep_was_said = True
+            logger.warning(
+                "%s has more than 8 bits, and nothing says which of its levels are black and white: all that its type "
+                "can hold are. Say it once for the whole data set, such as `pipelines.load(…, levels=(0, 4095))`; "
+                "`audit.scan` finds the levels.", name,
+            )  # fmt: skip
 
     def _remember(self, row: int, error: Exception) -> None:
-        problem = "there is no such file" if isinstance(error, FileNotFoundError) else str(error)
+        problem = error.problem if isinstance(error, UnreadableImageError) else str(error)
+        if isinstance(error, FileNotFoundError):
+            problem = "there is no such file"
         first = not self.broken
         self.broken[row] = problem
         if first:
@@ -195,7 +217,7 @@ class Feed:
                 except (OSError, ValueError) as error:
                     self._remember(other, error)
                 else:
-                    return self.work(epoch, np.array([[other, 0]]))
+                    return self.make_batch(epoch, np.array([[other, 0]]))
         raise ValueError(
             f"None of the {len(self.paths):,} images can be read. The first: {self.paths[0]}: {self.broken.get(0)}"
         )
@@ -204,21 +226,26 @@ class Feed:
 
     def dataset(self, epoch: int | None = None, first: int = 0) -> tf.data.Dataset:
         """The batches from `first` on as a dataset: of one epoch, or of another one on each pass."""
-        images_shape = (None, *self.image_size, self.preparation.channels)
         count = len(self)
+        images_shape = (None, *self.image_size, self.preparation.channels)
+        labels_shape = (None, len(self.class_names)) if self.one_hot else (None,)
+        labels_dtype = tf.float32 if self.one_hot else tf.int32
+        # TensorFlow keeps every function that it is given here for as long as the process lives. They hold this source
+        # weakly, and the dataset holds it: images in memory go when the dataset does.
+        reference = weakref.ref(self)
 
         def next_epoch() -> np.int64:
-            return np.int64(self.take_epoch() if epoch is None else epoch)
+            return np.int64(_alive(reference).take_epoch() if epoch is None else epoch)
+
+        def work(epoch: np.ndarray, batch: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+            source = _alive(reference)
+            return source.make_batch(int(epoch), source.batch_rows(int(epoch), int(batch)))
 
         def number(epoch: tf.Tensor) -> tf.data.Dataset:
             return tf.data.Dataset.range(first, count).map(lambda batch: (epoch, batch))
 
-        def work(epoch: np.ndarray, batch: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-            return self.work(int(epoch), self.batch_rows(int(epoch), int(batch)))
-
         def make(epoch: tf.Tensor, batch: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-            images, labels = tf.numpy_function(work, [epoch, batch], [tf.uint8, self.label_dtype])
-            labels_shape = (None, self.class_count) if self.one_hot else (None,)
+            images, labels = tf.numpy_function(work, [epoch, batch], [tf.uint8, labels_dtype])
             return tf.ensure_shape(images, images_shape), tf.ensure_shape(labels, labels_shape)
 
         # Python is asked for the epoch once a pass. `Dataset.from_generator` would be simpler, but sets an option
@@ -229,9 +256,15 @@ class Feed:
         cv2.setNumThreads(1)  # the batches are parallel; threads within each would only get into each other's way
         dataset = batches.map(make, num_parallel_calls=available_cores(), deterministic=True).prefetch(2)
         options = tf.data.Options()
-        sharded = self.shard[1] > 1
         policy = tf.data.experimental.AutoShardPolicy
-        options.experimental_distribute.auto_shard_policy = policy.OFF if sharded else policy.DATA
+        options.experimental_distribute.auto_shard_policy = policy.OFF if self.shard[1] > 1 else policy.DATA
         dataset = dataset.with_options(options)
-        dataset._cnnlab_feed = self
+        dataset._cnnlab_source = dataset._cnnlab_feed = self
         return dataset
+
+
+def _alive(reference: "weakref.ref[BatchSource]") -> BatchSource:
+    source = reference()
+    if source is None:
+        raise RuntimeError("The dataset that `pipelines.load` returned was deleted while its batches were still read.")
+    return source
