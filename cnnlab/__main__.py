@@ -76,7 +76,7 @@ def _refresh(options: argparse.Namespace) -> None:
 
 
 def _joined(arguments: list[str]) -> list[str]:
-    """`--data -photos` as `--data=-photos`: a folder's name may begin with a dash, which argparse takes for an option."""
+    """`--data -photos` as `--data=-photos`: argparse takes a folder whose name begins with a dash for an option."""
     takes_name = ("--data", "--folder", "--set")
     joined: list[str] = []
     for word in arguments:

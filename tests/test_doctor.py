@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from doctor_machines import FILES, GIB, PROJECT, SITE, computer, only, troubles
+from doctor_machines import FILES, GIB, PROJECT, computer, only, troubles
 
 import cnnlab
 from cnnlab import doctor
@@ -24,11 +24,11 @@ from cnnlab.doctor._table import Report, as_table
 ROOT = Path(cnnlab.__file__).parent.parent
 
 
-def test_a_healthy_computer_has_nothing_to_mend():
+def test_a_healthy_computer_has_nothing_to_fix():
     findings = doctor.examine(computer())
     assert {f.status for f in findings} == {"ok"}
     areas = [area for area, _ in itertools.groupby(f.area for f in findings)]
-    assert " ".join(areas) == "python system cpu memory disk environment kernel packages gpu packages tensorflow proof"
+    assert " ".join(areas) == "python system cpu memory disk environment kernel packages gpu tensorflow proof"
     assert all(f.fix == "" for f in findings)
 
 
@@ -61,16 +61,12 @@ def test_the_served_pythons_are_those_of_the_project():
     assert told == f">={first[0]}.{first[1]},<{beyond[0]}.{beyond[1]}"
 
 
-def test_python_3_14_names_the_prerelease():
-    assert "pre-release" in _system.check_python(computer(python=(3, 14, 0))).why
-
-
 @pytest.mark.parametrize(
     ("fields", "words"),
     [
-        ({"bits": 32}, "32-bit"),
-        ({"implementation": "PyPy"}, "PyPy"),
-        ({"free_threaded": True}, "free-threaded"),
+        ({"kind": "32-bit"}, "32-bit"),
+        ({"kind": "PyPy"}, "PyPy"),
+        ({"kind": "free-threaded"}, "free-threaded"),
     ],
 )
 def test_pythons_of_another_kind(fields, words):
@@ -90,8 +86,8 @@ def test_pythons_of_another_kind(fields, words):
         ({"release": "5.15-microsoft-standard-WSL2", "project": "/mnt/c/cnnlab"}, "warning", "Windows side"),
         ({"system": "Windows", "release": "11", "architecture": "AMD64"}, "ok", "Windows 11"),
         ({"system": "Windows", "release": "11", "architecture": "ARM64"}, "problem", "on Arm"),
-        ({"system": "Darwin", "release": "24.1", "architecture": "arm64"}, "ok", "Apple silicon"),
-        ({"system": "Darwin", "release": "20.1", "architecture": "x86_64"}, "problem", "Intel Mac"),
+        ({"system": "Darwin", "release": "24.1", "architecture": "arm64"}, "ok", "arm64"),
+        ({"system": "Darwin", "release": "20.1", "architecture": "x86_64"}, "problem", "for Intel processors"),
     ],
 )
 def test_systems(fields, status, words):
@@ -100,21 +96,16 @@ def test_systems(fields, status, words):
     assert words in finding.finding
 
 
-def test_rosetta_is_told_from_an_intel_mac():
-    machine = computer(system="Darwin", architecture="x86_64", run=lambda *_, **__: Outcome(0, "1\n"))
-    assert "Rosetta" in _system.check_system(machine).finding
-
-
 def test_processors():
     check = _system.check_processor
-    assert check(computer()).finding == "8 processor cores, with AVX and AVX2"
+    assert check(computer()).finding == "8 processor cores, with AVX"
     assert (
         check(computer(processors=1, instructions=lambda: frozenset({"avx"}))).finding == "1 processor core, with AVX"
     )
     missing = check(computer(instructions=lambda: frozenset({"sse4_2"})))
     assert missing.status == "problem"
     assert "-cpu host" in missing.fix
-    assert check(computer(instructions=lambda: None)).status == "note"
+    assert check(computer(instructions=lambda: None)).finding == "8 processor cores"
     assert check(computer(architecture="aarch64", instructions=lambda: frozenset())).status == "ok"
     limited = check(computer(files={"/sys/fs/cgroup/cpu.max": "150000 100000\n"}))
     assert "may use 1.5" in limited.finding
@@ -145,28 +136,28 @@ def test_memory_of_containers_wsl_and_the_unknown():
 
 @pytest.mark.parametrize(("free", "status"), [(5, "ok"), (4.9, "warning"), (1, "warning"), (0.9, "problem")])
 def test_disks(free, status):
-    finding = only(_system.check_disk(computer(disk=lambda path: int(free * GIB))), "disk")
+    finding = _system.check_disk(computer(disk=lambda path: int(free * GIB)))
     assert finding.status == status
 
 
 def test_a_full_disk_names_the_place():
     machine = computer(disk=lambda path: GIB // 2 if path == "/tmp" else 90 * GIB)
-    finding = only(_system.check_disk(machine), "disk")
+    finding = _system.check_disk(machine)
     assert "0.5 GiB for temporary files (/tmp)" in finding.finding
     assert "the project" not in finding.finding
     assert ".venv/bin/python -m pip cache purge" in finding.fix
-    assert "cleanmgr" in only(_system.check_disk(dataclasses.replace(machine, system="Windows")), "disk").fix
+    assert "cleanmgr" in _system.check_disk(dataclasses.replace(machine, system="Windows")).fix
 
 
 def test_shared_memory():
     files = {"/dev/shm/x": ""}
     sizes = {"/dev/shm": 64 * 1024**2}
     machine = computer(files=files, disk=lambda path: sizes.get(path, 90 * GIB))
-    finding = only(_system.check_disk(machine), "disk", "note")
+    finding = _system.check_disk(machine)
     assert "64 MiB" in finding.finding
     assert "--shm-size" in finding.fix
     sizes["/dev/shm"] = GIB
-    only(_system.check_disk(machine), "disk", "ok")
+    _system.check_disk(machine)
 
 
 # -- environment, settings, kernels ----------------------------------------------------------------------------------
@@ -188,7 +179,7 @@ def test_another_python_than_the_projects_own():
     ("environment", "status", "words"),
     [
         ({}, "note", "without a virtual environment"),
-        ({"CONDA_DEFAULT_ENV": "base"}, "note", "conda's base"),
+        ({"CONDA_DEFAULT_ENV": "base"}, "note", "base environment of conda"),
         ({"CONDA_DEFAULT_ENV": "cnnlab"}, "ok", "conda environment cnnlab"),
     ],
 )
@@ -309,28 +300,6 @@ def test_a_default_kernel_that_leads_elsewhere():
     assert "'python3'" in finding.finding
 
 
-def test_kernel_folders_are_jupyters_own(monkeypatch, tmp_path):
-    """The independent answer: Jupyter's own function, asked about this machine."""
-    paths = pytest.importorskip("jupyter_core.paths")
-    monkeypatch.setenv("JUPYTER_PATH", str(tmp_path / "told"))
-    for name in ("JUPYTER_DATA_DIR", "JUPYTER_PREFER_ENV_PATH"):
-        monkeypatch.delenv(name, raising=False)
-    expected = [Path(path) for path in paths.jupyter_path("kernels")]
-    received = [Path(path) for path in _environment.kernel_folders(_machine.here())]
-    assert [path for path in received if path in expected] == [path for path in expected if path in received]
-    assert received[:3] == expected[:3]
-
-
-def test_kernel_folders_on_other_systems():
-    mac = computer(system="Darwin", home="/Users/ann")
-    assert "/Users/ann/Library/Jupyter/kernels" in _environment.kernel_folders(mac)
-    windows = computer(system="Windows", environment={"APPDATA": "C:\\Users\\ann\\AppData\\Roaming"})
-    assert "C:\\Users\\ann\\AppData\\Roaming\\jupyter\\kernels" in _environment.kernel_folders(windows)
-    told = computer(environment={"JUPYTER_DATA_DIR": "/data", "JUPYTER_PATH": "/a:/b"})
-    assert _environment.kernel_folders(told)[:2] == ["/a/kernels", "/b/kernels"]
-    assert "/data/kernels" in _environment.kernel_folders(told)
-
-
 def test_the_kernel_is_registered_for_real(monkeypatch, tmp_path):
     pytest.importorskip("ipykernel")
     monkeypatch.setenv("JUPYTER_DATA_DIR", str(tmp_path))
@@ -379,61 +348,48 @@ def test_missing_packages():
 
 
 @pytest.mark.parametrize(
-    ("version", "status"), [("1.26.4", "problem"), ("2.0", "note"), ("2.4.9", "note"), ("2.5", "problem")]
+    ("version", "status"), [("1.26.4", "problem"), ("2.0", "ok"), ("2.4.9", "ok"), ("2.5", "problem")]
 )
 def test_versions_on_both_sides_of_the_range(version, status):
-    first, *rest = check_packages(numpy=[Package(version, SITE)])
-    assert first.status == ("ok" if status == "note" else status)
-    if status == "note":
-        assert f"numpy {version} (tested: 2.4.6)" in rest[0].finding
-    else:
-        assert f"numpy {version} (needs <2.5,>=2.0)" in first.finding
-        assert rest == [], "said once"
+    (finding,) = check_packages(numpy=[Package(version)])
+    assert finding.status == status
+    if status == "problem":
+        assert f"numpy {version} (needs <2.5,>=2.0)" in finding.finding
 
 
-def test_packages_that_do_not_fit_together():
-    finding = only(check_packages(protobuf=[Package("5.29.0", SITE)]), "packages", "problem")
-    assert "tensorflow 2.21.0 needs protobuf<8,>=6.31, but 5.29.0 is installed" in finding.finding
-    finding = only(check_packages(h5py=[]), "packages", "problem")
-    assert "keras 3.15.1 needs h5py, which is missing" in finding.finding
+def test_conflicts_are_pips_own_words():
+    said = "tensorflow 2.21.0 has requirement protobuf<8,>=6.31, but you have protobuf 5.29.0.\nother words\n"
+    (finding,) = _packages.check_conflicts(computer(pip_check=Outcome(1, said)))
+    assert finding.finding.endswith(
+        "tensorflow 2.21.0 has requirement protobuf<8,>=6.31, but you have protobuf 5.29.0."
+    )
+    assert finding.fix == ".venv/bin/python -m pip install -r requirements.txt"
+    said = "pandas 3.1 requires numpy, which is not installed.\n" * 7
+    (finding,) = _packages.check_conflicts(computer(pip_check=Outcome(1, said)))
+    assert "and 2 more" in finding.finding and "numpy.dtype size changed" in finding.why
+    uv = "The package `keras` requires `h5py`, but it's not installed\n"
+    machine = computer(packages={"pip": []}, which=lambda name: name if name == "uv" else None)
+    machine = dataclasses.replace(machine, run=lambda *_, **__: Outcome(1, "", uv))
+    assert "requires `h5py`" in _packages.check_conflicts(machine)[0].finding
+    assert _packages.check_conflicts(computer()) == []
+    assert _packages.check_conflicts(computer(packages={"pip": []})) == []
+    assert _packages.check_conflicts(computer(pip_check=Outcome(None, trouble="timeout"))) == []
 
 
-def test_a_numpy_mismatch_is_explained():
-    old = [Package("2.21.0", SITE, ("numpy<2.0",))]
-    finding = only(check_packages(tensorflow=old), "packages", "problem")
-    assert "tensorflow 2.21.0 needs numpy<2.0, but 2.4.6 is installed" in finding.finding
-    assert "numpy.dtype size changed" in finding.why
-
-
-def test_copies_and_rivals():
-    twice = [Package("2.4.6", SITE), Package("1.26.4", "/home/ann/.local/lib")]
-    finding = only(check_packages(numpy=twice), "packages", "warning")
-    assert "1.26.4 in /home/ann/.local/lib" in finding.finding
-    both = check_packages(**{"tensorflow-cpu": [Package("2.21.0", SITE)]})
+def test_rivals():
+    both = check_packages(**{"tensorflow-cpu": [Package("2.21.0")]})
     finding = only(both, "packages", "warning")
     assert "tensorflow and tensorflow-cpu are both installed" in finding.finding
     assert "uninstall -y tensorflow tensorflow-cpu" in finding.fix
-    instead = check_packages(tensorflow=[], **{"tensorflow-cpu": [Package("2.21.0", SITE)]})
+    instead = check_packages(tensorflow=[], **{"tensorflow-cpu": [Package("2.21.0")]})
     assert instead[0].status == "ok", "a rival alone stands in"
 
 
-def test_requirements_with_markers_hashes_and_extras():
-    text = (
-        "numpy==2.4.6 ; python_full_version < '3.12'\nnumpy==2.5.0 ; python_full_version >= '3.12'\n"
-        "keras[x]==3.15.1 --hash=sha256:1\n-e .\n--no-binary x\nabsent==1.0\n"
-    )
-    machine = computer(files={f"{PROJECT}/requirements.txt": text})
-    finding = only(_packages.check(machine), "packages", "note")
-    assert finding.finding == "1 package differs from the tested set: numpy 2.4.6 (tested: 2.5.0)."
-
-
-def test_many_differences_are_cut_short():
-    names = ("tensorflow", "keras", "numpy", "protobuf", "h5py", "pip", "wheel")
-    files = {f"{PROJECT}/requirements.txt": "".join(f"{name}==0.1\n" for name in names)}
-    machine = computer(files=files, packages={"wheel": [Package("1.0", SITE)]})
-    finding = only(_packages.check(machine), "packages", "note")
-    assert "7 packages differ" in finding.finding
-    assert finding.finding.endswith("and 1 more.")
+def test_requirements_for_other_machines_do_not_count():
+    text = FILES[f"{PROJECT}/pyproject.toml"].replace('"numpy', '"numpy<2; python_version < \'3.12\'",\n    "numpy')
+    assert [f.status for f in _packages.check(computer(files={f"{PROJECT}/pyproject.toml": text}))] == ["ok"]
+    old = computer(files={f"{PROJECT}/pyproject.toml": text}, python=(3, 11, 0))
+    assert "needs <2" in only(_packages.check(old), "packages").finding
 
 
 def test_the_installed_metadata_stands_in_for_pyproject():
@@ -442,17 +398,19 @@ def test_the_installed_metadata_stands_in_for_pyproject():
     assert machine.install_everything() == ".venv/bin/python -m pip install --upgrade cnnlab"
     foreign = computer(files={f"{PROJECT}/pyproject.toml": 'name = "other"'}, packages={"cnnlab": []})
     found = _packages.check(foreign)
-    assert [f.status for f in found] == ["warning", "warning"]
+    assert [f.status for f in found] == ["warning"]
     assert "could not be read" in found[0].finding
-    assert "not installed in this environment" in found[1].finding
 
 
-def test_without_packaging_and_tomllib_names_are_enough(monkeypatch):
-    for name in ("packaging.requirements", "tomllib"):
-        monkeypatch.setitem(sys.modules, name, None)
+def test_the_project_itself_should_be_installed():
+    found = check_packages(cnnlab=[])
+    assert "not installed in this environment" in only(found, "packages", "warning").finding
+
+
+def test_without_packaging_names_are_enough(monkeypatch):
+    monkeypatch.setitem(sys.modules, "packaging.requirements", None)
     finding = only(_packages.check(computer(packages={"keras": []})), "packages")
-    assert finding.finding == "1 of 3 packages are missing: keras."
-    assert "`packaging`" in only(_packages.check(computer()), "packages").finding
+    assert finding.finding == "1 of 3 packages are missing: keras>=3.12."
 
 
 def test_pip_commands_fit_the_environment():
@@ -461,8 +419,6 @@ def test_pip_commands_fit_the_environment():
     uv = computer(which=lambda name: name if name == "uv" else None, **bare)
     assert uv.pip("install -r requirements.txt") == "uv pip install --python .venv/bin/python -r requirements.txt"
     assert computer(**bare).pip("install x").startswith(".venv/bin/python -m ensurepip --upgrade\n")
-    no_pins = computer(files={f"{PROJECT}/requirements.txt": None})
-    assert no_pins.install_everything() == ".venv/bin/python -m pip install -e ."
 
 
 def test_variables_are_set_where_it_helps():
@@ -648,4 +604,4 @@ def test_the_report_of_this_machine_in_full():
     assert list(proofs["status"]) == ["ok", "ok"], table.to_string()
     assert "equal numpy's" in proofs["finding"].iloc[0]
     assert (table.loc[table["area"] == "tensorflow", "status"] == "ok").all()
-    assert "compiled packages import without error" in " ".join(table["finding"])
+    assert "declared packages are there" in " ".join(table["finding"])

@@ -1,4 +1,4 @@
-"""What is this machine, what is broken, which command mends it.
+"""What is this machine, what is broken, which command fixes it.
 
     >>> from cnnlab import doctor
     >>> table = doctor.report(fast=True)
@@ -13,6 +13,7 @@ one that crashes is reported like any other finding.
 from __future__ import annotations
 
 import argparse
+import shutil
 import sys
 import time
 from collections.abc import Iterator
@@ -21,16 +22,29 @@ from typing import TYPE_CHECKING
 
 from cnnlab.doctor import _environment, _framework, _gpu, _packages, _system
 from cnnlab.doctor._findings import Finding, as_text, summary
+from cnnlab.doctor._logs import meaning_of
 from cnnlab.doctor._machine import Library, Machine, Outcome, Package, here
 
 if TYPE_CHECKING:
     from cnnlab.doctor._table import Report
 
-__all__ = ["Finding", "Library", "Machine", "Outcome", "Package", "examine", "fix_kernel", "here", "main", "report"]
+__all__ = [
+    "Finding",
+    "Library",
+    "Machine",
+    "Outcome",
+    "Package",
+    "examine",
+    "fix_kernel",
+    "here",
+    "main",
+    "meaning_of",
+    "report",
+]
 
 
 def report(*, fast: bool = False, timeout: float = 300, machine: Machine | None = None) -> Report:
-    """Looks the machine over and says, worst first, what was found, why it matters and what mends it.
+    """Examines the machine and says, worst first, what was found, why it matters and what fixes it.
 
     The full report ends with a proof: on each device a real convolution and its gradient are compared with numpy, and a
     tiny CNN is trained and compared with the same training on the processor. It takes about as long as importing
@@ -63,22 +77,18 @@ def examine(machine: Machine, *, fast: bool = False, timeout: float = 300) -> li
 
 
 def _parts(machine: Machine, *, fast: bool, timeout: float) -> Iterator[list[Finding]]:
-    """Part by part, as they are done; TensorFlow and the other packages start first, each in its process."""
+    """Part by part, as they are done; what takes long starts first, each in a process of its own."""
     missing = _framework.check_missing(machine)
     with ThreadPoolExecutor(3) as pool:
-        proof = imports = None
         look = pool.submit(_gpu.look, machine, fast=fast)
-        if not fast and not missing:
-            modules = ["numpy", "tensorflow", "keras"]
-            proof = pool.submit(_framework.start, machine, modules, prove=True, timeout=timeout)
-        if not fast:
-            imports = pool.submit(_framework.check_imports, machine, timeout=timeout)
+        proof = None if fast or missing else pool.submit(_framework.start, machine, timeout=timeout)
+        conflicts = None if fast else pool.submit(_packages.check_conflicts, machine)
         yield _system.check(machine) + _environment.check(machine)
         yield _packages.check(machine)
         graphics = look.result()
         yield graphics.findings + missing
-        if imports:
-            yield imports.result()
+        if conflicts:
+            yield conflicts.result()
         if proof:
             yield _framework.check(machine, graphics, proof.result(), timeout=timeout)
 
@@ -98,7 +108,7 @@ def main(arguments: list[str] | None = None) -> int:
         The exit status: 1 if anything is a problem, otherwise 0.
     """
     parser = argparse.ArgumentParser(
-        prog="python -m cnnlab doctor", description="What is this machine, what is broken, which command mends it."
+        prog="python -m cnnlab doctor", description="What is this machine, what is broken, which command fixes it."
     )
     parser.add_argument("--fast", action="store_true", help="without starting TensorFlow: below two seconds")
     parser.add_argument("--fix-kernel", action="store_true", help="register this environment as a Jupyter kernel")
@@ -107,25 +117,18 @@ def main(arguments: list[str] | None = None) -> int:
     start = time.perf_counter()
     machine = here()
     if options.fix_kernel:
-        findings = [fix_kernel(machine)]
-        _write(as_text(findings, width=_width()))
-        return int(findings[0].status == "problem")
-    if not options.fast and sys.stderr.isatty():
-        sys.stderr.write("Starting TensorFlow in a process of its own (10 to 30 seconds) …\n")
-    findings = examine(machine, fast=options.fast, timeout=options.timeout)
-    rest = "; TensorFlow was not started: leave out --fast for the proof" if options.fast else ""
-    last = f"{summary(findings)} in {time.perf_counter() - start:.1f} s{rest}."
-    if any(finding.fix for finding in findings):
-        last += f"\nType the commands in {machine.project}"
-    _write(f"{as_text(findings, width=_width())}\n\n{last}")
+        findings, last = [fix_kernel(machine)], ""
+    else:
+        if not options.fast and sys.stderr.isatty():
+            sys.stderr.write("Starting TensorFlow in a process of its own (10 to 30 seconds) …\n")
+        findings = examine(machine, fast=options.fast, timeout=options.timeout)
+        rest = "; TensorFlow was not started: leave out --fast for the proof" if options.fast else ""
+        last = f"\n\n{summary(findings)} in {time.perf_counter() - start:.1f} s{rest}."
+        if any(finding.fix for finding in findings):
+            last += f"\nType the commands in {machine.project}"
+    width = min(shutil.get_terminal_size((100, 24)).columns, 100)
+    _write(as_text(findings, width=width) + last)
     return int(any(finding.status == "problem" for finding in findings))
-
-
-def _width() -> int:
-    """Columns to fill: the terminal's, at most 100; 100 into a file."""
-    import shutil
-
-    return min(shutil.get_terminal_size((100, 24)).columns, 100)
 
 
 def _write(text: str) -> None:

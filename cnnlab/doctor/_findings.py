@@ -17,10 +17,10 @@ class Finding:
     Attributes:
         area: The part looked at: python, packages, gpu, …
         status: `ok`; `note` (works, good to know); `warning` (works, but slower or at risk); `problem` (something fails
-            or stays unused until it is mended).
+            or stays unused until it is fixed).
         finding: What was seen, with its numbers.
         why: Why it matters.
-        fix: The commands that mend it, one a line, or what to do where no command does.
+        fix: The commands that fix it, one a line, or what to do where no command does.
     """
 
     area: str
@@ -34,6 +34,26 @@ class Finding:
             raise ValueError(f"`status` must be one of {', '.join(STATUSES)}. Received: {self.status!r}.")
 
 
+def ok(area: str, finding: str, why: str = "") -> Finding:
+    """All is well."""
+    return Finding(area, "ok", finding, why)
+
+
+def note(area: str, finding: str, why: str = "", fix: str = "") -> Finding:
+    """Works; good to know."""
+    return Finding(area, "note", finding, why, fix)
+
+
+def warning(area: str, finding: str, why: str, fix: str) -> Finding:
+    """Works, but slower or at risk."""
+    return Finding(area, "warning", finding, why, fix)
+
+
+def problem(area: str, finding: str, why: str, fix: str) -> Finding:
+    """Fails, or stays unused."""
+    return Finding(area, "problem", finding, why, fix)
+
+
 def sort_key(finding: Finding) -> int:
     """Worst first; the order of looking stays within a status."""
     return -STATUSES.index(finding.status)
@@ -41,14 +61,9 @@ def sort_key(finding: Finding) -> int:
 
 def summary(findings: Iterable[Finding]) -> str:
     """`1 problem, 2 warnings, 9 ok`."""
-    counted = []
     statuses = [finding.status for finding in findings]
-    for status in reversed(STATUSES):
-        count = statuses.count(status)
-        plural = "s" if count > 1 and status != "ok" else ""
-        if count:
-            counted.append(f"{count} {status}{plural}")
-    return ", ".join(counted)
+    counts = [(name, statuses.count(name)) for name in reversed(STATUSES)]
+    return ", ".join(f"{count} {name}{'s' * (count > 1 and name != 'ok')}" for name, count in counts if count)
 
 
 def as_text(findings: Sequence[Finding], *, width: int = 100) -> str:

@@ -8,7 +8,16 @@ from typing import Any
 
 from cnnlab.doctor import _cuda
 from cnnlab.doctor._environment import backend
-from cnnlab.doctor._graphics import INSTALL_DRIVER, Card, Graphics, cuda_major, install_gpu, read_build
+from cnnlab.doctor._graphics import (
+    INSTALL_DRIVER,
+    SLOW,
+    Card,
+    Graphics,
+    cuda_major,
+    install_gpu,
+    install_jax,
+    read_build,
+)
 from cnnlab.doctor._machine import Machine
 from cnnlab.doctor._packages import provider
 
@@ -16,6 +25,16 @@ from cnnlab.doctor._packages import provider
 OLDEST_DRIVERS = {11: 450, 12: 525, 13: 580}
 
 QUERY = ("index", "name", "driver_version", "compute_cap", "memory.total", "memory.used", "uuid")
+
+# What nvidia-smi says when it fails, why, and what helps.
+DRIVER_TROUBLES = {
+    "version mismatch": ("The driver was updated while the old one was running.", "sudo reboot"),
+    "couldn't communicate": ("Its kernel module is not loaded: a kernel update, or Secure Boot.", INSTALL_DRIVER),
+    "No devices were found": ("The card is switched off, or reserved by another system.", "sudo dmesg | grep -i nvrm"),
+    "Insufficient Permissions": ("You have no right to the card's files.", "sudo usermod -aG video,render $USER"),
+    "Unknown Error": ("This container has lost its card.", "docker restart <container>"),
+    "": ("Without an answer from the driver no program can use the card.", "nvidia-smi"),
+}
 
 
 def look(machine: Machine, *, fast: bool) -> Graphics:
@@ -27,13 +46,19 @@ def look(machine: Machine, *, fast: bool) -> Graphics:
     _find_cards(machine, graphics, timeout=0.8 if fast else 20.0)
     if not graphics.cards:
         return graphics
-    build = read_build(machine)
     if machine.windows:
-        _look_windows(machine, graphics)
+        names = ", ".join(card.name for card in graphics.cards)
+        graphics.add(
+            "warning",
+            f"{names}: TensorFlow does not use it on native Windows.",
+            f"Since TensorFlow 2.11 only WSL2 (Ubuntu in Windows) reaches the card. {SLOW}",
+            "wsl --install\nRestart, open Ubuntu, clone the project there and follow the README with the extra `gpu`.",
+        )
         return graphics
+    build = read_build(machine)
     _check_driver(machine, graphics, build)
     if backend(machine)[0] == "jax":
-        graphics.add("ok", "Keras computes with JAX, which brings its own CUDA libraries; the proof tries them")
+        _check_jax(machine, graphics)
     elif build is not None and not build.get("is_cuda_build"):
         _say_cpu_build(machine, graphics)
     elif build is not None:
@@ -42,9 +67,6 @@ def look(machine: Machine, *, fast: bool) -> Graphics:
     _check_visible(machine, graphics)
     _check_memory(machine, graphics)
     return graphics
-
-
-# -- the cards -------------------------------------------------------------------------------------------------------
 
 
 def _find_cards(machine: Machine, graphics: Graphics, *, timeout: float) -> None:
@@ -59,7 +81,6 @@ def _find_cards(machine: Machine, graphics: Graphics, *, timeout: float) -> None
     if graphics.cards and outcome.status == 0:
         return
     if outcome.trouble == "timeout":
-        graphics.cards = _read_cards(machine)
         graphics.add(
             "note" if timeout < 5 else "problem",
             f"nvidia-smi did not answer within {timeout:g} s.",
@@ -67,35 +88,19 @@ def _find_cards(machine: Machine, graphics: Graphics, *, timeout: float) -> None
             f"{machine.python_command} -m cnnlab doctor" if timeout < 5 else "sudo reboot",
         )
         return
-    _say_driver_trouble(machine, graphics, (outcome.errors + outcome.output).strip())
-
-
-def _read_cards(machine: Machine) -> list[Card]:
-    """What the driver writes into /proc: names and its version, at once and without waking a card."""
-    folder = "/proc/driver/nvidia"
-    version = re.search(r"(?:Module|x86_64|aarch64)\s+(\d+\.[\d.]+)", machine.read(f"{folder}/version") or "")
-    cards = []
-    for index, name in enumerate(machine.names(f"{folder}/gpus")):
-        model = re.search(r"^Model:\s*(.+)$", machine.read(f"{folder}/gpus/{name}/information") or "", re.MULTILINE)
-        if model and version:
-            cards.append(Card(index, model.group(1).strip(), version.group(1), None, 0, 0, ""))
-    return cards
+    words = (outcome.errors + outcome.output).strip()
+    why, fix = next(trouble for sign, trouble in DRIVER_TROUBLES.items() if sign in words)
+    graphics.add("problem", f"nvidia-smi fails: {(words.splitlines() or ['no output'])[0]}", why, fix)
 
 
 def _parse_card(line: str) -> Card | None:
     parts = [part.strip() for part in line.split(",")]
     if len(parts) != len(QUERY) or not parts[0].isdigit():
         return None
-    capability = re.fullmatch(r"(\d+)\.(\d+)", parts[3])
-    return Card(
-        index=int(parts[0]),
-        name=parts[1],
-        driver=parts[2],
-        capability=(int(capability.group(1)), int(capability.group(2))) if capability else None,
-        total=_number(parts[4]),
-        used=_number(parts[5]),
-        uuid=parts[6],
-    )
+    index, name, driver, level, total, used, uuid = parts
+    capability = re.fullmatch(r"(\d+)\.(\d+)", level)
+    pair = (int(capability.group(1)), int(capability.group(2))) if capability else None
+    return Card(int(index), name, driver, pair, _number(total), _number(used), uuid)
 
 
 def _number(text: str) -> int:
@@ -104,7 +109,7 @@ def _number(text: str) -> int:
 
 def _say_no_driver(machine: Machine, graphics: Graphics) -> None:
     pci = "/sys/bus/pci/devices"
-    present = machine.system == "Linux" and any(
+    present = any(
         (machine.read(f"{pci}/{name}/vendor") or "").strip() == "0x10de"
         and (machine.read(f"{pci}/{name}/class") or "").startswith("0x03")
         for name in machine.names(pci)
@@ -117,118 +122,70 @@ def _say_no_driver(machine: Machine, graphics: Graphics) -> None:
             "Install the current driver from nvidia.com/drivers in Windows, then: wsl --shutdown.",
         )
     elif present and (machine.exists("/.dockerenv") or machine.exists("/run/.containerenv")):
-        graphics.add(
-            "warning",
-            "The computer has an NVIDIA card, but this container was started without it.",
-            "Training uses the processor, often ten times slower.",
-            "docker run --gpus all …",
-        )
+        words = "The computer has an NVIDIA card, but this container was started without it."
+        graphics.add("warning", words, SLOW, "docker run --gpus all …")
     elif present:
-        graphics.add(
-            "warning",
-            "The computer has an NVIDIA card, but no NVIDIA driver (nvidia-smi is missing).",
-            "Training uses the processor, often ten times slower.",
-            INSTALL_DRIVER,
-        )
+        words = "The computer has an NVIDIA card, but no NVIDIA driver (nvidia-smi is missing)."
+        graphics.add("warning", words, SLOW, INSTALL_DRIVER)
     else:
         graphics.add("ok", "no NVIDIA card: training uses the processor, which every notebook is made for")
-
-
-def _say_driver_trouble(machine: Machine, graphics: Graphics, words: str) -> None:
-    first = (words.splitlines() or ["no output"])[0]
-    if "version mismatch" in words:
-        why = "The driver was updated while the old one was running; until a restart no program can use the card."
-        fix = "sudo reboot"
-    elif "couldn't communicate" in words:
-        why = "The driver's kernel module is not loaded: after a kernel update, or held back by Secure Boot."
-        fix = INSTALL_DRIVER
-    elif "No devices were found" in words:
-        why = "The driver runs and sees no card: it is switched off, reserved by another system, or has lost power."
-        fix = "sudo dmesg | grep -i nvrm"
-    elif "Insufficient Permissions" in words or "Unknown Error" in words:
-        why = "This container or user has lost its right to the card's device files."
-        fix = "docker restart <container>" if machine.exists("/.dockerenv") else "sudo usermod -aG video,render $USER"
-    else:
-        why = "Without an answer from the driver no program can use the card."
-        fix = "nvidia-smi"
-    graphics.add("problem", f"nvidia-smi fails: {first}", why, fix)
 
 
 def _look_mac(machine: Machine, graphics: Graphics) -> None:
     metal = machine.version("tensorflow-metal")
     if metal:
-        graphics.add(
-            "problem",
-            f"tensorflow-metal {metal} is installed.",
-            "It was built for older releases: from TensorFlow 2.18 on, importing stops with “Symbol not found … "
-            "libmetal_plugin.dylib”.",
-            machine.pip("uninstall -y tensorflow-metal"),
-        )
+        why = "From TensorFlow 2.18 on, importing stops with “Symbol not found … libmetal_plugin.dylib”."
+        fix = machine.pip("uninstall -y tensorflow-metal")
+        graphics.add("problem", f"tensorflow-metal {metal} is installed.", why, fix)
     else:
         graphics.add("ok", "macOS: TensorFlow trains on the processor; there is no official support for Apple's GPU")
-
-
-def _look_windows(machine: Machine, graphics: Graphics) -> None:
-    names = ", ".join(card.name for card in graphics.cards)
-    graphics.add(
-        "warning",
-        f"{names}: TensorFlow does not use it on native Windows.",
-        "TensorFlow 2.10 was the last with GPU support there; inside WSL2 (Ubuntu in Windows) the card works. Training "
-        "uses the processor until then.",
-        "wsl --install\nRestart, open Ubuntu, clone the project there and follow the README with the extra `gpu`.",
-    )
-
-
-# -- the checks ------------------------------------------------------------------------------------------------------
 
 
 def _check_driver(machine: Machine, graphics: Graphics, build: Mapping[str, Any] | None) -> None:
     driver = graphics.cards[0].driver
     digits = re.match(r"\d+", driver)
-    major = int(digits.group()) if digits else 0
-    cuda = cuda_major(build)
-    oldest = OLDEST_DRIVERS.get(cuda or 12, 0)
+    cuda = cuda_major(build) or 12
+    oldest = OLDEST_DRIVERS.get(cuda, 0)
     listed = ", ".join(
         f"{card.index}: {card.name}"
         + (f", compute capability {card.capability[0]}.{card.capability[1]}" if card.capability else "")
         + (f", {card.total / 1024:.0f} GiB" if card.total else "")
         for card in graphics.cards
     )
-    built = (
-        f"; TensorFlow is built for CUDA {build['cuda_version']}, cuDNN {build.get('cudnn_version')}"
-        if build and cuda
-        else ""
-    )
-    if major >= oldest:
+    built = f"; TensorFlow is built for CUDA {build['cuda_version']}" if build and "cuda_version" in build else ""
+    if digits and int(digits.group()) >= oldest:
         graphics.add("ok", f"{listed}; driver {driver}{built}")
         return
-    where = "in Windows, from nvidia.com/drivers, then: wsl --shutdown." if machine.wsl else ""
+    in_windows = "Install the current driver in Windows, from nvidia.com/drivers, then: wsl --shutdown."
     graphics.add(
         "problem",
         f"{listed}; driver {driver} is too old{built}.",
-        f"CUDA {cuda or 12} needs driver {oldest} or newer; TensorFlow ends with “CUDA driver version is insufficient” "
-        "or falls back to the processor.",
-        f"Install the current driver {where}" if where else INSTALL_DRIVER,
+        f"CUDA {cuda} needs driver {oldest} or newer: “CUDA driver version is insufficient”. {SLOW}",
+        in_windows if machine.wsl else INSTALL_DRIVER,
     )
+
+
+def _check_jax(machine: Machine, graphics: Graphics) -> None:
+    """JAX for NVIDIA cards is a plugin beside the package; without it JAX computes on the processor."""
+    plugin = next((name for name in ("jax-cuda12-plugin", "jax-cuda13-plugin") if machine.version(name)), None)
+    if plugin:
+        graphics.add("ok", f"Keras computes with JAX, which has {plugin} {machine.version(plugin)}; the proof tries it")
+    else:
+        words = f"The installed JAX {machine.version('jax') or ''} is the one for processors and cannot use the card."
+        graphics.add("problem", words, SLOW, install_jax(machine))
 
 
 def _say_cpu_build(machine: Machine, graphics: Graphics) -> None:
     name = provider(machine, "tensorflow") or "tensorflow"
-    fix = install_gpu(machine)
-    if name != "tensorflow":
-        fix = machine.pip(f"uninstall -y {name}") + "\n" + fix
-    graphics.add(
-        "problem",
-        f"The installed {name} is built without CUDA and cannot use the card.",
-        "Training uses the processor, often ten times slower.",
-        fix,
-    )
+    first = "" if name == "tensorflow" else machine.pip(f"uninstall -y {name}") + "\n"
+    words = f"The installed {name} is built without CUDA and cannot use the card."
+    graphics.add("problem", words, SLOW, first + install_gpu(machine))
 
 
 def _check_visible(machine: Machine, graphics: Graphics) -> None:
     """Which cards CUDA_VISIBLE_DEVICES hides. CUDA reads it up to the first entry that names no card."""
     told = machine.environment.get("CUDA_VISIBLE_DEVICES")
-    if told is None:
+    if told is None or "MIG-" in told:  # slices of a card are not in this list
         return
     visible = set()
     for entry in (part.strip() for part in told.split(",")):
@@ -236,8 +193,6 @@ def _check_visible(machine: Machine, graphics: Graphics) -> None:
         if len(match) != 1:
             break
         visible.add(match[0].index)
-    if any(entry.strip().startswith("MIG-") for entry in told.split(",")):
-        return  # slices of a card; their names are not in this list
     graphics.hidden = [card for card in graphics.cards if card.index not in visible]
     if graphics.hidden:
         names = ", ".join(f"{card.index} ({card.name})" for card in graphics.hidden)
@@ -261,16 +216,14 @@ def _check_memory(machine: Machine, graphics: Graphics) -> None:
         graphics.add(
             "warning",
             f"{card.used / 1024:.1f} of {card.total / 1024:.1f} GiB of {card.name} are in use by {holder}.",
-            "TensorFlow takes nearly the whole memory of each card when it starts and keeps it until its process ends: "
-            "usually another notebook. Training then stops with “OOM when allocating tensor” or "
-            "“CUDNN_STATUS_INTERNAL_ERROR”.",
+            "TensorFlow takes nearly all memory of a card until its process ends: usually another notebook. Training "
+            "then stops with “OOM when allocating tensor” or “CUDNN_STATUS_INTERNAL_ERROR”.",
             "nvidia-smi\nThen shut down the other notebook: Kernel, Shut Down All Kernels.",
         )
-    if graphics.cards and "TF_FORCE_GPU_ALLOW_GROWTH" not in machine.environment and not full:
+    if "TF_FORCE_GPU_ALLOW_GROWTH" not in machine.environment and not full:
         graphics.add(
             "note",
             "TensorFlow takes nearly all memory of a card at its first use (memory growth is off).",
-            "A second notebook then finds none. With growth on, each takes what it needs. It must be set before "
-            "TensorFlow starts.",
+            "A second notebook then finds none. It must be set before TensorFlow starts.",
             machine.set_variable("TF_FORCE_GPU_ALLOW_GROWTH", "true"),
         )

@@ -12,6 +12,7 @@ from cnnlab.doctor._findings import Finding
 from cnnlab.doctor._machine import Machine
 
 INSTALL_DRIVER = "On Ubuntu (for other systems see nvidia.com/drivers):\nsudo ubuntu-drivers install && sudo reboot"
+SLOW = "Training uses the processor, often ten times slower."
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,7 @@ class Card:
 
 @dataclass
 class Graphics:
-    """What is known of the graphics cards after the look: the cards, the build, and the findings."""
+    """What is known of the graphics cards after the look: the cards, what is hidden or missing, and the findings."""
 
     cards: list[Card] = field(default_factory=list)
     hidden: list[Card] = field(default_factory=list)  # by CUDA_VISIBLE_DEVICES
@@ -59,5 +60,12 @@ def cuda_major(build: Mapping[str, Any] | None) -> int | None:
 
 
 def install_gpu(machine: Machine) -> str:
+    """The command that brings TensorFlow's CUDA libraries."""
     version = machine.version("tensorflow")
     return machine.pip(f'install "tensorflow[and-cuda]{"==" + version if version else ""}"')
+
+
+def install_jax(machine: Machine) -> str:
+    """The command that brings JAX for NVIDIA cards, in the version that is there."""
+    version = machine.version("jax")
+    return machine.pip(f'install "jax[cuda12]{"==" + version if version else ""}"')

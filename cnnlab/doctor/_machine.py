@@ -15,9 +15,9 @@ import ntpath
 import os
 import platform
 import posixpath
+import re
 import shlex
 import shutil
-import struct
 import subprocess
 import sys
 import sysconfig
@@ -45,7 +45,6 @@ class Package(NamedTuple):
     """One installed distribution."""
 
     version: str
-    location: str = ""
     requires: tuple[str, ...] = ()
 
 
@@ -66,9 +65,7 @@ class Machine:
     release: str  # of the operating system's kernel
     c_library: str  # "glibc 2.36"; "" where it is another one
     python: tuple[int, int, int]
-    implementation: str  # CPython
-    bits: int
-    free_threaded: bool
+    kind: str  # of Python: "" for the ordinary one, else "PyPy", "32-bit", "free-threaded"
     executable: str
     prefix: str
     base_prefix: str
@@ -76,16 +73,17 @@ class Machine:
     folder: str  # the working folder
     home: str
     temporary: str
+    kernel_folders: tuple[str, ...]  # where Jupyter looks for kernels, first match first
     environment: Mapping[str, str]
     in_notebook: bool
     loaded: frozenset[str]  # modules that this process has imported already
     processors: int
     run: Callable[..., Outcome]  # run(command, timeout=…, environment=…)
     libraries: Callable[[Sequence[str], Sequence[str], float], dict[str, Library]]
-    distributions: Callable[[str], list[Package]]
+    package: Callable[[str], Package | None]
     module_folder: Callable[[str], str | None]
     read: Callable[[str], str | None]
-    names: Callable[[str], list[str]]
+    names: Callable[[str], list[str]]  # of what is in a folder
     which: Callable[[str], str | None]
     disk: Callable[[str], int | None]  # free bytes
     memory: Callable[[], tuple[int, int] | None]  # total, available bytes
@@ -100,9 +98,7 @@ class Machine:
     def wsl(self) -> int:
         """1 or 2 inside the Windows Subsystem for Linux, otherwise 0."""
         release = self.release.lower()
-        if self.system != "Linux" or "microsoft" not in release:
-            return 0
-        return 2 if "wsl2" in release or "standard" in release else 1
+        return 0 if "microsoft" not in release else 2 if "standard" in release else 1
 
     @property
     def python_served(self) -> bool:
@@ -124,11 +120,11 @@ class Machine:
 
     def join(self, *parts: str) -> str:
         """Joins a path."""
-        return self._paths.join(*parts)
+        return str(self._paths.join(*parts))
 
     def parent(self, path: str) -> str:
         """The folder that holds `path`."""
-        return self._paths.dirname(path)
+        return str(self._paths.dirname(path))
 
     def same(self, one: str, other: str) -> bool:
         """Whether two paths name one place; links are followed where they can be."""
@@ -141,8 +137,8 @@ class Machine:
 
     def version(self, name: str) -> str | None:
         """The installed version of a distribution, None where it is missing."""
-        packages = self.distributions(name)
-        return packages[0].version if packages else None
+        package = self.package(name)
+        return package.version if package else None
 
     # -- commands that a person can paste ------------------------------------------------------------------------
 
@@ -164,7 +160,7 @@ class Machine:
 
     def pip(self, arguments: str) -> str:
         """A pip command for this Python; uv's where the environment has no pip of its own."""
-        if self.distributions("pip"):
+        if self.package("pip"):
             return f"{self.python_command} -m pip {arguments}"
         if self.which("uv"):
             verb, _, rest = arguments.partition(" ")
@@ -175,66 +171,57 @@ class Machine:
         """Commands that lead to an environment with a Python for which there is a TensorFlow."""
         if self.other_environment:
             return f"{self.other_environment} -m cnnlab doctor"
+        python = r".venv\Scripts\python.exe" if self.windows else ".venv/bin/python"
         if self.which("uv"):
-            python = r".venv\Scripts\python.exe" if self.windows else ".venv/bin/python"
             return f"uv venv --python 3.12 .venv\nuv pip install --python {python} -r requirements.txt"
         if self.which("conda"):
             return "conda env create --file environment.yml"
-        if self.windows:
-            return "py -3.12 -m venv .venv\n" + r".venv\Scripts\python.exe -m pip install -r requirements.txt"
-        return "python3.12 -m venv .venv\n.venv/bin/python -m pip install -r requirements.txt"
+        launcher = "py -3.12" if self.windows else "python3.12"
+        return f"{launcher} -m venv .venv\n{python} -m pip install -r requirements.txt"
 
     def install_everything(self) -> str:
         """The command that brings all packages to the tested versions, in the environment that is meant for them."""
         if self.other_environment or not self.python_served:
             return self.new_environment()
-        if self.read(self.join(self.project, "requirements.txt")):
-            return self.pip("install -r requirements.txt")
-        if self.read(self.join(self.project, "pyproject.toml")):
-            return self.pip("install -e .")
-        return self.pip("install --upgrade cnnlab")
+        listed = self.read(self.join(self.project, "requirements.txt"))
+        return self.pip("install -r requirements.txt" if listed else "install --upgrade cnnlab")
 
     def set_variable(self, name: str, value: str | None) -> str:
         """Sets or (None) clears an environment variable: in a notebook's first cell, otherwise in the terminal."""
         if self.in_notebook and name not in AT_START:
             cell = f"import os; os.environ.pop({name!r}, None)" if value is None else f"%env {name}={value}"
             return f"After Kernel, Restart, in the first cell:\n{cell}"
-        if self.in_notebook:
-            return f"In the terminal, before Jupyter starts:\n{self._in_terminal(name, value)}"
-        return self._in_terminal(name, value)
-
-    def _in_terminal(self, name: str, value: str | None) -> str:
         if self.windows:
-            return f"Remove-Item Env:{name}" if value is None else f'$env:{name} = "{value}"'
-        return f"unset {name}" if value is None else f"export {name}={self.quote(value)}"
+            command = f"Remove-Item Env:{name}" if value is None else f'$env:{name} = "{value}"'
+        else:
+            command = f"unset {name}" if value is None else f"export {name}={self.quote(value)}"
+        return f"In the terminal, before Jupyter starts:\n{command}" if self.in_notebook else command
 
 
 def here() -> Machine:
     """This computer."""
-    folder = str(Path.cwd())
     return Machine(
         system=platform.system(),
         architecture=platform.machine(),
         release=platform.release(),
         c_library=" ".join(platform.libc_ver()).strip() if sys.platform == "linux" else "",
         python=sys.version_info[:3],
-        implementation=platform.python_implementation(),
-        bits=struct.calcsize("P") * 8,
-        free_threaded=bool(sysconfig.get_config_var("Py_GIL_DISABLED")),
+        kind=_kind_of_python(),
         executable=sys.executable,
         prefix=sys.prefix,
         base_prefix=sys.base_prefix,
         project=str(SCRIPTS.parent.parent),
-        folder=folder,
+        folder=str(Path.cwd()),
         home=str(Path.home()),
         temporary=tempfile.gettempdir(),
+        kernel_folders=_kernel_folders(),
         environment=dict(os.environ),
         in_notebook="ipykernel" in sys.modules,
         loaded=frozenset(sys.modules),
-        processors=_processors(),
+        processors=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
         run=run,
         libraries=load_libraries,
-        distributions=functools.lru_cache(None)(find_distributions),
+        package=functools.lru_cache(None)(find_package),
         module_folder=find_module_folder,
         read=read_text,
         names=list_folder,
@@ -243,6 +230,22 @@ def here() -> Machine:
         memory=read_memory,
         instructions=read_instructions,
     )
+
+
+def _kind_of_python() -> str:
+    if platform.python_implementation() != "CPython":
+        return platform.python_implementation()
+    if sys.maxsize < 2**32:
+        return "32-bit"
+    return "free-threaded" if sysconfig.get_config_var("Py_GIL_DISABLED") else ""
+
+
+def _kernel_folders() -> tuple[str, ...]:
+    try:
+        from jupyter_core.paths import jupyter_path
+    except ImportError:
+        return ()
+    return tuple(jupyter_path("kernels"))
 
 
 def run(command: Sequence[str], *, timeout: float, environment: Mapping[str, str] | None = None) -> Outcome:
@@ -265,47 +268,36 @@ def _text(raw: bytes | None) -> str:
 def load_libraries(names: Sequence[str], folders: Sequence[str], timeout: float) -> dict[str, Library]:
     """Loads shared libraries in a process of their own, looking in `folders` before the system's places.
 
-    In this process they would stay loaded and TensorFlow would find them afterwards: the look would change what it
-    looks at. A library that does not answer in time, or ends the process, is said to have done so.
+    In this process they would stay loaded and TensorFlow would find them afterwards. A library that does not answer in
+    time, or ends the process, is said to have done so; those after it are left out.
     """
     request = json.dumps({"libraries": list(names), "folders": list(folders)})
     outcome = run([sys.executable, "-I", str(SCRIPTS / "_libraries.py"), request], timeout=timeout)
-    found = {}
-    for line in outcome.output.splitlines():
-        if line.startswith("{"):
-            answer = json.loads(line)
-            name = answer.pop("name")
-            found[name] = Library(**answer)
-    missing = [name for name in names if name not in found]
-    if missing:  # the first of them is the one that hung or crashed; the rest were never tried
+    answers = [json.loads(line) for line in outcome.output.splitlines() if line.startswith("{")]
+    loaded = {answer.pop("name"): Library(**answer) for answer in answers}
+    missing = [name for name in names if name not in loaded]
+    if missing:
         words = "did not load in time" if outcome.trouble == "timeout" else "ended the process that loaded it"
-        found[missing[0]] = Library(error=words)
-    return found
+        loaded[missing[0]] = Library(error=words)
+    return loaded
 
 
-def find_distributions(name: str) -> list[Package]:
-    """Every installed copy of a distribution, the one that Python imports first."""
-    packages = []
-    for found in importlib.metadata.distributions(name=name):
-        metadata = found.metadata  # parsed anew at each access
-        version = metadata["Version"]  # None in a half-removed distribution
-        if version:
-            requires = tuple(metadata.get_all("Requires-Dist") or ())
-            packages.append(Package(str(version), str(found.locate_file("")), requires))
-    return packages
+def find_package(name: str) -> Package | None:
+    """An installed distribution, by its metadata."""
+    try:
+        found = importlib.metadata.distribution(name)
+        return Package(str(found.version), tuple(found.requires or ())) if found.version else None
+    except (importlib.metadata.PackageNotFoundError, KeyError):  # KeyError: half removed
+        return None
 
 
 def find_module_folder(name: str) -> str | None:
-    """The folder (or file) that `import name` would read, without importing it."""
+    """The folder that `import name` would read, without importing it."""
     try:
         spec = importlib.util.find_spec(name)
     except (ImportError, ValueError):
         return None
-    if spec is None:
-        return None
-    if spec.submodule_search_locations:
-        return str(next(iter(spec.submodule_search_locations)))
-    return spec.origin
+    return next(iter(spec.submodule_search_locations or [spec.origin or ""])) if spec else None
 
 
 def read_text(path: str) -> str | None:
@@ -326,9 +318,7 @@ def list_folder(path: str) -> list[str]:
 
 def free_space(path: str) -> int | None:
     """Free bytes where `path` lies or, as long as it does not exist, will lie."""
-    place = Path(path)
-    while not place.exists() and place != place.parent:
-        place = place.parent
+    place = next((each for each in (Path(path), *Path(path).parents) if each.exists()), Path(path))
     try:
         return shutil.disk_usage(place).free
     except OSError:
@@ -340,35 +330,17 @@ def read_memory() -> tuple[int, int] | None:
     try:
         import psutil
     except ImportError:
-        try:
-            page = os.sysconf("SC_PAGE_SIZE")
-            return page * os.sysconf("SC_PHYS_PAGES"), page * os.sysconf("SC_AVPHYS_PAGES")
-        except (AttributeError, ValueError, OSError):
-            return None
+        return None
     memory = psutil.virtual_memory()
     return memory.total, memory.available
 
 
 def read_instructions() -> frozenset[str] | None:
-    """The instruction sets of an x86 processor, as far as the system tells them."""
-    if sys.platform == "linux":
-        for line in (read_text("/proc/cpuinfo") or "").splitlines():
-            if line.startswith(("flags", "Features")):
-                return frozenset(line.partition(":")[2].lower().split())
-    if sys.platform == "darwin":
-        told = run(["sysctl", "-n", "machdep.cpu.features", "machdep.cpu.leaf7_features"], timeout=2).output.lower()
-        return frozenset(told.replace("avx1.0", "avx").split()) or None
+    """Instruction sets of an x86 processor, as far as the system tells them."""
     if sys.platform == "win32":
         import ctypes
 
-        numbers = {"avx": 39, "avx2": 40}  # PF_AVX_INSTRUCTIONS_AVAILABLE, PF_AVX2_INSTRUCTIONS_AVAILABLE
-        present = ctypes.windll.kernel32.IsProcessorFeaturePresent
-        return frozenset(name for name, number in numbers.items() if present(number))
-    return None
-
-
-def _processors() -> int:
-    try:
-        return len(os.sched_getaffinity(0))
-    except AttributeError:  # only Linux knows affinity
-        return os.cpu_count() or 1
+        present = ctypes.windll.kernel32.IsProcessorFeaturePresent(39)  # PF_AVX_INSTRUCTIONS_AVAILABLE
+        return frozenset(["avx"] if present else [])
+    flags = re.search(r"^flags\s*:(.*)$", read_text("/proc/cpuinfo") or "", re.MULTILINE)
+    return frozenset(flags.group(1).split()) if flags else None

@@ -10,6 +10,7 @@ import importlib
 import json
 import sys
 import time
+from typing import Any
 
 MARK = "@cnnlab "
 
@@ -37,15 +38,14 @@ def import_modules(names: list[str]) -> bool:
     return good
 
 
-def reference_convolution(images, kernel):
+def reference_convolution(images: Any, kernel: Any) -> Any:
     """A 3×3 convolution with zero padding in plain numpy, float64: (n, h, w, c), (3, 3, c, f) → (n, h, w, f)."""
     import numpy as np
 
-    patches = patches_of(images)
-    return np.einsum("nhwcij,ijcf->nhwf", patches, kernel.astype("float64"))
+    return np.einsum("nhwcij,ijcf->nhwf", patches_of(images), kernel.astype("float64"))
 
 
-def patches_of(images):
+def patches_of(images: Any) -> Any:
     """Every 3×3 neighbourhood, zero padded: (n, h, w, c, 3, 3)."""
     import numpy as np
 
@@ -53,7 +53,7 @@ def patches_of(images):
     return np.lib.stride_tricks.sliding_window_view(padded, (3, 3), axis=(1, 2))
 
 
-def difference(one, other) -> float:
+def difference(one: Any, other: Any) -> float:
     """The largest difference relative to the largest value."""
     import numpy as np
 
@@ -86,11 +86,11 @@ def check_convolution(device: str) -> None:
         device=device,
         place=place,
         error=difference(forward, expected),
-        gradient_error=float(np.max(np.abs(step - gradient)) / max(float(np.max(np.abs(gradient))), 1e-12)),
+        gradient_error=difference(step, gradient),
     )
 
 
-def stripes(count: int):
+def stripes(count: int) -> tuple[Any, Any]:
     """Noisy 16×16 images of three classes: horizontal stripes, vertical stripes, a checkerboard."""
     import numpy as np
 
@@ -102,7 +102,7 @@ def stripes(count: int):
     return images[..., None], labels
 
 
-def train(device: str, steps: int):
+def train(device: str, steps: int) -> tuple[list[float], Any, str]:
     """Trains a tiny network from fixed weights on fixed batches: the losses, the weights, where they lie."""
     import keras
     import numpy as np
@@ -182,16 +182,15 @@ def find_devices() -> list[str]:
 
 
 def main() -> None:
-    """Runs what the argument (JSON) asks for: {"modules": […], "prove": true or false}."""
+    """Imports, proves, imports what is left; the argument is JSON: {"modules": […], "afterwards": […]}."""
     request = json.loads(sys.argv[-1])
-    good = import_modules(request["modules"])
-    if request["prove"] and good:
+    if import_modules(request["modules"]):
         import keras
 
         keras.config.set_floatx("float32")
         keras.config.set_image_data_format("channels_last")
         prove(find_devices())
-        import_modules(request.get("afterwards", []))
+    import_modules(request["afterwards"])
     emit(stage="end")
 
 

@@ -7,7 +7,6 @@ from typing import Any
 import pandas as pd
 
 from cnnlab import doctor
-from cnnlab.doctor._logs import meaning_of
 from cnnlab.exercises.asking import Off, choice, exercise, expect, kind_of, table
 
 LINES = {
@@ -30,7 +29,7 @@ LINES = {
 )
 def predict(answer: Any) -> None:
     chosen = choice(answer, list(LINES))
-    meaning = meaning_of(LINES[chosen], has_card=True)
+    meaning = doctor.meaning_of(LINES[chosen], has_card=True)
     if meaning is not None and meaning.harmless:
         raise Off(f"Line {chosen} is harmless: {meaning.meaning}.")
 
