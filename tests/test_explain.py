@@ -223,12 +223,29 @@ def test_filters_are_the_layers_weights(functional, nested):
     depthwise = keras.Sequential([keras.Input((8, 8, 3)), layers.DepthwiseConv2D(5, depth_multiplier=2, name="deep")])
     kernel = depthwise.get_layer("deep").get_weights()[0]
     np.testing.assert_array_equal(explain.filters(depthwise)[3, :, :, 0], kernel[:, :, 1, 1])
+    wide = keras.Sequential([keras.Input((8, 8, 3)), layers.Conv2DTranspose(5, 2, name="wide")])
+    np.testing.assert_array_equal(
+        explain.filters(wide)[4, :, :, 1], wide.get_layer("wide").get_weights()[0][:, :, 4, 1]
+    )
     with pytest.raises(ValueError, match=r"name of a convolution.*Dense"):
         explain.filters(functional, "probabilities")
     with pytest.raises(ValueError, match=r"Received: 'conv_9', which none has"):
         explain.filters(functional, "conv_9")
     with pytest.raises(ValueError, match="model without one"):
         explain.filters(keras.Sequential([keras.Input((4,)), layers.Dense(2)]))
+
+
+def test_filters_of_a_separable_convolution_are_those_of_the_ordinary_one():
+    model = keras.Sequential([keras.Input((8, 9, 3)), layers.SeparableConv2D(4, (3, 2), depth_multiplier=2)])
+    image = pixels(8, 9, 3)
+    kernel = explain.filters(model)
+    assert kernel.shape == (4, 3, 2, 3)
+    same = keras.ops.conv(image[None], kernel.transpose(1, 2, 3, 0))
+    np.testing.assert_allclose(np.asarray(same), np.asarray(model(image[None])), rtol=1e-3, atol=1e-2)
+    name = model.layers[0].name
+    maps = explain.feature_maps(model, image)
+    assert list(maps) == [name]
+    np.testing.assert_allclose(maps[name], np.asarray(model(image[None]))[0], atol=1e-4)
 
 
 def test_feature_maps_are_what_the_layers_pass_on(functional, nested):
@@ -248,29 +265,30 @@ def test_feature_maps_are_what_the_layers_pass_on(functional, nested):
 
 
 def textbook_grad_cam(model, images, layer, target):
-    """As in the Keras example: a model with two outputs, a tape, weighted maps."""
+    """A tape from the maps of one layer of a row of layers to the score of a class, and weighted maps."""
     import tensorflow as tf
 
     scores = model.get_layer("probabilities")
-    both = keras.Model(model.input, [model.get_layer(layer).output, scores.input])
+    maps = tf.convert_to_tensor(np.asarray(keras.Model(model.input, model.get_layer(layer).output)(images)))
     with tf.GradientTape() as tape:
-        maps, features = both(images)
         tape.watch(maps)
-        score = (features @ scores.kernel + scores.bias)[:, target]
-    if layer != "global_pool":
-        with tf.GradientTape() as tape:
-            maps = tf.convert_to_tensor(np.asarray(both(images)[0]))
-            tape.watch(maps)
-            rest = maps
-            for step in model.layers[model.layers.index(model.get_layer(layer)) + 1 :]:
-                if step is scores:
-                    rest = rest @ scores.kernel + scores.bias
-                    break
-                rest = step(rest, training=False) if isinstance(step, layers.BatchNormalization) else step(rest)
-            score = tf.reduce_sum(rest[:, target])
+        rest = maps
+        for step in model.layers[model.layers.index(model.get_layer(layer)) + 1 :]:
+            if step is scores:
+                rest = rest @ scores.kernel + scores.bias
+                break
+            rest = step(rest, training=False) if isinstance(step, layers.BatchNormalization) else step(rest)
+        score = tf.reduce_sum(rest[:, target])
     slopes = np.asarray(tape.gradient(score, maps)).mean(axis=(1, 2), keepdims=True)
-    heat = np.maximum((np.asarray(maps) * slopes).sum(axis=-1), 0)
-    heat = np.asarray(tf.image.resize(heat[..., None], images.shape[1:3]))[..., 0]
+    return heat_of(np.asarray(maps), slopes, images.shape[1:3])
+
+
+def heat_of(maps, weights, size):
+    """Weighted maps, what speaks against left out, enlarged, the strongest place of each image 1."""
+    import tensorflow as tf
+
+    heat = np.maximum((maps * weights).sum(axis=-1), 0)
+    heat = np.asarray(tf.image.resize(heat[..., None], size))[..., 0]
     return heat / np.maximum(heat.max(axis=(1, 2), keepdims=True), 1e-30)
 
 
@@ -289,18 +307,118 @@ def test_grad_cam_is_the_same_however_the_model_is_built(functional, sequential,
     row, model = sequential[0], sequential[1]
     row.set_weights(model.get_weights())
 
-    class Own(keras.Model):
-        def __init__(self):
-            super().__init__()
-            self.inside = functional
-
-        def call(self, images, training=None):
-            return self.inside(images, training=training)
-
     np.testing.assert_allclose(explain.grad_cam(row, images, target=[0, 2]), expected, atol=1e-5)
     np.testing.assert_allclose(explain.grad_cam(nested, images, target=[0, 2]), expected, atol=1e-5)
     one = explain.grad_cam(functional, images[1], target="c")
     np.testing.assert_allclose(one, expected[1], atol=1e-5)
+
+
+class Own(keras.Model):
+    """A network in Python code of its own, around layers or networks that were built before."""
+
+    def __init__(self, *inside):
+        super().__init__()
+        self.inside = list(inside)
+
+    def call(self, images, training=None):
+        images = keras.ops.add(images, 0.0)
+        for part in self.inside:
+            images = part(images)
+        return images
+
+
+@pytest.mark.parametrize("parts", ["whole", "layers"])
+def test_a_subclassed_model_is_explained_like_its_layers(functional, parts):
+    images = pixels(2, 16, 12, 3)
+    model = Own(functional) if parts == "whole" else Own(*functional.layers[1:])
+    nodes = [len(layer._inbound_nodes) for layer in functional.layers]
+    found = explain.grad_cam(model, images, target=[0, 2])
+    np.testing.assert_allclose(found, explain.grad_cam(functional, images, target=[0, 2]), atol=1e-5)
+    maps, expected = (explain.feature_maps(one, images[0]) for one in (model, functional))
+    assert list(maps) == list(expected)
+    np.testing.assert_allclose(maps["relu_2"], expected["relu_2"], atol=1e-6)
+    tables = [explain.summary(one)[["kind", "parameters", "multiply_adds"]] for one in (functional, model)]
+    assert tables[1]["kind"].iloc[0] == "Add"
+    assert tables[1].iloc[1:].reset_index(drop=True).equals(tables[0])
+    sizes = explain.receptive_fields(model)["field_height"]
+    assert sizes.iloc[1:].tolist() == explain.receptive_fields(functional)["field_height"].tolist()
+    assert [len(layer._inbound_nodes) for layer in functional.layers] == nodes
+
+
+def test_a_network_that_keras_cannot_follow_is_refused_in_words(functional):
+    import tensorflow as tf
+
+    class Raw(Own):
+        def call(self, images):
+            return tf.nn.softmax(self.inside[0](images))
+
+    with pytest.raises(TypeError, match=r"applies only Keras layers and `keras.ops`.*Received Raw"):
+        explain.grad_cam(Raw(functional), pixels(16, 12, 3))
+    inputs = [keras.Input((16, 12, 3)), keras.Input((16, 12, 3))]
+    with pytest.raises(TypeError, match=r"one input, the image\. Received 'pair', which has 2"):
+        explain.summary(keras.Model(inputs, layers.Add()(inputs), name="pair"))
+    both = keras.Model(functional.input, [functional.output, functional.get_layer("relu_2").output], name="both")
+    for explained in (explain.grad_cam, explain.occlusion):
+        with pytest.raises(ValueError, match=r"one output, a number for each class. 'both' gives 2"):
+            explained(both, pixels(16, 12, 3))
+    assert list(explain.feature_maps(both, pixels(16, 12, 3))) == ["relu_1", "relu_2"]
+
+
+HEADS = {
+    "softmax layer": lambda: [layers.Softmax()],
+    "activation": lambda: [layers.Activation("softmax")],
+    "dropout after": lambda: [layers.Activation("softmax"), layers.Dropout(0.3, name="after"), layers.Identity()],
+    "float32 activation": lambda: [layers.Activation("linear"), layers.Activation("softmax", dtype="float32")],
+    "operation": lambda: [keras.ops.softmax],
+    "several sigmoids": lambda: [layers.Activation("sigmoid")],
+    "no softmax": lambda: [],
+}
+
+
+@pytest.mark.parametrize("head", HEADS)
+def test_the_score_is_that_before_the_softmax_however_the_model_ends(functional, head):
+    images = pixels(2, 16, 12, 3)
+    last = functional.get_layer("probabilities")
+    scores = layers.Dense(3, name="scores")
+    x = scores(last.input)
+    for layer in HEADS[head]():
+        x = layer(x)
+    model = keras.Model(functional.input, x)
+    scores.set_weights(last.get_weights())
+    for target in (0, 2):
+        expected = textbook_grad_cam(functional, images, "relu_2", target)
+        assert expected.max() > 0
+        np.testing.assert_allclose(explain.grad_cam(model, images, target=target), expected, atol=1e-4)
+
+
+@pytest.mark.parametrize("apart", [False, True])
+def test_one_sigmoid_speaks_for_the_second_class_and_against_the_first(functional, apart):
+    import tensorflow as tf
+
+    images = pixels(4, 16, 12, 3)
+    last = functional.get_layer("probabilities")
+    dense = layers.Dense(1, activation=None if apart else "sigmoid", name="one")
+    x = dense(last.input)
+    model = keras.Model(functional.input, layers.Activation("sigmoid")(x) if apart else x)
+    kernel = np.random.default_rng(1).normal(size=dense.kernel.shape)
+    features = np.asarray(keras.Model(model.input, last.input)(images))
+    dense.set_weights([kernel, -np.median(features @ kernel, axis=0)])  # half of the images are either class
+    maps = tf.convert_to_tensor(np.asarray(keras.Model(model.input, functional.get_layer("relu_2").output)(images)))
+    with tf.GradientTape() as tape:
+        tape.watch(maps)
+        score = tf.reduce_sum(functional.get_layer("global_pool")(maps) @ dense.kernel)
+    slopes = np.asarray(tape.gradient(score, maps)).mean(axis=(1, 2), keepdims=True)
+    against, speaks = (heat_of(np.asarray(maps), sign * slopes, (16, 12)) for sign in (-1, 1))
+    np.testing.assert_allclose(explain.grad_cam(model, images, target=1), speaks, atol=1e-4)
+    np.testing.assert_allclose(explain.grad_cam(model, images, target=0), against, atol=1e-4)
+    second = np.asarray(model(images))[:, 0] >= 0.5
+    assert 0 < second.sum() < 4
+    expected = np.where(second[:, None, None], speaks, against)
+    np.testing.assert_allclose(explain.grad_cam(model, images), expected, atol=1e-4)
+    lost = explain.occlusion(model, images[0], target=1, patch=8)
+    np.testing.assert_allclose(lost, -explain.occlusion(model, images[0], target=0, patch=8), atol=1e-6)
+    with pytest.raises(ValueError, match="a class number from 0 to 1"):
+        explain.grad_cam(model, images, target=2)
 
 
 @pytest.fixture(scope="module")
@@ -336,8 +454,8 @@ def test_the_heat_is_where_the_reason_is(spots, method):
 
 def test_nothing_speaks_for_a_class_that_only_loses(spots):
     model, images, _ = spots
-    heat = explain.grad_cam(model, images, target=1)
-    assert np.isfinite(heat).all()
+    assert (explain.grad_cam(model, images, target=1) == 0).all()
+    assert (explain.grad_cam(model, images, target=0).max(axis=(1, 2)) == 1).all()
 
 
 def test_occlusion_is_the_loss_in_probability(functional):
@@ -372,13 +490,36 @@ def test_looking_leaves_the_model_as_it_was(functional):
     assert functional.get_layer("probabilities").activation is keras.activations.softmax
 
 
+def test_the_model_is_itself_while_it_is_explained(functional):
+    """A layer inside looks around whenever it runs: nothing may be patched for others to see, not for a moment."""
+    seen = []
+
+    class Watching(layers.Layer):
+        def call(self, x):
+            seen.append(all("call" not in vars(layer) for layer in functional.layers))
+            seen.append(last.activation is keras.activations.softmax)
+            return x
+
+    watching, last = Watching(), layers.Dense(3, activation="softmax")
+    x = watching(functional.get_layer("relu_2").output)
+    model = keras.Model(functional.input, last(layers.GlobalAveragePooling2D()(x)), name="watched")
+    seen.clear()
+    explain.grad_cam(model, pixels(16, 12, 3))
+    explain.grad_cam(model, pixels(16, 12, 3), layer="relu_1")
+    explain.feature_maps(model, pixels(16, 12, 3), layers=[watching.name])
+    assert len(seen) >= 6
+    assert all(seen)
+
+
 def test_pretrained_networks_are_explained(tmp_path):
     for name in ("MobileNetV2", "VGG16", "EfficientNetB0"):
         model = models.pretrained(name, image_size=(64, 48), classes=["a", "b"], weights=None)
         image = pixels(64, 48, 3)
         heat = explain.grad_cam(model, image, target="b")
-        assert heat.shape == (64, 48)
-        assert np.isfinite(heat).all()
+        # behind a global mean pooling and one dense layer, Grad-CAM is the class activation map of Zhou et al., 2016
+        maps = np.asarray(keras.Model(model.input, model.get_layer("global_pool").input)(image[None]))
+        kernel = model.get_layer("probabilities").get_weights()[0]
+        np.testing.assert_allclose(heat, heat_of(maps, kernel[:, 1], (64, 48))[0], atol=1e-3)
         assert explain.summary(model)["parameters"].sum() == model.count_params()
         assert len(explain.receptive_fields(model)) == len(explain.summary(model))
         keras.backend.clear_session()

@@ -1,8 +1,8 @@
 """Why does the network answer that? Filters, feature maps, receptive fields, costs, Grad-CAM, occlusion."""
 
+from cnnlab.explain.activations import feature_maps, filters
 from cnnlab.explain.attribution import grad_cam, occlusion
 from cnnlab.explain.costs import summary
 from cnnlab.explain.fields import receptive_fields
-from cnnlab.explain.looking import feature_maps, filters
 
 __all__ = ["feature_maps", "filters", "grad_cam", "occlusion", "receptive_fields", "summary"]

@@ -6,21 +6,24 @@ from cnnlab import _quiet  # noqa: F401  isort: skip
 import keras
 import numpy as np
 
-from cnnlab.explain.graph import find_layer, steps
+from cnnlab.explain.graph import Graph, graph_of
 from cnnlab.explain.inputs import Target, checked_images, checked_targets
-from cnnlab.explain.tapping import sensitivity
+from cnnlab.explain.intermediate import sensitivity
+from cnnlab.models.naming import class_probabilities
 
 
 def grad_cam(model: keras.Model, images: Any, *, target: Target = None, layer: str | None = None) -> np.ndarray:
     """Grad-CAM: where in an image a network found what speaks for a class.
 
     The maps of one layer, each weighted by how much the score of the class would rise with it, added up; what speaks
-    against the class is left out. The score is the one before the softmax.
+    against the class is left out. The score is the one before the softmax or sigmoid. The model is not changed.
 
     Args:
-        model: A trained classifier: Functional, Sequential, or with a pretrained network nested inside.
+        model: A trained classifier with one output: Functional, Sequential, subclassed of Keras layers, or with a
+            pretrained network nested inside.
         images: One image (height, width, channels) of raw pixels 0-255, or a batch of them.
-        target: The class, by name or number, or one for each image; the predicted class where None.
+        target: The class, by name or number, or one for each image; the predicted class where None. With one sigmoid,
+            1 is the class that it speaks for and 0 the other.
         layer: Whose maps; where None, the last layer that passes on a map of more than one place.
 
     Returns:
@@ -28,8 +31,9 @@ def grad_cam(model: keras.Model, images: Any, *, target: Target = None, layer: s
         to be drawn by `plots.heatmap`. All 0 where nothing speaks for the class.
 
     Raises:
-        ValueError: If there is no such layer or class, the layer passes on no maps, or the images are not what the
-            model takes.
+        ValueError: If there is no such layer or class, the layer passes on no maps, the model has several outputs, or
+            the images are not what it takes.
+        TypeError: If Keras cannot follow the model's connections.
 
     Source:
         Selvaraju et al., Grad-CAM: Visual Explanations from Deep Networks via Gradient-based Localization, 2017.
@@ -41,14 +45,16 @@ def grad_cam(model: keras.Model, images: Any, *, target: Target = None, layer: s
         (16, 16)
     """
     batch, single = checked_images(model, images, caller="explain.grad_cam")
-    targets = checked_targets(model, target, batch, caller="explain.grad_cam")
-    chosen = _last_maps(model) if layer is None else find_layer(model, layer)
-    maps, slopes = sensitivity(model, batch, chosen, targets)
-    if maps.ndim != 4:
+    targets, classes = checked_targets(model, target, batch, caller="explain.grad_cam")
+    graph = graph_of(model, batch.shape[1:])
+    number = _last_maps(graph) if layer is None else graph.find(layer)
+    chosen = graph.steps[number]
+    if len(chosen.shape) != 4:
         raise ValueError(
             "`explain.grad_cam` expects a layer that passes on maps (height, width, features). "
-            f"{chosen.name!r} passes on an array of shape {maps.shape[1:]}."
+            f"{chosen.layer.name!r} passes on an array of shape {chosen.shape[1:]}."
         )
+    maps, slopes = sensitivity(graph, batch, number, targets, classes)
     weights = slopes.mean(axis=(1, 2), keepdims=True)
     heat = _enlarged(np.maximum((maps * weights).sum(axis=-1), 0), batch.shape[1:3])
     strongest = heat.max(axis=(1, 2), keepdims=True)
@@ -97,7 +103,7 @@ def occlusion(
         (16, 16)
     """
     batch, single = checked_images(model, images, caller="explain.occlusion")
-    targets = checked_targets(model, target, batch, caller="explain.occlusion")
+    targets, _ = checked_targets(model, target, batch, caller="explain.occlusion")
     height, width = batch.shape[1:3]
     patch = max(min(height, width) // 5, 1) if patch is None else patch
     stride = max(patch // 2, 1) if stride is None else stride
@@ -127,14 +133,14 @@ def _covered(
 ) -> np.ndarray:
     """Mean loss in probability of one class, pixel by pixel."""
     colour = image.mean(axis=(0, 1)) if fill is None else fill
-    whole = keras.ops.convert_to_numpy(model(image[None], training=False))[0, target]
+    whole = class_probabilities(model, model(image[None], training=False))[0, target]
     lost, times = np.zeros(image.shape[:2]), np.zeros(image.shape[:2])
     for first in range(0, len(places), batch_size):
         part = places[first : first + batch_size]
         covered = np.repeat(image[None], len(part), axis=0)
         for one, (top, left) in zip(covered, part, strict=True):
             one[top : top + patch, left : left + patch] = colour
-        answers = keras.ops.convert_to_numpy(model(covered, training=False))[:, target]
+        answers = class_probabilities(model, model(covered, training=False))[:, target]
         for answer, (top, left) in zip(answers, part, strict=True):
             lost[top : top + patch, left : left + patch] += whole - answer
             times[top : top + patch, left : left + patch] += 1
@@ -146,13 +152,17 @@ def _starts(length: int, patch: int, stride: int) -> list[int]:
     return sorted({*range(0, length - patch + 1, stride), length - patch})
 
 
-def _last_maps(model: keras.Model) -> keras.layers.Layer:
-    """The last layer that passes on a map of more than one place; of one place where none has more."""
-    maps = [step for step in steps(model) if len(step.shape) == 4 and isinstance(step.layer, keras.layers.Layer)]
-    wide = [step for step in maps if step.shape[1:3] != (1, 1)]
+def _last_maps(graph: Graph) -> int:
+    """The last step that passes on a map of more than one place; of one place where none has more."""
+    maps = [
+        number
+        for number, step in enumerate(graph.steps)
+        if len(step.shape) == 4 and isinstance(step.layer, keras.layers.Layer)
+    ]
+    wide = [number for number in maps if graph.steps[number].shape[1:3] != (1, 1)]
     if not maps:
-        raise ValueError(f"`explain.grad_cam` expects a model with convolutions. {model.name!r} passes on no maps.")
-    return (wide or maps)[-1].layer
+        raise ValueError(f"`explain.grad_cam` expects a model with convolutions. {graph.name!r} passes on no maps.")
+    return (wide or maps)[-1]
 
 
 def _enlarged(maps: np.ndarray, size: tuple[int, ...]) -> np.ndarray:

@@ -7,14 +7,15 @@ from cnnlab import _quiet  # noqa: F401  isort: skip
 import keras
 import pandas as pd
 
-from cnnlab.explain.graph import Step, steps
+from cnnlab.explain.graph import Step, graph_of
 
 
 def summary(model: keras.Model) -> pd.DataFrame:
     """The layers of a model as a table: what they pass on, their weights, and their work for one image.
 
     Args:
-        model: A Functional or Sequential model with a fixed image size, networks nested inside or not.
+        model: A built model with a fixed image size: Functional, Sequential or subclassed, with or without networks
+            nested inside.
 
     Returns:
         A table with one row per call of a layer: layer (after the names of the networks it is in), kind, output (height
@@ -34,7 +35,7 @@ def summary(model: keras.Model) -> pd.DataFrame:
     """
     counted: set[int] = set()
     rows = []
-    for step in steps(model):
+    for step in graph_of(model).steps:
         weights = getattr(step.layer, "weights", [])
         new = id(step.layer) not in counted  # a layer that is called twice has its weights once
         counted.add(id(step.layer))

@@ -6,7 +6,7 @@ from cnnlab import _quiet  # noqa: F401  isort: skip
 import keras
 import pandas as pd
 
-from cnnlab.explain.graph import Key, Step, steps
+from cnnlab.explain.graph import IMAGE, Key, Step, graph_of
 
 POOLINGS = keras.layers.MaxPooling2D | keras.layers.AveragePooling2D
 CONVOLUTIONS = keras.layers.Conv2D | keras.layers.DepthwiseConv2D | keras.layers.SeparableConv2D
@@ -34,7 +34,8 @@ def receptive_fields(model: keras.Model) -> pd.DataFrame:
     counts more than its rim. Layers that mix all places, such as a global pooling, see the whole image.
 
     Args:
-        model: A Functional or Sequential model with a fixed image size, networks nested inside or not.
+        model: A built model with a fixed image size: Functional, Sequential or subclassed, with or without networks
+            nested inside.
 
     Returns:
         A table with one row per layer: layer, kind; rows and columns (of its map; missing where there is none);
@@ -53,17 +54,17 @@ def receptive_fields(model: keras.Model) -> pd.DataFrame:
         >>> fields.loc[["conv_1", "conv_2", "conv_3"], "field_height"].tolist()
         [3, 8, 18]
     """
-    calls = steps(model)
-    height, width = model.input_shape[1:3] if len(model.input_shape) == 4 else (None, None)
+    graph = graph_of(model)
+    height, width = graph.image_shape[:2] if len(graph.image_shape) == 3 else (None, None)
     if not height or not width:
         raise ValueError(
             "`explain.receptive_fields` expects a model with a fixed image size (height, width, channels). Received "
-            f"one with input shape {model.input_shape}."
+            f"one that takes {graph.image_shape}."
         )
     whole = (Reach(0, height, 0), Reach(0, width, 0))
-    known: dict[Key, Axes] = {(-1, 0): (Reach(0, 1, 1), Reach(0, 1, 1))}
+    known: dict[Key, Axes] = {IMAGE: (Reach(0, 1, 1), Reach(0, 1, 1))}
     rows = []
-    for number, step in enumerate(calls):
+    for number, step in enumerate(graph.steps):
         axes = _after(step, [known[key] for key in step.reads], whole)
         known |= {(number, output): axes for output in range(8)}
         rows.append(_row(step, axes))

@@ -1,5 +1,6 @@
-"""A network as a flat list of its layers, however many networks are nested inside."""
+"""A network as a flat list of the calls of its layers, however it was built and however many networks are nested."""
 
+import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -8,6 +9,7 @@ from cnnlab import _quiet  # noqa: F401  isort: skip
 import keras
 
 Key = tuple[int, int]  # which step made a tensor, and which of its outputs it is; (-1, …) is the image
+IMAGE: Key = (-1, 0)
 
 
 @dataclass(frozen=True)
@@ -19,53 +21,141 @@ class Step:
     reads: tuple[Key, ...]
     input_shapes: tuple[tuple[int | None, ...], ...]
     shape: tuple[int | None, ...]  # of its first output, batch first
+    node: Any  # Keras's record of the call
 
     @property
     def kind(self) -> str:
         """Its class: "Conv2D"."""
         return type(self.layer).__name__
 
+    def run(self, values: Sequence[Any], layer: Any = None) -> list[Any]:
+        """What the layer (or another one in its place) makes of these inputs, outside of training."""
+        given = {id(tensor): value for tensor, value in zip(self.node.input_tensors, values, strict=True)}
+        inputs, options = self.node.arguments.fill_in(given)
+        if "training" in inspect.signature(self.layer.call).parameters:
+            options = {**options, "training": False}
+        return list(keras.tree.flatten((layer or self.layer)(*inputs, **options)))
 
-def steps(model: keras.Model) -> list[Step]:
+
+@dataclass(frozen=True)
+class Graph:
+    """All steps of a network, from the image up, and which tensors it gives out."""
+
+    name: str
+    image_shape: tuple[int | None, ...]  # (height, width, channels)
+    steps: list[Step]
+    outputs: list[Key]
+
+    def find(self, name: str) -> int:
+        """The number of the step whose layer has this name, wherever it is nested; the last one if called twice.
+
+        Raises:
+            ValueError: If there is no such layer or more than one, naming some that there are.
+        """
+        own = name.rsplit("/", 1)[-1]
+        named = [number for number, step in enumerate(self.steps) if step.path.rsplit("/", 1)[-1] == own]
+        if len({id(self.steps[number].layer) for number in named}) > 1:
+            named = [number for number in named if self.steps[number].path == name]
+            reason = "several have: write the networks it is in before it, with slashes"
+        else:
+            reason = "none has"
+        if not named:
+            names = [step.path.rsplit("/", 1)[-1] for step in self.steps if getattr(step.layer, "weights", [])]
+            known = ", ".join(names if len(names) <= 12 else [*names[:6], "…", *names[-5:]]) or "none"
+            raise ValueError(
+                f"Expected the name of one layer of {self.name!r}, such as {known}. Received: {name!r}, which {reason}."
+            )
+        return named[-1]
+
+    def values(self, known: dict[Key, Any], wanted: Sequence[Key]) -> list[Any]:
+        """The tensors `wanted`, computed from those `known`; no layer that is not needed runs, none is changed."""
+        needed = {key[0] for key in wanted if key not in known}
+        for number in range(len(self.steps) - 1, -1, -1):
+            if number in needed:
+                needed |= {key[0] for key in self.steps[number].reads if key not in known}
+        found = dict(known)
+        for number in sorted(needed):
+            step = self.steps[number]
+            made = step.run([found[key] for key in step.reads])
+            found = {(number, place): value for place, value in enumerate(made)} | found
+        return [found[key] for key in wanted]
+
+
+def graph_of(model: keras.Model, image_shape: Sequence[int | None] | None = None) -> Graph:
     """Every call of every layer of a model, from the image up, those of nested networks in their place.
 
+    A subclassed model is called once with a symbolic image, which shows Keras the connections of its layers.
+
+    Args:
+        model: Functional, Sequential or subclassed.
+        image_shape: (height, width, channels), for a subclassed model; what it was built for where None.
+
     Raises:
-        TypeError: If the model is not built of layers that Keras knows the connections of.
+        TypeError: If the model has more than one input, or Keras cannot follow its connections.
     """
-    if not getattr(model, "inputs", None) or len(model.inputs) != 1:
+    steps: list[Step] = []
+    if getattr(model, "inputs", None):
+        if len(model.inputs) != 1:
+            raise TypeError(
+                f"Expected a model with one input, the image. Received {model.name!r}, which has {len(model.inputs)}."
+            )
+        outputs = _collect(model.inputs, model.outputs, "", [IMAGE], steps)
+        return Graph(model.name, tuple(model.inputs[0].shape[1:]), steps, outputs)
+    layers = [layer for layer in model._flatten_layers() if layer is not model]
+    before = [(layer._inbound_nodes, len(layer._inbound_nodes)) for layer in layers]
+    image = keras.Input(image_shape or _built_for(model))
+    try:
+        wants = inspect.signature(model.call).parameters
+        outputs = keras.tree.flatten(model.call(image, **({"training": False} if "training" in wants else {})))
+        return Graph(model.name, tuple(image.shape[1:]), steps, _collect([image], outputs, "", [IMAGE], steps))
+    except Exception as error:
         raise TypeError(
-            "Expected a built Functional or Sequential keras.Model with one input, the image. Received "
-            f"{type(model).__name__} {getattr(model, 'name', '')!r}."
+            "Expected a Functional or Sequential keras.Model, or a subclassed one whose `call` applies only Keras "
+            f"layers and `keras.ops` to the image. Received {type(model).__name__} {model.name!r}, whose connections "
+            f"Keras cannot follow: {str(error).splitlines()[0] if str(error) else type(error).__name__}"
+        ) from error
+    finally:
+        for nodes, count in before:  # the steps keep what was recorded; the model keeps no trace of it
+            del nodes[count:]
+
+
+def _built_for(model: Any) -> tuple[int | None, ...]:
+    shape = (model.get_build_config() or {}).get("input_shape") if getattr(model, "built", False) else None
+    if not isinstance(shape, list | tuple) or len(shape) != 4:
+        raise TypeError(
+            "Expected a built Functional or Sequential keras.Model, or a subclassed one that was called once. Received "
+            f"{type(model).__name__} {getattr(model, 'name', '')!r}: call it on a batch of images first."
         )
-    found: list[Step] = []
-    _collect(model, "", [(-1, 0)], found)
-    return found
+    return tuple(shape[1:])
 
 
-def _collect(network: keras.Model, prefix: str, given: Sequence[Key], found: list[Step]) -> list[Key]:
+def _collect(
+    inputs: Sequence[Any], outputs: Sequence[Any], prefix: str, given: Sequence[Key], steps: list[Step]
+) -> list[Key]:
     """Appends the steps of a network whose inputs are the tensors `given`; returns the keys of its outputs."""
-    keys = {id(tensor): key for tensor, key in zip(network.inputs, given, strict=True)}
-    for node in _nodes(network):
+    keys = {id(tensor): key for tensor, key in zip(inputs, given, strict=True)}
+    for node in _nodes(inputs, outputs):
         if id(node.output_tensors[0]) in keys:  # an input of this network
             continue
         reads = [keys[id(tensor)] for tensor in node.input_tensors]
-        if isinstance(node.operation, keras.Model):
-            made = _collect(node.operation, f"{prefix}{node.operation.name}/", reads, found)
+        inner = node.operation
+        if isinstance(inner, keras.Model) and getattr(inner, "inputs", None):
+            made = _collect(inner.inputs, inner.outputs, f"{prefix}{inner.name}/", reads, steps)
         else:
             shapes = tuple(tuple(tensor.shape) for tensor in node.input_tensors)
             shape = tuple(node.output_tensors[0].shape)
-            made = [(len(found), number) for number in range(len(node.output_tensors))]
-            found.append(Step(f"{prefix}{node.operation.name}", node.operation, tuple(reads), shapes, shape))
+            made = [(len(steps), number) for number in range(len(node.output_tensors))]
+            steps.append(Step(f"{prefix}{inner.name}", inner, tuple(reads), shapes, shape, node))
         keys |= {id(tensor): key for tensor, key in zip(node.output_tensors, made, strict=True)}
-    return [keys[id(tensor)] for tensor in network.outputs]
+    return [keys[id(tensor)] for tensor in outputs]
 
 
-def _nodes(network: keras.Model) -> list[Any]:
+def _nodes(inputs: Sequence[Any], outputs: Sequence[Any]) -> list[Any]:
     """The calls inside one network, each after those it depends on."""
     order: list[Any] = []
     begun: set[int] = set()
-    first = {id(tensor) for tensor in network.inputs}
-    waiting = [(_maker(tensor), False) for tensor in reversed(network.outputs)]
+    first = {id(tensor) for tensor in inputs}
+    waiting = [(_maker(tensor), False) for tensor in reversed(outputs)]
     while waiting:
         node, done = waiting.pop()
         if done:
@@ -78,33 +168,6 @@ def _nodes(network: keras.Model) -> list[Any]:
     return order
 
 
-def _maker(tensor: keras.KerasTensor) -> Any:
+def _maker(tensor: Any) -> Any:
     history = tensor._keras_history
     return history.operation._inbound_nodes[history.node_index]
-
-
-def leaf_layers(network: Any) -> list[keras.layers.Layer]:
-    """All layers that hold no others; for models whose connections Keras does not know, too."""
-    inside = getattr(network, "layers", None)
-    return [network] if inside is None else [leaf for layer in inside for leaf in leaf_layers(layer)]
-
-
-def find_layer(model: keras.Model, name: str) -> keras.layers.Layer:
-    """The layer of this name, wherever it is nested.
-
-    Raises:
-        ValueError: If there is none or more than one, naming some that there are.
-    """
-    own = name.rsplit("/", 1)[-1]
-    found = [layer for layer in leaf_layers(model) if layer.name == own]
-    if len(found) > 1:
-        by_path = {step.path: step.layer for step in steps(model)}
-        found = [by_path[name]] if name in by_path else found
-    if len(found) != 1:
-        names = [layer.name for layer in leaf_layers(model) if layer.weights] or ["none"]
-        known = ", ".join(names if len(names) <= 12 else [*names[:6], "…", *names[-5:]])
-        raise ValueError(
-            f"Expected the name of one layer of {model.name!r}, such as {known}. Received: {name!r}, which "
-            f"{'none has' if not found else 'several have: write the networks it is in before it, with slashes'}."
-        )
-    return found[0]

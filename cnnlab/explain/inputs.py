@@ -8,6 +8,7 @@ import keras
 import numpy as np
 
 from cnnlab.models.metadata import find_metadata
+from cnnlab.models.naming import class_probabilities
 
 Target = str | int | Sequence[str | int] | None
 
@@ -21,10 +22,9 @@ def checked_images(model: keras.Model, images: Any, *, caller: str) -> tuple[np.
     batch = np.asarray(images, dtype=np.float32)
     single = batch.ndim == 3
     batch = batch[None] if single else batch
-    expected = tuple(model.input_shape[1:])
-    if batch.ndim != 4 or any(
-        want is not None and want != got for want, got in zip(expected, batch.shape[1:], strict=True)
-    ):
+    inputs = getattr(model, "inputs", None) or []  # a subclassed model may not know its own
+    expected = tuple(inputs[0].shape[1:]) if len(inputs) == 1 else (None, None, None)
+    if batch.ndim != 4 or any(want not in (None, got) for want, got in zip(expected, batch.shape[1:], strict=True)):
         raise ValueError(
             f"`{caller}` expects one image of the model's size {expected} (height, width, channels), or a batch of "
             f"them, such as `next(iter(pipelines.load(…)))[0]`. Received an array of shape {np.shape(images)}."
@@ -38,15 +38,27 @@ def checked_images(model: keras.Model, images: Any, *, caller: str) -> tuple[np.
     return batch, single
 
 
-def checked_targets(model: keras.Model, target: Target, images: np.ndarray, *, caller: str) -> np.ndarray:
-    """The class in question for each image, as a number: the one named, or else the one that the model predicts.
+def checked_targets(model: keras.Model, target: Target, images: np.ndarray, *, caller: str) -> tuple[np.ndarray, int]:
+    """The class in question for each image, as a number, and how many classes there are.
+
+    It is the class named, or else the one that the model predicts.
 
     Raises:
-        ValueError: If the model has no such class, or there is not one for each image.
+        ValueError: If the model has several outputs, no such class, or there is not one for each image.
     """
-    count = model.output_shape[-1]
+    outputs = keras.tree.flatten(model(images, training=False))
+    if len(outputs) != 1 or len(outputs[0].shape) != 2:
+        shapes = ", ".join(str(tuple(output.shape[1:])) for output in outputs)
+        raise ValueError(
+            f"`{caller}` expects a classifier with one output, a number for each class. {model.name!r} gives "
+            f"{len(outputs)} of the shapes {shapes}. Explain one of them: `keras.Model(model.input, "
+            "model.outputs[0])`."
+        )
+    count = outputs[0].shape[1]
+    if count == 1:
+        outputs, count = [class_probabilities(model, outputs[0])], 2
     if target is None:
-        return keras.ops.convert_to_numpy(model(images, training=False)).argmax(axis=-1)
+        return keras.ops.convert_to_numpy(outputs[0]).argmax(axis=-1), count
     wanted = [target] * len(images) if isinstance(target, str | int | np.integer) else list(target)
     metadata = find_metadata(model)
     names = list(metadata.classes) if metadata else []
@@ -56,4 +68,4 @@ def checked_targets(model: keras.Model, target: Target, images: np.ndarray, *, c
     ):
         known = f"one of {names}" if names else f"a class number from 0 to {count - 1}"
         raise ValueError(f"`{caller}` expects `target` to be {known}, or one for each image. Received: {target!r}.")
-    return np.asarray(numbers, dtype=np.int64)
+    return np.asarray(numbers, dtype=np.int64), count

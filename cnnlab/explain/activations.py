@@ -7,11 +7,12 @@ from cnnlab import _quiet  # noqa: F401  isort: skip
 import keras
 import numpy as np
 
-from cnnlab.explain.graph import find_layer, leaf_layers
+from cnnlab.explain.graph import IMAGE, Graph, graph_of
 from cnnlab.explain.inputs import checked_images
-from cnnlab.explain.tapping import outputs_of
 
-CONVOLUTIONS = keras.layers.Conv2D | keras.layers.DepthwiseConv2D
+CONVOLUTIONS = (
+    keras.layers.Conv2D | keras.layers.Conv2DTranspose | keras.layers.DepthwiseConv2D | keras.layers.SeparableConv2D
+)
 
 
 def filters(model: keras.Model, layer: str | None = None) -> np.ndarray:
@@ -22,7 +23,8 @@ def filters(model: keras.Model, layer: str | None = None) -> np.ndarray:
         layer: Name of a convolution; the first one where None.
 
     Returns:
-        An array (filters, height, width, channels), to be drawn by `plots.filters`.
+        An array (filters, height, width, channels), to be drawn by `plots.filters`. A depthwise convolution has one
+        filter of one channel for each feature; a separable one is given as the ordinary convolution that does the same.
 
     Raises:
         ValueError: If there is no such convolution.
@@ -33,18 +35,24 @@ def filters(model: keras.Model, layer: str | None = None) -> np.ndarray:
         >>> explain.filters(model).shape
         (24, 3, 3, 1)
     """
-    found = find_layer(model, layer) if layer is not None else None
-    if found is None:
-        found = next((one for one in leaf_layers(model) if isinstance(one, CONVOLUTIONS)), None)
+    graph = graph_of(model)
+    if layer is not None:
+        found = graph.steps[graph.find(layer)].layer
+    else:
+        found = next((step.layer for step in graph.steps if isinstance(step.layer, CONVOLUTIONS)), None)
     if not isinstance(found, CONVOLUTIONS):
         raise ValueError(
             "`explain.filters` expects the name of a convolution. Received: "
             f"{layer!r}{f', a {type(found).__name__}' if found is not None else ' and a model without one'}."
         )
+    if isinstance(found, keras.layers.SeparableConv2D):  # of the ordinary convolution that does the same
+        depthwise = keras.ops.convert_to_numpy(found.depthwise_kernel)
+        pointwise = keras.ops.convert_to_numpy(found.pointwise_kernel).reshape(*depthwise.shape[2:], -1)
+        return np.einsum("hwcm,cmf->fhwc", depthwise, pointwise)
     kernel = keras.ops.convert_to_numpy(found.kernel)
     if isinstance(found, keras.layers.DepthwiseConv2D):  # one filter for each channel that comes in
         return kernel.reshape(*kernel.shape[:2], -1).transpose(2, 0, 1)[..., None]
-    return kernel.transpose(3, 0, 1, 2)
+    return kernel.transpose((2, 0, 1, 3) if isinstance(found, keras.layers.Conv2DTranspose) else (3, 0, 1, 2))
 
 
 def feature_maps(model: keras.Model, image: Any, *, layers: Sequence[str] | None = None) -> dict[str, np.ndarray]:
@@ -74,30 +82,33 @@ def feature_maps(model: keras.Model, image: Any, *, layers: Sequence[str] | None
         raise ValueError(
             f"`explain.feature_maps` expects one image (height, width, channels). Received {len(batch)} images."
         )
+    graph = graph_of(model, batch.shape[1:])
     names = [layers] if isinstance(layers, str) else layers
-    found = _shown(model) if names is None else [find_layer(model, name) for name in names]
-    names = [layer.name for layer in found]
-    values = outputs_of(model, batch, found)
-    for name, value in zip(names, values, strict=True):
-        if value.ndim != 4:
+    numbers = _shown(graph) if names is None else [graph.find(name) for name in names]
+    values = graph.values({IMAGE: batch}, [(number, 0) for number in numbers])
+    maps = {}
+    for number, value in zip(numbers, values, strict=True):
+        name = graph.steps[number].layer.name
+        if len(value.shape) != 4:
             raise ValueError(
                 f"`explain.feature_maps` expects layers that pass on maps (height, width, features). {name!r} passes "
-                f"on an array of shape {value.shape[1:]}."
+                f"on an array of shape {tuple(value.shape[1:])}."
             )
-    return {name: value[0] for name, value in zip(names, values, strict=True)}
+        maps[name] = keras.ops.convert_to_numpy(value)[0]
+    return maps
 
 
-def _shown(model: keras.Model) -> list[keras.layers.Layer]:
+def _shown(graph: Graph) -> list[int]:
     """The last step of each convolution's row of convolution, normalisation and activation."""
-    chosen: list[keras.layers.Layer] = []
-    follows = False
-    for layer in leaf_layers(model):
-        if isinstance(layer, CONVOLUTIONS):
-            chosen.append(layer)
-            follows = True
-        elif isinstance(layer, keras.layers.Activation | keras.layers.ReLU) and follows:
-            chosen[-1] = layer
-            follows = False
-        elif not isinstance(layer, keras.layers.BatchNormalization):
-            follows = False
+    chosen: list[int] = []
+    last = None  # the end of the row that is being followed
+    for number, step in enumerate(graph.steps):
+        if isinstance(step.layer, CONVOLUTIONS):
+            chosen.append(number)
+            last = (number, 0)
+        elif last is not None and step.reads == (last,):
+            if isinstance(step.layer, keras.layers.Activation | keras.layers.ReLU):
+                chosen[-1], last = number, None
+            else:
+                last = (number, 0) if isinstance(step.layer, keras.layers.BatchNormalization) else None
     return chosen
