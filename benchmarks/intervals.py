@@ -13,9 +13,9 @@ import numpy as np
 import pandas as pd
 
 from cnnlab import metrics
-from cnnlab.metrics import limits
+from cnnlab.metrics.intervals import score_limits
+from cnnlab.metrics.scoring import scorer, values
 from cnnlab.metrics.table import Outcome
-from cnnlab.metrics.values import scorer, values
 
 RESAMPLES = 300
 SCORES = ("accuracy", "balanced_accuracy", "macro_precision", "macro_f1", "mcc", "log_loss", "roc_auc", "pr_auc")
@@ -57,8 +57,7 @@ def percentile(seen, generator, *, stratified):
 
 def ours(seen):
     """The intervals of `metrics.scores`."""
-    how = limits.Sampling(np.arange(len(seen)), False, RESAMPLES, 0)
-    return limits.score_limits(seen, values(seen), how, top=3)
+    return score_limits(seen, values(seen), np.arange(len(seen)), top=3, count=RESAMPLES, seed=0)
 
 
 def coverage(name, tables, *, fixed):

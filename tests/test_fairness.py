@@ -133,6 +133,101 @@ def test_numbers_counted_by_hand():
     assert (gaps.loc["equalized_odds", "lowest"], gaps.loc["equalized_odds", "highest"]) == ("south", "north")
 
 
+def of_patients(right, *, patients=60, images=5, seed=0):
+    """Every patient's images are right or wrong together."""
+    return (
+        planted(right, images=patients, seed=seed)
+        .loc[lambda table: table.index.repeat(images)]
+        .assign(patient=lambda table: table.index)
+    )
+
+
+def test_images_of_a_patient_are_no_independent_witnesses():
+    table = of_patients({"north": (0.9, 0.1), "south": (0.7, 0.2)})
+    once = table.drop_duplicates("patient")
+    single, alone, grouped = (
+        fairness.groups(part, "camera", positive="crack", group=group)
+        for part, group in ((once, False), (table, False), (table, "patient"))
+    )
+    widths = [part["high"] - part["low"] for part in (single, alone, grouped)]
+    assert ((widths[1] / widths[0]) < 0.6).all()
+    assert (widths[2] / widths[0]).between(0.75, 1.2).all()
+    np.testing.assert_allclose(grouped["value"], single["value"])
+    named = table.rename(columns={"patient": "group"})
+    pd.testing.assert_frame_equal(fairness.groups(named, "camera", positive="crack"), grouped)
+    gaps = [
+        fairness.gaps(part, "camera", positive="crack", group=group)
+        for part, group in ((once, False), (table, False), (table, "patient"))
+    ]
+    sizes = [part["high"] - part["low"] for part in gaps]
+    assert (sizes[1] < sizes[2]).all()
+    assert (sizes[2] / sizes[0]).between(0.7, 1.3).all()
+    guess = table.assign(predicted=table["label"].where(table["patient"] % 3 > 0, table["predicted"]))
+    alone, grouped = (
+        fairness.cost(table, guess, "camera", positive="crack", group=group).set_index("measure")
+        for group in (False, "patient")
+    )
+    width, wider = (part["high"] - part["low"] for part in (alone, grouped))
+    assert (wider.loc["accuracy"] / width.loc["accuracy"]) == pytest.approx(np.sqrt(5), rel=0.15)
+
+
+def test_a_group_with_one_patient_has_rates_and_no_interval():
+    table = of_patients({"north": (0.9, 0.1), "south": (0.7, 0.2)})
+    table.loc[table["camera"] == "south", "patient"] = 999
+    with pytest.warns(UserWarning, match="has 1 group of 'patient'"):
+        found = fairness.groups(table, "camera", positive="crack", group="patient").set_index("camera")
+    assert found.loc["south", "value"].notna().all()
+    assert found.loc["south", ["low", "high"]].isna().all(axis=None)
+    assert found.loc["north", ["low", "high"]].notna().all(axis=None)
+
+
+@pytest.mark.parametrize("column", ["class", "metric", "value", "images"])
+def test_a_column_called_like_ours_is_refused_with_the_way_out(column):
+    table = chances(100).assign(**{column: ["a", "b"] * 50})
+    for call in (fairness.groups, fairness.gaps):
+        with pytest.raises(ValueError, match=rf"cannot be one of these\. Received: by='{column}'\. Rename the column"):
+            call(table, column)
+    with pytest.raises(ValueError, match="Rename the column"):
+        fairness.cost(table, table, column, positive="crack")
+
+
+@pytest.mark.parametrize("column", ["label", "predicted", "group"])
+def test_other_columns_of_ours_may_name_the_groups(column):
+    table = chances(100).assign(group=list(range(20)) * 5)
+    found = fairness.groups(table, column)
+    assert found[found["metric"] == "accuracy"]["images"].sum() == 100
+
+
+def test_a_repeated_index_changes_nothing():
+    table, other = chances(120, seed=1), chances(120, seed=2)
+    other = other.assign(label=table["label"], camera=table["camera"])
+    twice = [part.set_axis([0, 1, 2] * 40) for part in (table, other)]
+    found, expected = (fairness.cost(*pair, "camera", positive="crack") for pair in (twice, (table, other)))
+    pd.testing.assert_frame_equal(found, expected)
+    pd.testing.assert_frame_equal(fairness.groups(twice[0], "camera"), fairness.groups(table, "camera"))
+    fair = [
+        fairness.equalize(part, "camera", on=one, positive="crack")
+        for part, one in ((twice[0], twice[1]), (table, other))
+    ]
+    assert fair[0]["predicted"].tolist() == fair[1]["predicted"].tolist()
+
+
+def test_rows_that_either_table_does_not_predict_take_no_part_in_the_cost():
+    table, other = chances(120, seed=1), chances(120, seed=1)
+    other["predicted"] = other["label"]
+    holes = other.copy()
+    holes.loc[:9, "predicted"] = None
+    found = fairness.cost(table, holes, "camera", positive="crack")
+    pd.testing.assert_frame_equal(found, fairness.cost(table[10:], other[10:], "camera", positive="crack"))
+
+
+def test_images_without_labels_are_equalized_too():
+    validation, test = chances(600, seed=1), chances(200, seed=2)
+    expected = fairness.equalize(test, "camera", on=validation, positive="crack")
+    found = fairness.equalize(test.drop(columns="label"), "camera", on=validation, positive="crack")
+    assert found["predicted"].tolist() == expected["predicted"].tolist()
+
+
 def test_a_harder_camera_is_found_and_an_equal_one_is_not():
     same = {"north": (0.9, 0.1), "west": (0.9, 0.1)}
     hard = fairness.gaps(planted({**same, "south": (0.7, 0.1)}), "camera", positive="crack").set_index("measure")
@@ -234,6 +329,27 @@ def test_intervals_of_gaps_cover_the_truth(situation):
         assert 0.92 <= share <= 0.995, name
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+def test_intervals_over_patients_cover_the_truth():
+    """60 patients a camera with 5 images each that are right or wrong together: single images would be too sure."""
+    right = {"a": (0.9, 0.1), "b": (0.75, 0.1)}
+    truth = {("true_positive_rate", "a"): 0.9, ("true_positive_rate", "b"): 0.75, ("false_positive_rate", "a"): 0.1}
+    covered = {way: dict.fromkeys([*truth, "gap"], 0) for way in ("patient", False)}
+    for seed in range(400):
+        table = of_patients(right, seed=seed)
+        for way, hits in covered.items():
+            options = {"positive": "crack", "group": way, "bootstrap": 300}
+            found = fairness.groups(table, "camera", **options).set_index(["metric", "camera"])
+            for name, value in truth.items():
+                hits[name] += found.loc[name, "low"] <= value <= found.loc[name, "high"]
+            gap = fairness.gaps(table, "camera", **options).set_index("measure").loc["equal_opportunity"]
+            hits["gap"] += gap["low"] <= 0.15 <= gap["high"]
+    print(covered)
+    assert all(0.90 <= count / 400 <= 0.995 for count in covered["patient"].values())
+    assert all(count / 400 < 0.75 for count in covered[False].values())
+
+
 @pytest.mark.parametrize("measure", ["demographic_parity", "equal_opportunity", "equalized_odds"])
 def test_thresholds_narrow_the_gap_and_their_cost_is_shown(measure):
     validation, test = chances(3000, seed=1), chances(3000, seed=2)
@@ -294,7 +410,7 @@ def test_equalize_among_more_than_two_classes_keeps_the_likeliest_other():
         (lambda t: fairness.groups(t, []), ValueError, "at least one column in `by`"),
         (lambda t: fairness.groups(t, "camera", positive="cracks"), ValueError, "Received: 'cracks'"),
         (lambda t: fairness.groups(t.assign(predicted=None), "camera"), ValueError, "none of which has all"),
-        (lambda t: fairness.groups(t.assign(predicted="bird"), "camera"), ValueError, "Received also: bird"),
+        (lambda t: fairness.groups(t.assign(predicted="bird"), "camera"), ValueError, "Received also: 'bird'"),
         (lambda t: fairness.gaps(t.assign(camera="one"), "camera"), ValueError, "at least two groups in 'camera'"),
         (
             lambda t: fairness.equalize(t.assign(camera="new"), "camera", on=t, positive="crack"),
@@ -317,7 +433,7 @@ def test_equalize_among_more_than_two_classes_keeps_the_likeliest_other():
         (
             lambda t: fairness.equalize(t.drop(columns="p_ok"), "camera", on=t, positive="crack"),
             KeyError,
-            "expects a column 'p_ok'",
+            "Missing: p_ok",
         ),
         (lambda t: fairness.cost(t, t.iloc[1:], "camera", positive="crack"), ValueError, "same rows"),
     ],

@@ -177,6 +177,39 @@ def test_by_scores_each_part_apart():
     assert both.groupby(["camera", "shift"])["images"].first().tolist() == [75, 25, 75, 25]
 
 
+@pytest.mark.parametrize("column", ["label", "predicted", "class", "group", "split"])
+def test_by_takes_any_column_that_is_none_of_its_own(column):
+    table = drawn_table(60, 3).assign(**{"class": "x", "group": list(range(30)) * 2, "split": "test"})
+    found = metrics.scores(table, by=column, bootstrap=100)
+    assert found[found["metric"] == "accuracy"]["images"].sum() == 60
+    assert found.groupby(column, observed=True).size().index.tolist() == sorted(table[column].unique())
+
+
+def test_a_repeated_index_changes_nothing():
+    table = drawn_table(60, 3, seed=2)
+    twice = table.set_axis([0, 1, 2] * 20)
+    pd.testing.assert_frame_equal(metrics.scores(twice, bootstrap=100), metrics.scores(table, bootstrap=100))
+    pd.testing.assert_frame_equal(metrics.per_class(twice, bootstrap=100), metrics.per_class(table, bootstrap=100))
+    pd.testing.assert_frame_equal(metrics.compare(twice, twice), metrics.compare(table, table))
+    found, expected = (metrics.apply_threshold(one, "class 1", 0.3)["predicted"] for one in (twice, table))
+    assert found.tolist() == expected.tolist()
+
+
+def test_confused_pairs_are_the_cells_off_the_diagonal():
+    table = drawn_table(300, 4, skill=1.0)
+    found = metrics.confused_pairs(table)
+    labels, guesses = table["label"].cat.codes, table["predicted"].cat.codes
+    counts = reference.confusion_matrix(labels, guesses)
+    assert found["images"].sum() == (labels != guesses).sum()
+    assert found["images"].is_monotonic_decreasing
+    for pair in found.itertuples():
+        row, column = int(pair.label[-1]), int(pair.predicted[-1])
+        assert pair.images == counts[row, column]
+        assert pair.share == pytest.approx(counts[row, column] / counts[row].sum())
+    assert len(metrics.confused_pairs(table, top=2)) == 2
+    assert metrics.confused_pairs(table.assign(predicted=table["label"])).empty
+
+
 def test_rows_without_a_prediction_are_left_out_and_said_so():
     table = drawn_table(40, 3)
     holes = table.copy()
@@ -203,7 +236,7 @@ def test_nothing_is_changed_in_place():
         (lambda t: t.drop(columns="predicted"), KeyError, "expects a column 'predicted'"),
         (lambda t: t.assign(label=t["label"].astype(str)), TypeError, "Categorical"),
         (lambda t: t.assign(predicted="bird"), ValueError, "Received also: 'bird'"),
-        (lambda t: t.assign(predicted=None), ValueError, "none of which has both"),
+        (lambda t: t.assign(predicted=None), ValueError, "none of which has all"),
         (lambda t: t.iloc[:0], ValueError, "Received 0 rows"),
         (lambda t: t.drop(columns="p_class 1"), KeyError, "Missing: p_class 1"),
         (lambda t: t.assign(**{"p_class 1": 3.0}), ValueError, "add up to 1"),
@@ -223,8 +256,8 @@ def test_wrong_options_are_refused_in_words():
         metrics.confusion(table, normalize="rows")
     with pytest.raises(ValueError, match="at least 100 resamples"):
         metrics.scores(table, bootstrap=10)
-    with pytest.raises(ValueError, match="at least two of them"):
-        metrics.scores(table, group="site", bootstrap=100)
+    with pytest.raises(ValueError, match=r"names columns of its result metric, value, .* Received: by='metric'"):
+        metrics.scores(table.assign(metric="a"), by="metric")
     with pytest.raises(KeyError, match="expects a column 'sites'"):
         metrics.scores(table, by="sites")
 

@@ -90,6 +90,24 @@ def test_rows_that_one_model_could_not_predict_are_left_out():
     pd.testing.assert_frame_equal(found, metrics.compare(a.drop(3), b.drop(3), bootstrap=100))
 
 
+def test_rows_without_a_label_are_left_out_and_never_called_corrected():
+    a, b = two_models(np.random.default_rng(4), 60)
+    expected = metrics.compare(a.drop(3), b.drop(3), bootstrap=100)
+    for first, second in ((True, True), (True, False), (False, True)):
+        tables = [table.copy() for table in (a, b)]
+        for table, without in zip(tables, (first, second), strict=True):
+            table.loc[[3] if without else [], "label"] = None
+        with pytest.warns(UserWarning, match="leaves out 1 of 60 rows"):
+            found = metrics.compare(*tables, bootstrap=100)
+        pd.testing.assert_frame_equal(found, expected)
+
+
+def test_one_group_says_nothing_about_two_models():
+    table = drawn_table(30, 3).assign(patient="one")
+    with pytest.warns(UserWarning, match="has 1 group"), pytest.raises(ValueError, match="at least two groups"):
+        metrics.compare(table, table, group="patient", bootstrap=100)
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
     [

@@ -6,6 +6,8 @@ import pytest
 import scipy.optimize
 import sklearn.metrics as reference
 from hypothesis import given, settings
+from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.calibration import CalibratedClassifierCV
 from test_metrics import drawn_table, prediction_table, quiet, tables_of_any_kind
 
 from cnnlab import metrics
@@ -152,6 +154,47 @@ def test_temperature_is_where_the_log_loss_is_least(classes):
     assert metrics.temperature(table) == pytest.approx(best, rel=1e-3)
 
 
+@pytest.mark.parametrize("classes", [2, 5])
+def test_temperature_is_scikit_learns(classes):
+    table = sharpened(2000, classes, 2.5, seed=4)
+    logits = np.log(table[[f"p_class {k}" for k in range(classes)]].to_numpy())
+
+    class Logits(ClassifierMixin, BaseEstimator):
+        def fit(self, X, y, sample_weight=None):
+            self.classes_ = np.unique(y)
+            return self
+
+        def decision_function(self, X):
+            return X[:, 1] - X[:, 0] if classes == 2 else X
+
+        def predict(self, X):
+            return X.argmax(axis=1)
+
+    everything = np.arange(len(table))
+    model = CalibratedClassifierCV(Logits(), method="temperature", ensemble=False, cv=[(everything, everything)])
+    expected = model.fit(logits, table["label"].cat.codes.to_numpy()).predict_proba(logits)
+    found = metrics.calibrate(table, on=table)[[f"p_class {k}" for k in range(classes)]]
+    np.testing.assert_allclose(found, expected, atol=2e-3)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda table: table.drop(columns="label"),
+        lambda table: table.assign(label=table["label"].astype(str)),
+        lambda table: table.assign(label=None),
+        lambda table: table.drop(columns="label").assign(predicted=table["predicted"].astype(str)),
+    ],
+)
+def test_images_without_labels_or_with_text_are_calibrated_and_thresholded(change):
+    table = drawn_table(40, 3)
+    columns = ["p_class 0", "p_class 1", "p_class 2", "confidence"]
+    expected = metrics.calibrate(table, on=2.0)
+    pd.testing.assert_frame_equal(metrics.calibrate(change(table), on=2.0)[columns], expected[columns])
+    called = metrics.apply_threshold(change(table), "class 1", 0.2)
+    assert called["predicted"].tolist() == metrics.apply_threshold(table, "class 1", 0.2)["predicted"].tolist()
+
+
 def test_calibrating_on_validation_mends_the_test_images():
     validation, test = sharpened(1500, 5, 3.0, seed=1), sharpened(1500, 5, 3.0, seed=2)
     mended = metrics.calibrate(test, on=validation)
@@ -194,12 +237,23 @@ def test_calibrate_keeps_rows_without_probabilities_and_certain_ones():
         (lambda t: metrics.choose_threshold(t, "crack"), "expects one purpose"),
         (lambda t: metrics.choose_threshold(t, "crack", recall=0.9, precision=0.9), "Received: recall, precision"),
         (lambda t: metrics.choose_threshold(t, "crack", recall=90), "share above 0 and up to 1"),
+        (
+            lambda t: metrics.choose_threshold(t, "crack", recall=0.9, false_alarm_cost=5),
+            r"leaves nothing to weigh\. Received: recall=0\.9, false_alarm_cost=5\. Give both costs",
+        ),
+        (lambda t: metrics.choose_threshold(t, "crack", precision=0.9, false_alarm_cost=1.0), "Give both costs"),
+        (lambda t: metrics.choose_threshold(t, "crack", false_alarm_cost=5), "expects one purpose"),
+        (lambda t: metrics.choose_threshold(t, "crack", miss_cost=np.nan), "from 0 up"),
+        (lambda t: metrics.apply_threshold(t, "crack", 40), r"0 to 1, or inf\. .*=40; did you mean 0\.4\?"),
+        (lambda t: metrics.apply_threshold(t, "crack", -0.1), "threshold=-0.1"),
+        (lambda t: metrics.apply_threshold(t, "crack", np.nan), "threshold=nan"),
         (lambda t: metrics.choose_threshold(t, "ok", precision=1.0), None),
         (lambda t: metrics.apply_threshold(t, "cracks", 0.5), "Received: 'cracks'"),
         (lambda t: metrics.apply_threshold(t[["label"]], "crack", 0.5), "Received none"),
         (lambda t: metrics.roc(t[["label", "predicted"]]), "expects the columns p_<class>"),
         (lambda t: metrics.temperature(t[["label", "predicted"]]), "Received none"),
         (lambda t: metrics.calibrate(t, on=0.0), "above 0"),
+        (lambda t: metrics.calibrate(t, on=np.inf), "above 0"),
         (lambda t: metrics.calibrate(t[["label"]], on=2.0), "Received none"),
         (lambda t: metrics.reliability(t, bins=0), "from 1 up"),
     ],

@@ -1,19 +1,15 @@
 """How far apart groups are, and whether chance alone could have parted them."""
 
-import bisect
-from collections.abc import Sequence
+import functools
+from collections.abc import Hashable
 
 import numpy as np
 import pandas as pd
+import scipy.stats
 
-from cnnlab.fairness.groups import SMALLEST, By, Counts, count, warn_small
-
-LEVEL = 0.95
-# Of what each end leaves out. 0.025 would do if it were known which groups are the best and the worst; that they are
-# picked by what is seen makes such intervals hold the truth in 90 of 100 simulated tables only, with three groups.
-TAIL = 0.014
-STEPS = 61  # gaps that are tried, from none up
-Rate = tuple[np.ndarray, np.ndarray]  # of each group: the images that count, and those they are a share of
+from cnnlab.fairness.groups import SMALLEST, By, Positive, group_names, rates, warn_small
+from cnnlab.metrics.intervals import LEVEL, NORMAL
+from cnnlab.metrics.table import Group
 
 # What each gap compares; of two rates, the wider gap counts.
 MEASURES = {
@@ -22,28 +18,34 @@ MEASURES = {
     "equalized_odds": ("true_positive_rate", "false_positive_rate"),
 }
 
+Gap = tuple[float, float, float, str, str]
+NO_GAP: Gap = (np.nan, np.nan, np.nan, "", "")  # where fewer than two groups have a rate
+
 
 def gaps(
     predictions: pd.DataFrame,
     by: By,
     *,
-    positive: str | Sequence[str] | None = None,
-    bootstrap: int = 1000,
+    positive: Positive = None,
     smallest: int = SMALLEST,
+    group: Group = None,
+    bootstrap: int = 1000,
     seed: int = 0,
 ) -> pd.DataFrame:
     """Measures how far the best and the worst group are apart, and whether that can be chance.
 
-    The gap between groups that are served equally well is never 0 by chance alone, and grows with their number. So the
-    interval has the gaps under which the one that was seen would be no surprise; where `low` is 0, there may be none.
-    In simulated tables with 200 images a group it held the true gap in 93 to 99 of 100 cases.
+    The gap between groups that are served equally well is never 0 by chance alone, and grows with their number. So its
+    limits are those of all differences between two groups at once, by Tukey's studentized range: the largest that is
+    certain, and the largest that is possible. Where `low` is 0, there may be no gap. In simulated tables with 200
+    images a group the interval held the true gap in 95 to 99 of 100 cases.
 
     Args:
         predictions: A table with label, predicted and the columns of `by`.
         by: Column that says which group an image belongs to; of several columns, every combination that occurs.
         positive: The class or classes that matter, each against the rest; all of them where None.
-        bootstrap: Draws for each gap that is tried.
         smallest: Groups with fewer images bring a warning.
+        group: Column, or columns, that say which images belong together, such as `"patient"`; see `groups`.
+        bootstrap: Resamples of what belongs together.
         seed: Same seed, same intervals.
 
     Returns:
@@ -54,13 +56,14 @@ def gaps(
 
     Raises:
         KeyError: If a column is missing.
-        ValueError: If there is one group only, or `positive` is no class.
+        ValueError: If there is one group only, `positive` is no class, or `by` is called as a column of the result is.
 
     Warns:
         UserWarning: If a group is too small to speak of.
 
     Source: Hardt, Price and Srebro (2016), Equality of opportunity in supervised learning; the gaps are fairlearn's
-        `demographic_parity_difference`, `equal_opportunity_difference` and `equalized_odds_difference`.
+        `demographic_parity_difference`, `equal_opportunity_difference` and `equalized_odds_difference`. Zou and Donner
+        (2008), Construction of confidence limits about effect measures, for the difference of two rates; Tukey's range.
 
     Example:
         >>> import pandas as pd
@@ -76,68 +79,51 @@ def gaps(
         2   equal_opportunity  0.2  south   north
         3      equalized_odds  0.2  south   north
     """
-    counts = count(predictions, by, positive, caller="fairness.gaps")
-    if len(counts.images) < 2:
+    found = rates(predictions, by, positive, group=group, bootstrap=bootstrap, seed=seed, caller="fairness.gaps")
+    found = found.assign(name=group_names(found))
+    if found["name"].nunique() < 2:
         raise ValueError(
-            f"`fairness.gaps` expects at least two groups in {by!r}. Received one: {counts.name(0)}. There is "
+            f"`fairness.gaps` expects at least two groups in {by!r}. Received one: {found['name'].iloc[0]}. There is "
             "nothing to compare it with."
         )
-    warn_small(counts, smallest)
-    generator = np.random.default_rng(seed)
-    rows: list[tuple[object, ...]] = [("accuracy", "all", *_row(counts, [counts.accuracy()], bootstrap, generator))]
-    for name in counts.positive:
-        for measure, rates in MEASURES.items():
-            parts = [counts.rate(rate, name) for rate in rates]
-            rows.append((measure, name, *_row(counts, parts, bootstrap, generator)))
+    warn_small(found.drop(columns="name"), smallest)
+    asked: list[tuple[str, Hashable, tuple[str, ...]]] = [("accuracy", "all", ("accuracy",))]
+    asked += [(measure, name, MEASURES[measure]) for name in found["class"].unique()[1:] for measure in MEASURES]
+    rows = []
+    for measure, name, metrics in asked:
+        parts = [_gap(found[(found["metric"] == one) & (found["class"] == name)], len(metrics)) for one in metrics]
+        if any(np.isnan(part[0]) for part in parts):
+            rows.append((measure, name, *NO_GAP))
+        else:
+            widest = max(parts, key=lambda part: part[0])
+            low, high = max(part[1] for part in parts), max(part[2] for part in parts)
+            rows.append((measure, name, widest[0], low, high, *widest[3:]))
     return pd.DataFrame(rows, columns=["measure", "class", "gap", "low", "high", "lowest", "highest"])
 
 
-def _row(
-    counts: Counts, parts: list[Rate], bootstrap: int, generator: np.random.Generator
-) -> tuple[float, float, float, str, str]:
-    if any((images > 0).sum() < 2 for _, images in parts):
-        return np.nan, np.nan, np.nan, "", ""
-    shares = [np.divide(hits, images, out=np.full(len(images), np.nan), where=images > 0) for hits, images in parts]
-    widths = [float(np.nanmax(share) - np.nanmin(share)) for share in shares]
-    widest = int(np.argmax(widths))
-    low, high = _interval(parts, max(widths), bootstrap, generator)
-    ends = (int(np.nanargmin(shares[widest])), int(np.nanargmax(shares[widest])))
-    return max(widths), low, high, counts.name(ends[0]), counts.name(ends[1])
+def _gap(part: pd.DataFrame, times: int) -> Gap:
+    """The gap of one rate, its limits, and the groups at either end.
 
-
-def _interval(parts: list[Rate], found: float, bootstrap: int, generator: np.random.Generator) -> tuple[float, float]:
-    """The gaps that leave the one seen within what they bring about, but for `TAIL` at either end.
-
-    Groups keep their places between the worst and the best; only the distance is stretched or shrunk, around the rate
-    of all images together.
+    Args:
+        part: The rate of each group, from `rates`.
+        times: How many rates are looked at together, among which the risk of an error is divided.
     """
-    sizes = [images[images > 0] for _, images in parts]
-    second = min(np.sort(of)[1] for of in sizes)  # the gap moves about as much as the rates of so many images
-    tried = np.linspace(0, min(1.0, found + 3 / np.sqrt(second)), STEPS)
-    rates = [_stretched(rate, found, tried) for rate in parts]
-    actual = np.max([np.ptp(shares, axis=1) for shares in rates], axis=0)
-
-    def drawn(step: int) -> np.ndarray:
-        """Gaps that would be seen if the true one were that of the step."""
-        return np.max(
-            [
-                np.ptp(generator.binomial(of, shares[step], (bootstrap, len(of))) / of, axis=1)
-                for shares, of in zip(rates, sizes, strict=True)
-            ],
-            axis=0,
-        )
-
-    wide = bisect.bisect_left(range(STEPS), True, key=lambda step: bool((drawn(step) >= found - 1e-9).mean() >= TAIL))
-    past = bisect.bisect_left(range(STEPS), True, key=lambda step: bool((drawn(step) <= found + 1e-9).mean() < TAIL))
-    return float(actual[min(wide, STEPS - 1)]), float(actual[max(past - 1, 0)])
+    part = part[part["value"].notna()]
+    if len(part) < 2:
+        return NO_GAP
+    value, low, high = (part[name].to_numpy() for name in ("value", "low", "high"))
+    tukey = _tukey(len(part), 1 - (1 - LEVEL) / times)
+    below, above = (tukey / NORMAL * side for side in (value - low, high - value))
+    apart = value[:, None] - value
+    # of a difference, each limit is as far off as the two rates' own limits on that side are together
+    least = apart - np.sqrt(below[:, None] ** 2 + above**2)
+    most = apart + np.sqrt(above[:, None] ** 2 + below**2)
+    names = part["name"].to_numpy()
+    ends = float(max(np.nanmax(least), 0)), float(min(np.nanmax(most), 1))
+    return float(np.ptp(value)), *ends, str(names[value.argmin()]), str(names[value.argmax()])
 
 
-def _stretched(rate: Rate, found: float, tried: np.ndarray) -> np.ndarray:
-    """The rate of each group if the gap were another one. Shape (gaps, groups)."""
-    hits, images = rate[0][rate[1] > 0], rate[1][rate[1] > 0]
-    together = hits.sum() / images.sum()
-    # where all are equal, it is the smallest group that could be apart
-    shape = (
-        (hits / images - together) / found if found > 0 else -(np.arange(len(hits)) == images.argmin()).astype(float)
-    )
-    return np.clip(together + tried[:, None] * shape, 0, 1)
+@functools.cache
+def _tukey(groups: int, level: float) -> float:
+    """How many standard errors all differences of so many groups may be off at once; 1.96 for two groups."""
+    return float(scipy.stats.studentized_range.ppf(level, groups, np.inf) / np.sqrt(2))

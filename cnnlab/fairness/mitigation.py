@@ -8,8 +8,12 @@ from fairlearn.postprocessing import ThresholdOptimizer
 from sklearn.base import BaseEstimator, ClassifierMixin
 
 from cnnlab._common import require_columns
-from cnnlab.fairness.gaps import LEVEL, MEASURES
-from cnnlab.fairness.groups import By, whole_rows
+from cnnlab.fairness.gaps import MEASURES
+from cnnlab.fairness.groups import RATES, RESULTS, By, checked_classes, class_shares
+from cnnlab.metrics.intervals import TAILS
+from cnnlab.metrics.intervals import bootstrap as resampled
+from cnnlab.metrics.scoring import Statistic, counter, divide
+from cnnlab.metrics.table import Group, Outcome, by_columns, known_probabilities, outcome, scored, units_of, with_calls
 
 CONSTRAINTS = {
     "demographic_parity": "demographic_parity",
@@ -31,7 +35,7 @@ def equalize(
     """Gives each group thresholds of its own that narrow a gap, learned on other images.
 
     Args:
-        predictions: A table with label, p_<class> and the columns of `by`.
+        predictions: A table with p_<class> and the columns of `by`, labelled or not.
         by: Column or columns that say which group an image belongs to; the group must be known whenever the model is
             used.
         on: Predictions of validation images of the same groups, to learn the thresholds from.
@@ -52,36 +56,26 @@ def equalize(
         raise ValueError(f"`measure` expects one of {', '.join(CONSTRAINTS)}. Received: measure={measure!r}.")
     keys = [by] if isinstance(by, str) else list(by)
     learned = _learn(on, keys, positive, CONSTRAINTS[measure], objective)
-    require_columns(predictions, "label", *keys, *_probability_columns(predictions), caller="fairness.equalize")
-    table = predictions
-    names = _probability_columns(table)
-    known = table[[*keys, *names]].notna().all(axis=1).to_numpy()
-    group = _group(table[known], keys)
+    require_columns(predictions, *keys, caller="fairness.equalize")
+    classes, chance, known = known_probabilities(predictions, positive, caller="fairness.equalize")
+    known = known & predictions[keys].notna().all(axis=1).to_numpy()
+    group = _group(predictions[known], keys)
     unseen = sorted(set(group) - set(learned.interpolated_thresholder_.interpolation_dict))
     if unseen:
         raise ValueError(
             f"`fairness.equalize` expects groups that `on` has as well. Received also: {', '.join(unseen[:5])}. "
             "No threshold is known for them."
         )
-    chance = table.loc[known, names].to_numpy(dtype=float)
-    place = list(table["label"].cat.categories).index(positive)
-    called = np.asarray(learned.predict(chance[:, [place]], sensitive_features=group, random_state=seed), dtype=bool)
-    others = chance.copy()
-    others[:, place] = -1
-    codes, confidence = np.full(len(table), -1), np.full(len(table), np.nan)
-    codes[known] = np.where(called, place, others.argmax(axis=1))
-    confidence[known] = chance[np.arange(len(chance)), codes[known]]
-    categories = table["label"].cat.categories
-    return table.assign(predicted=pd.Categorical.from_codes(codes, categories=categories), confidence=confidence)
+    of_class = chance[known][:, [list(classes).index(positive)]]
+    called = np.zeros(len(predictions), dtype=bool)
+    called[known] = learned.predict(of_class, sensitive_features=group, random_state=seed)
+    return with_calls(predictions, classes, positive, called, np.where(known[:, None], chance, np.nan))
 
 
 def _learn(on: pd.DataFrame, keys: list[str], positive: str, constraint: str, objective: str) -> ThresholdOptimizer:
-    table = whole_rows(on, [*keys, *_probability_columns(on)], caller="fairness.equalize")
-    if positive not in table["label"].cat.categories:
-        raise ValueError(
-            f"`positive` expects one of the classes {', '.join(map(str, table['label'].cat.categories[:10]))}. "
-            f"Received: {positive!r}."
-        )
+    table = scored(on, *keys, caller="fairness.equalize")
+    classes, chance, known = known_probabilities(table, positive, caller="fairness.equalize")
+    table, chance = table[known], chance[known]
     group = _group(table, keys)
     truth = (table["label"].astype(object) == positive).to_numpy().astype(int)
     for name, part in pd.Series(truth).groupby(group.to_numpy()):
@@ -93,16 +87,11 @@ def _learn(on: pd.DataFrame, keys: list[str], positive: str, constraint: str, ob
     optimizer = ThresholdOptimizer(
         estimator=_Chance(), constraints=constraint, objective=objective, prefit=True, predict_method="predict_proba"
     )
-    return optimizer.fit(table[[f"p_{positive}"]].to_numpy(dtype=float), truth, sensitive_features=group)
+    return optimizer.fit(chance[:, [list(classes).index(positive)]], truth, sensitive_features=group)
 
 
 def _group(table: pd.DataFrame, keys: Sequence[str]) -> pd.Series:
     return table[list(keys)].astype(str).agg(", ".join, axis=1)
-
-
-def _probability_columns(table: pd.DataFrame) -> list[str]:
-    require_columns(table, "label", caller="fairness.equalize")
-    return [f"p_{name}" for name in table["label"].cat.categories]
 
 
 class _Chance(ClassifierMixin, BaseEstimator):
@@ -126,6 +115,7 @@ def cost(
     by: By,
     *,
     positive: str,
+    group: Group = None,
     bootstrap: int = 1000,
     seed: int = 0,
 ) -> pd.DataFrame:
@@ -136,12 +126,14 @@ def cost(
         after: Predictions of the same rows, such as `equalize` or `metrics.apply_threshold` give.
         by: Column or columns of the groups.
         positive: The class that matters.
-        bootstrap: Resamples of the images, within their groups.
+        group: Column, or columns, of `before` that say which images belong together; see `groups`.
+        bootstrap: Resamples of the images (or of what belongs together), within their groups.
         seed: Same seed, same intervals.
 
     Returns:
-        One row per measure: measure, before, after, change, low, high (95 % of the change). Measures are accuracy,
-        true_positive_rate, false_positive_rate and selection_rate of all images, then the gaps, each named gap_….
+        One row per measure: measure, before, after, change, low, high (the middle 95 % of the change over resamples).
+        Measures are accuracy, true_positive_rate, false_positive_rate and selection_rate of all images, then the gaps,
+        each named gap_….
 
     Raises:
         ValueError: If the tables do not have the same rows.
@@ -151,62 +143,56 @@ def cost(
             "`fairness.cost` expects both tables to have the same rows in the same order. Received "
             f"{len(before)} and {len(after)} rows. Use the table that was given to `fairness.equalize`."
         )
-    known = (before["predicted"].notna() & after["predicted"].notna()).to_numpy()
-    members = _members(before[known], after[known], by, positive)
-    generator = np.random.default_rng(seed)
-    drawn = np.stack([generator.multinomial(of.sum(), of / of.sum(), bootstrap) for of in members], axis=1)
-    one, other = (_measures(members[None], table) for table in ("before", "after"))
-    first, second = (_measures(drawn, table) for table in ("before", "after"))
+    keys = by_columns(by, RESULTS, caller="fairness.cost")
+    known = before["predicted"].notna().to_numpy() & after["predicted"].notna().to_numpy()
+    first = before.assign(_after=after["predicted"].astype(object).to_numpy()).loc[known]
+    first = scored(first, *keys, caller="fairness.cost")
+    checked_classes(positive, first["label"].cat.categories)
+    found = []
+    for number, (_, part) in enumerate(first.groupby(keys, observed=True)):
+        seen = [outcome(table, caller="fairness.cost") for table in (part, part.assign(predicted=part["_after"]))]
+        statistic = _both(seen[0], seen[1], list(part["label"].cat.categories).index(positive))
+        units = units_of(part, group, keys=keys, caller="fairness.cost")
+        whole = statistic(np.ones((len(part), 1)))
+        drawn = resampled(statistic, units, count=bootstrap, seed=(seed, number))
+        found.append({name: np.concatenate([whole[name], drawn[name]]) for name in whole})
+    one, other = (
+        _measures({name: np.stack([part[f"{name} {time}"] for part in found], axis=1) for name in RATES})
+        for time in ("before", "after")
+    )
     rows = []
     for name in one:
-        low, high = np.nanquantile(second[name] - first[name], [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-        rows.append((name, one[name][0], other[name][0], other[name][0] - one[name][0], low, high))
+        moved = other[name] - one[name]
+        low, high = np.nanquantile(moved[1:], TAILS)
+        rows.append((name, one[name][0], other[name][0], moved[0], low, high))
     return pd.DataFrame(rows, columns=["measure", "before", "after", "change", "low", "high"])
 
 
-# All that the measures need to know of an image are five answers, so that an image is one of 32 kinds.
-KINDS = np.arange(32)
-IS = KINDS & 1 > 0
-CALLED = {"before": KINDS & 2 > 0, "after": KINDS & 4 > 0}
-RIGHT = {"before": KINDS & 8 > 0, "after": KINDS & 16 > 0}
+def _both(before: Outcome, after: Outcome, place: int) -> Statistic:
+    """Of each rate before and after, the images that count and those they are a share of; (weightings, 2)."""
+    counters = {"before": counter(before), "after": counter(after)}
+
+    def statistic(weights: np.ndarray) -> dict[str, np.ndarray]:
+        found = {}
+        for time, count in counters.items():
+            for name, pair in class_shares(count(weights)).items():
+                column = 0 if name == "accuracy" else place
+                found[f"{name} {time}"] = np.stack([part[:, column] for part in pair], axis=1)
+        return found
+
+    return statistic
 
 
-def _members(before: pd.DataFrame, after: pd.DataFrame, by: By, positive: str) -> np.ndarray:
-    """How many images of each kind each group has. Shape (groups, 32)."""
-    keys = [by] if isinstance(by, str) else list(by)
-    whole_rows(after, keys, caller="fairness.cost")
-    before = whole_rows(before, keys, caller="fairness.cost")
-    label = before["label"].astype(object).to_numpy()
-    guesses = [table["predicted"].astype(object).to_numpy() for table in (before, after.loc[before.index])]
-    answers = [label == positive, *(guess == positive for guess in guesses), *(guess == label for guess in guesses)]
-    kind = sum(answer.astype(int) << place for place, answer in enumerate(answers))
-    group = before.groupby(keys, observed=True).ngroup().to_numpy()
-    return np.bincount(group * len(KINDS) + kind, minlength=(group.max() + 1) * len(KINDS)).reshape(-1, len(KINDS))
-
-
-def _measures(members: np.ndarray, table: str) -> dict[str, np.ndarray]:
-    """All measures of resamples. Shape of `members`: (resamples, groups, 32)."""
-    called, right = CALLED[table], RIGHT[table]
-    rates = {
-        "accuracy": (right, np.full(len(KINDS), True)),
-        "true_positive_rate": (IS & called, IS),
-        "false_positive_rate": (~IS & called, ~IS),
-        "selection_rate": (called, np.full(len(KINDS), True)),
-    }
-    found, gaps = {}, {}
-    for name, (hits, among) in rates.items():
-        top, bottom = members[..., hits].sum(axis=2), members[..., among].sum(axis=2)
-        found[name] = _divide(top.sum(axis=1), bottom.sum(axis=1))
-        share = _divide(top, bottom)
-        lowest, highest = (
-            np.where(bottom > 0, share, np.inf).min(axis=1),
-            np.where(bottom > 0, share, -np.inf).max(axis=1),
-        )
-        gaps[name] = np.where((bottom > 0).sum(axis=1) > 1, highest - lowest, np.nan)
+def _measures(counts: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """All measures of resamples, from the counts of each rate of shape (resamples, groups, 2)."""
+    found, spread = {}, {}
+    for name, pair in counts.items():
+        together = pair.sum(axis=1)
+        found[name] = divide(together[:, 0], together[:, 1], np.nan)
+        share = divide(pair[..., 0], pair[..., 1], np.nan)
+        known = ~np.isnan(share)
+        highest, lowest = np.where(known, share, -np.inf).max(axis=1), np.where(known, share, np.inf).min(axis=1)
+        spread[name] = np.where(known.sum(axis=1) > 1, highest - lowest, np.nan)
     for measure, names in {"accuracy": ("accuracy",), **MEASURES}.items():
-        found[f"gap_{measure}"] = np.max([gaps[name] for name in names], axis=0)
+        found[f"gap_{measure}"] = np.max([spread[name] for name in names], axis=0)
     return found
-
-
-def _divide(top: np.ndarray, bottom: np.ndarray) -> np.ndarray:
-    return np.divide(top, bottom, out=np.full(top.shape, np.nan), where=bottom > 0)

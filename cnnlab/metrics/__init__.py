@@ -3,7 +3,7 @@
 from cnnlab.metrics.calibrated import calibrate, reliability, temperature
 from cnnlab.metrics.comparison import compare
 from cnnlab.metrics.curves import apply_threshold, choose_threshold, precision_recall, roc, thresholds
-from cnnlab.metrics.score import baselines, confusion, per_class, scores
+from cnnlab.metrics.score import baselines, confused_pairs, confusion, per_class, scores
 
 __all__ = [
     "apply_threshold",
@@ -11,6 +11,7 @@ __all__ = [
     "calibrate",
     "choose_threshold",
     "compare",
+    "confused_pairs",
     "confusion",
     "per_class",
     "precision_recall",

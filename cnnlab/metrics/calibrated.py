@@ -4,13 +4,12 @@ import warnings
 
 import numpy as np
 import pandas as pd
-from scipy.special import softmax
-from sklearn.base import BaseEstimator, ClassifierMixin
-from sklearn.calibration import CalibratedClassifierCV
+from scipy.optimize import minimize_scalar
+from scipy.special import log_softmax, softmax
 
 from cnnlab.metrics import intervals
-from cnnlab.metrics.table import Outcome, outcome, probabilities, scored
-from cnnlab.metrics.values import BINS, bin_of, divide
+from cnnlab.metrics.scoring import BINS, bin_of, divide
+from cnnlab.metrics.table import known_probabilities, outcome, scored
 
 TINY = float(np.finfo(np.float32).tiny)  # of a probability, before its logarithm
 
@@ -75,8 +74,7 @@ def temperature(validation: pd.DataFrame) -> float:
     Raises:
         ValueError: If the table has no probabilities.
 
-    Source: Guo et al. (2017), On calibration of modern neural networks; scikit-learn's
-        `CalibratedClassifierCV(method="temperature")`.
+    Source: Guo et al. (2017), On calibration of modern neural networks: the number with the least log loss.
 
     Example:
         >>> import pandas as pd
@@ -101,45 +99,19 @@ def temperature(validation: pd.DataFrame) -> float:
             stacklevel=2,
         )
         return 1.0
-    return 1 / _inverse_temperature(seen, seen.probability)
+    logits = np.log(np.maximum(seen.probability, TINY))
 
+    def loss(power: float) -> float:
+        return -float(log_softmax(logits / np.exp(power), axis=1)[np.arange(len(seen)), seen.true].mean())
 
-def _inverse_temperature(seen: Outcome, probability: np.ndarray) -> float:
-    count = len(seen.classes)
-    logits = np.log(np.maximum(probability, TINY))
-    # scikit-learn expects each class at least once, and two classes as half of the difference of their logits
-    logits = np.concatenate([logits, np.zeros((count, count))])
-    true = np.concatenate([seen.true, np.arange(count)])
-    weight = np.concatenate([np.ones(len(seen)), np.zeros(count)])
-    everything = np.arange(len(true))
-    model = CalibratedClassifierCV(_Logits(), method="temperature", ensemble=False, cv=[(everything, everything)]).fit(
-        logits, true, sample_weight=weight
-    )
-    little = np.zeros((1, count))
-    little[0, 0] = 1e-3  # what becomes of a small logit tells the factor, without reaching into the model
-    chance = model.predict_proba(little)[0]
-    return float(np.log(chance[0] / chance[1]) / little[0, 0])
-
-
-class _Logits(ClassifierMixin, BaseEstimator):
-    """A classifier for scikit-learn whose features are the logits already."""
-
-    def fit(self, X: np.ndarray, y: np.ndarray, sample_weight: np.ndarray | None = None) -> "_Logits":
-        self.classes_ = np.unique(y)
-        return self
-
-    def decision_function(self, X: np.ndarray) -> np.ndarray:
-        return (X[:, 1] - X[:, 0]) / 2 if X.shape[1] == 2 else X
-
-    def predict(self, X: np.ndarray) -> np.ndarray:
-        return self.classes_[X.argmax(axis=1)]
+    return float(np.exp(minimize_scalar(loss, bounds=(-7, 7), method="bounded", options={"xatol": 1e-6}).x))
 
 
 def calibrate(predictions: pd.DataFrame, *, on: pd.DataFrame | float) -> pd.DataFrame:
     """Gives predictions the confidence that they deserve, learned on other images.
 
     Args:
-        predictions: A table with p_<class>.
+        predictions: A table with p_<class>, labelled or not.
         on: Predictions of the validation images, from which `temperature` is learned; or that number.
 
     Returns:
@@ -157,17 +129,12 @@ def calibrate(predictions: pd.DataFrame, *, on: pd.DataFrame | float) -> pd.Data
         [[0.75, 0.25], [0.33, 0.67]]
     """
     factor = temperature(on) if isinstance(on, pd.DataFrame) else float(on)
-    if not factor > 0:
+    if not 0 < factor < np.inf:
         raise ValueError(f"`on` expects a table of predictions or a temperature above 0. Received: on={on}.")
-    names = [f"p_{name}" for name in predictions["label"].cat.categories]
-    whole = predictions[[name for name in names if name in predictions]].notna().all(axis=1).to_numpy()
-    chance = probabilities(predictions[whole], caller="metrics.calibrate")
-    if chance is None:
-        raise ValueError("`metrics.calibrate` expects the columns p_<class>. Received none.")
-    matrix = np.full((len(predictions), len(names)), np.nan)
-    matrix[whole] = softmax(np.log(np.maximum(chance, TINY)) / factor, axis=1)
-    table = predictions.assign(**{name: matrix[:, place] for place, name in enumerate(names)})
+    classes, matrix, _ = known_probabilities(predictions, caller="metrics.calibrate")
+    matrix = softmax(np.log(np.maximum(matrix, TINY)) / factor, axis=1)
+    table = predictions.assign(**{f"p_{name}": matrix[:, place] for place, name in enumerate(classes)})
     if "predicted" in table:
-        place = predictions["label"].cat.categories.get_indexer(pd.Index(table["predicted"].astype(object)))
+        place = classes.get_indexer(pd.Index(table["predicted"].astype(object)))
         table["confidence"] = np.where(place >= 0, matrix[np.arange(len(table)), place], np.nan)
     return table

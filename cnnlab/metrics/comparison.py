@@ -6,9 +6,8 @@ import scipy.stats
 
 from cnnlab._common import require_columns
 from cnnlab.metrics import intervals
-from cnnlab.metrics.limits import sampling
-from cnnlab.metrics.table import Outcome, outcome, scored
-from cnnlab.metrics.values import scorer, values
+from cnnlab.metrics.scoring import scorer, values
+from cnnlab.metrics.table import Group, Outcome, is_grouped, outcome, scored, units_of
 
 LOSSES = ("log_loss", "brier", "calibration_error")  # the smaller the better
 
@@ -17,7 +16,7 @@ def compare(
     a: pd.DataFrame,
     b: pd.DataFrame,
     *,
-    group: str | None = None,
+    group: Group = None,
     bootstrap: int = 1000,
     top: int = 3,
     seed: int = 0,
@@ -31,19 +30,20 @@ def compare(
     Args:
         a: Predictions of the first model.
         b: Predictions of the second for the same images, in any order where both tables have `path`.
-        group: Column of `a` that says which images belong together; see `scores`.
+        group: Column, or columns, of `a` that say which images belong together; see `scores`.
         bootstrap: Resamples.
         top: As in `scores`.
         seed: Same seed, same answer.
 
     Returns:
         One row per score that both tables allow: metric, a, b, difference (b less a), low, high (95 % interval of the
-        difference), p_value (of a difference as large between equal models), mcnemar, and verdict: "a is better",
-        "b is better" or "noise". `mcnemar` is the mid-p value of McNemar's exact test, which looks only at the images
-        where one model is right and the other wrong; it is given for accuracy, if images are independent.
+        difference: as many bootstrap standard errors as Student's t says), p_value (of a difference as large between
+        equal models), mcnemar, and verdict: "a is better", "b is better" or "noise". Of 100 simulated pairs of equal
+        models, 2 to 6 were called different. `mcnemar` is the mid-p value of McNemar's exact test, which looks only at
+        the images where one model is right and the other wrong; it is given for accuracy, if images are independent.
 
     Raises:
-        ValueError: If the tables are not about the same images with the same labels.
+        ValueError: If the tables are not about the same images with the same labels, or `group` has one group only.
 
     Source: Efron and Tibshirani (1993), An introduction to the bootstrap; Fagerland, Lydersen and Laake (2013), The
         McNemar test for binary matched-pairs data: mid-p and asymptotic are better than exact conditional.
@@ -58,11 +58,17 @@ def compare(
              metric    a    b  difference      verdict
         0  accuracy 0.85 0.98        0.13  b is better
     """
-    a, b = _paired(a, b, group)
-    a = scored(a, *([group] if group else []), caller="metrics.compare")
+    a, b = _paired(a, b)
+    a = scored(a, caller="metrics.compare")
     b = b.loc[a.index]
     first, second = outcome(a, caller="metrics.compare"), outcome(b, caller="metrics.compare")
-    how = sampling(a, group, count=bootstrap, seed=seed)
+    units = units_of(a, group, caller="metrics.compare")
+    freedom = int(units.max())  # one less than there are
+    if not freedom and is_grouped(units):
+        raise ValueError(
+            "`metrics.compare` expects at least two groups of images, better 20. Received one. `group=False` takes "
+            "the images as independent of each other."
+        )
 
     score_first, score_second = scorer(first, top=top), scorer(second, top=top)
 
@@ -71,14 +77,15 @@ def compare(
         return {name: other[name] - one[name] for name in one if name in other}
 
     one, other = values(first, top=top), values(second, top=top)
-    drawn = intervals.bootstrap(difference, how.units, count=bootstrap, seed=seed)
-    freedom = max(how.size - 1, 1)
-    small = np.sqrt(how.size / freedom)  # resampling n images varies as if divided by n, not by n - 1
+    drawn = intervals.bootstrap(difference, units, count=bootstrap, seed=seed)
+    freedom = max(freedom, 1)
+    small = np.sqrt((freedom + 1) / freedom)  # resampling n images varies as if divided by n, not by n - 1
+    errors = scipy.stats.t.ppf(intervals.TAILS[1], freedom)
     rows = []
     for name, moved in drawn.items():
         found = other[name] - one[name]
         error = small * float(np.nanstd(moved, ddof=1)) if (~np.isnan(moved)).sum() > bootstrap / 2 else np.nan
-        reach = float(intervals.quantile(freedom)) * error
+        reach = float(errors) * error
         p_value = _p_value(found, error, freedom)
         better = (found > 0) != (name in LOSSES)
         verdict = ("b is better" if better else "a is better") if p_value < 1 - intervals.LEVEL else "noise"
@@ -86,7 +93,7 @@ def compare(
         rows.append((name, one[name], other[name], found, *limits, p_value, np.nan, verdict))
     columns = ["metric", "a", "b", "difference", "low", "high", "p_value", "mcnemar", "verdict"]
     table = pd.DataFrame(rows, columns=columns)
-    if not how.grouped:
+    if not is_grouped(units):
         table.loc[table["metric"] == "accuracy", "mcnemar"] = mcnemar(first, second)
     return table
 
@@ -96,7 +103,7 @@ def _p_value(found: float, error: float, freedom: float) -> float:
         return np.nan
     if error <= 1e-12:
         return 1.0 if abs(found) <= 1e-12 else 0.0
-    return float(2 * scipy.stats.t.sf(abs(found) / error, max(freedom, 1)))
+    return float(2 * scipy.stats.t.sf(abs(found) / error, freedom))
 
 
 def mcnemar(first: Outcome, second: Outcome) -> float:
@@ -107,11 +114,10 @@ def mcnemar(first: Outcome, second: Outcome) -> float:
     return float(min(1.0, 2 * exact.cdf(min(lost, won)) - exact.pmf(min(lost, won))))
 
 
-def _paired(a: pd.DataFrame, b: pd.DataFrame, group: str | None) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Both tables in the order of `a`, which has no prediction where either has none."""
-    further = [group] if group else []
-    require_columns(a, "label", "predicted", *further, caller="metrics.compare")
-    require_columns(b, "label", "predicted", caller="metrics.compare")
+def _paired(a: pd.DataFrame, b: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Both tables in the order of `a`, which has no prediction where either lacks one, or its label."""
+    for table in (a, b):
+        require_columns(table, "label", "predicted", caller="metrics.compare")
     if "path" in a and "path" in b:
         if set(a["path"]) != set(b["path"]) or a["path"].duplicated().any() or b["path"].duplicated().any():
             strange = len(set(a["path"]) ^ set(b["path"]))
@@ -125,12 +131,15 @@ def _paired(a: pd.DataFrame, b: pd.DataFrame, group: str | None) -> tuple[pd.Dat
             "`metrics.compare` expects predictions of both models for the same images, in the same order where the "
             f"tables have no `path`. Received {len(a)} and {len(b)} rows."
         )
-    if not np.array_equal(a["label"].astype(object).to_numpy(), b["label"].astype(object).to_numpy()):
+    known = np.all([table[name].notna() for table in (a, b) for name in ("label", "predicted")], axis=0)
+    labels = [table["label"].astype(object).to_numpy() for table in (a, b)]
+    labelled = a["label"].notna().to_numpy() & b["label"].notna().to_numpy()
+    differ = int((labels[0][labelled] != labels[1][labelled]).sum())
+    if differ:
         raise ValueError(
-            "`metrics.compare` expects both tables to give each image the same label. They differ: were labels "
-            "corrected in one of them only?"
+            "`metrics.compare` expects both tables to give each image the same label. "
+            f"{differ} differ: were labels corrected in one of them only?"
         )
-    both = a["predicted"].notna().to_numpy() & b["predicted"].notna().to_numpy()
-    if both.any():  # else `scored` explains what is missing
-        a = a.assign(predicted=a["predicted"].where(both))
+    if known.any():  # else `scored` explains what is missing
+        a = a.assign(predicted=a["predicted"].where(known))
     return a.reset_index(drop=True), b.reset_index(drop=True)

@@ -5,9 +5,8 @@ from collections.abc import Callable
 import numpy as np
 import pandas as pd
 
-from cnnlab._common import require_columns
-from cnnlab.metrics.table import Outcome, outcome, probabilities, scored
-from cnnlab.metrics.values import Areas, divide
+from cnnlab.metrics.scoring import Areas, divide
+from cnnlab.metrics.table import Outcome, known_probabilities, outcome, scored, with_calls
 
 
 def roc(predictions: pd.DataFrame) -> pd.DataFrame:
@@ -140,7 +139,7 @@ def thresholds(
         4        0.1     1.0             2   2.0
     """
     caller = "metrics.thresholds"
-    if miss_cost < 0 or false_alarm_cost < 0:
+    if not (0 <= miss_cost < np.inf and 0 <= false_alarm_cost < np.inf):
         raise ValueError(
             f"Costs expect numbers from 0 up. Received: miss_cost={miss_cost}, false_alarm_cost={false_alarm_cost}."
         )
@@ -185,7 +184,7 @@ def choose_threshold(
     recall: float | None = None,
     precision: float | None = None,
     miss_cost: float | None = None,
-    false_alarm_cost: float = 1.0,
+    false_alarm_cost: float | None = None,
 ) -> float:
     """Chooses the threshold for a stated purpose: a recall to reach, a precision to keep, or the least cost.
 
@@ -198,7 +197,7 @@ def choose_threshold(
         recall: Find at least this share of it, with as few alarms as possible.
         precision: Of the images flagged, at least this share must be right; find as many as possible.
         miss_cost: What overlooking one costs; the threshold with the least total cost is taken.
-        false_alarm_cost: What one false alarm costs, in the same unit.
+        false_alarm_cost: What one false alarm costs, in the same unit; 1 where None. Only beside `miss_cost`.
 
     Returns:
         The threshold, for `apply_threshold`; inf means: never call it.
@@ -224,13 +223,18 @@ def choose_threshold(
             "`metrics.choose_threshold` expects one purpose: recall=…, precision=… or miss_cost=…. "
             f"Received: {', '.join(purpose) or 'none'}."
         )
+    if false_alarm_cost is not None and miss_cost is None:
+        raise ValueError(
+            "`false_alarm_cost` is weighed against `miss_cost`; a recall or a precision to keep leaves nothing to "
+            f"weigh. Received: {purpose[0]}={stated[purpose[0]]}, false_alarm_cost={false_alarm_cost}. Give both "
+            "costs, or neither."
+        )
     for name in ("recall", "precision"):
         share = stated[name]
         if share is not None and not 0 < share <= 1:
             raise ValueError(f"`{name}` expects a share above 0 and up to 1. Received: {name}={share}.")
-    table = thresholds(
-        validation, positive, miss_cost=1.0 if miss_cost is None else miss_cost, false_alarm_cost=false_alarm_cost
-    )
+    costs = {"miss_cost": miss_cost, "false_alarm_cost": false_alarm_cost}
+    table = thresholds(validation, positive, **{name: cost for name, cost in costs.items() if cost is not None})
     falling = table["threshold"].to_numpy()
     if recall is not None:
         return float(falling[np.argmax(table["recall"].to_numpy() >= recall - 1e-12)])
@@ -249,15 +253,15 @@ def apply_threshold(predictions: pd.DataFrame, positive: str, threshold: float) 
     """Calls an image `positive` from a probability of `threshold` up, and otherwise the likeliest of the other classes.
 
     Args:
-        predictions: A table with label and p_<class>.
+        predictions: A table with p_<class>, labelled or not.
         positive: The class that matters.
-        threshold: From `choose_threshold`.
+        threshold: From `choose_threshold`: a probability, 0 to 1, or inf, which calls nothing so.
 
     Returns:
         A copy with new `predicted` and `confidence` (the probability of what is predicted).
 
     Raises:
-        ValueError: If `positive` is no class, or there are no probabilities.
+        ValueError: If `positive` is no class, the threshold no probability, or there are no probabilities.
 
     Example:
         >>> import pandas as pd
@@ -267,21 +271,11 @@ def apply_threshold(predictions: pd.DataFrame, positive: str, threshold: float) 
         >>> metrics.apply_threshold(table, "crack", 0.3)["predicted"].tolist()
         ['ok', 'crack']
     """
-    require_columns(predictions, "label", caller="metrics.apply_threshold")
-    classes = predictions["label"].cat.categories
-    if positive not in classes:
+    if not (0 <= threshold <= 1 or threshold == np.inf):
         raise ValueError(
-            f"`positive` expects one of the classes {', '.join(map(str, classes[:10]))}. Received: {positive!r}."
+            f"`threshold` expects a probability from 0 to 1, or inf. Received: threshold={threshold}"
+            f"{f'; did you mean {threshold / 100:g}?' if 1 < threshold <= 100 else '.'}"
         )
-    names = [f"p_{name}" for name in classes]
-    whole = predictions[[name for name in names if name in predictions]].notna().all(axis=1).to_numpy()
-    chance = probabilities(predictions[whole], caller="metrics.apply_threshold")
-    if chance is None:
-        raise ValueError("`metrics.apply_threshold` expects the columns p_<class>. Received none.")
-    number = list(classes).index(positive)
-    others = chance.copy()
-    others[:, number] = -1
-    called = np.where(chance[:, number] >= threshold, number, others.argmax(axis=1))
-    codes, confidence = np.full(len(predictions), -1), np.full(len(predictions), np.nan)
-    codes[whole], confidence[whole] = called, chance[np.arange(len(called)), called]
-    return predictions.assign(predicted=pd.Categorical.from_codes(codes, categories=classes), confidence=confidence)
+    classes, matrix, _ = known_probabilities(predictions, positive, caller="metrics.apply_threshold")
+    called = matrix[:, list(classes).index(positive)] >= threshold
+    return with_calls(predictions, classes, positive, called, matrix)

@@ -1,38 +1,66 @@
-"""How far a score could lie from the truth by chance.
+"""How far a score could lie from the truth by chance: the 95 % intervals of every score.
 
-Resampling tells how much a score moves; it does not by itself give an honest interval. The middle 95 % of resampled
-values is too short on test sets of a few hundred images, and claims certainty when no mistake was seen. So the
-resamples give the variance here, and the interval is shaped by what the score is:
+- A share of images (accuracy, precision and recall of a class) has Wilson's interval, and so has F1 of a class, which
+  is a function of one share: of the images that are it or are called it, those that are both.
+- Every other score, and all of them where images come in groups, has the BCa interval of a bootstrap that draws images
+  (or groups) whatever their class. Beyond 2,000 of them its acceleration, which is nearly 0 then, is left out.
+- Where no resample differs, since no mistake was seen, the bootstrap knows nothing: Wilson's interval for as many
+  images (or groups) takes its place.
+- The calibration error, which is never 0 by chance alone, has an interval of its own: see `calibration`.
 
-- a share of images (accuracy, recall, precision) has Wilson's interval, which needs no resampling;
-- F1 of a class is a function of the share hits / (images that are it or are called it), whose interval is carried over;
-- other scores between 0 and 1 (macro and weighted means, areas, and kappa and the correlation on their scale of -1 to
-  1) get Wilson's interval for the number of images at which a plain share would vary as much as the resampled score:
-  its effective size. Where rare classes or few images decide, Student's quantile replaces the normal one;
-- means without an upper bound (log loss, Brier) have a bootstrap-t interval;
-- the calibration error, which is never 0 by chance alone, has the errors under which what was seen is not surprising.
-
-Resampling draws images (or groups) whatever their class: the mixture of classes in a test set is drawn as well. Held
-fixed (a stratified bootstrap), intervals of precision and F1 came out too short wherever it was not fixed in truth, and
-freeing it cost next to nothing where it was.
+In simulated tables of 50 to 500 images and 2 to 10 classes, BCa intervals held the truth in 91 to 98 of 100, those of
+the calibration error in 89 to 98. The slow tests measure it again.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import numpy as np
 import scipy.special
-import scipy.stats
 
-from cnnlab.metrics.values import Statistic, bin_of, divide
+from cnnlab.metrics.scoring import (
+    BINS,
+    Counts,
+    Statistic,
+    bin_of,
+    calibration_error,
+    counter,
+    divide,
+    excess,
+    one_hot,
+    scorer,
+)
+from cnnlab.metrics.table import Outcome, is_grouped
 
 LEVEL = 0.95
+TAILS = np.array([(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+NORMAL = float(scipy.special.ndtri(TAILS[1]))  # standard errors to either side: 1.96
 MOST_NUMBERS = 2_000_000  # of a block of weights: 16 MB
-MOST_LEFT_OUT = 2000  # units
+MOST_LEFT_OUT = 2000  # images or groups, each of which BCa leaves out once
+
+SHARES = ("accuracy", "weighted_recall", "top_")  # of images
+UNBOUNDED = ("log_loss", "brier")
+SIGNED = ("kappa", "mcc")  # from -1 to 1
 
 Limits = tuple[float, float]
+Shares = dict[str, tuple[np.ndarray, np.ndarray]]
 
 
-def resamples(units: np.ndarray, *, count: int, seed: int) -> Iterator[np.ndarray]:
+def wilson(share: np.ndarray | float, count: np.ndarray | float) -> tuple[np.ndarray, np.ndarray]:
+    """Wilson's interval of a share of `count` images; honest near 0 and 1. Nan where there are none.
+
+    It holds the truth in 95 of 100 on average over all shares; in 92 to 98 for most single ones.
+
+    Source: Wilson (1927), Probable inference, the law of succession, and statistical inference; Brown, Cai and DasGupta
+        (2001), Interval estimation for a binomial proportion.
+    """
+    share, count = np.asarray(share, float), np.asarray(count, float)
+    count = np.where(count > 0, count, np.nan)
+    center = (share + NORMAL**2 / (2 * count)) / (1 + NORMAL**2 / count)
+    half = NORMAL * np.sqrt(share * (1 - share) / count + NORMAL**2 / (4 * count**2)) / (1 + NORMAL**2 / count)
+    return np.clip(center - half, 0, 1), np.clip(center + half, 0, 1)
+
+
+def resamples(units: np.ndarray, *, count: int, seed: int | Sequence[int]) -> Iterator[np.ndarray]:
     """Yields blocks of row weights, shape (rows, resamples): how often each row is in a resample.
 
     Args:
@@ -50,174 +78,132 @@ def resamples(units: np.ndarray, *, count: int, seed: int) -> Iterator[np.ndarra
         yield times.T[units].astype(float)
 
 
-def bootstrap(statistic: Statistic, units: np.ndarray, *, count: int, seed: int) -> dict[str, np.ndarray]:
+def bootstrap(
+    statistic: Statistic, units: np.ndarray, *, count: int, seed: int | Sequence[int]
+) -> dict[str, np.ndarray]:
     """The resampled values of every score; the first axis of each is the resample."""
-    parts = [statistic(weights) for weights in resamples(units, count=count, seed=seed)]
+    return _values(statistic, resamples(units, count=count, seed=seed))
+
+
+def _values(statistic: Statistic, blocks: Iterable[np.ndarray]) -> dict[str, np.ndarray]:
+    parts = [statistic(weights) for weights in blocks]
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
-def quantile(freedom: float | np.ndarray = np.inf) -> np.ndarray:
-    """How many standard errors the interval reaches: 1.96 when the variance is known, more when it is guessed."""
-    return np.asarray(scipy.stats.t.ppf((1 + LEVEL) / 2, np.maximum(freedom, 1)))
+def _leaving_out(units: np.ndarray) -> Iterator[np.ndarray]:
+    """Blocks of row weights, each unit left out once; none is, where they are so many that it is of no consequence."""
+    size = int(units.max()) + 1
+    step = max(1, MOST_NUMBERS // len(units))
+    for start in range(0, size if size <= MOST_LEFT_OUT else 1, step):
+        places = np.arange(start, min(start + step, size)) if size <= MOST_LEFT_OUT else np.array([-1])
+        yield (units[:, None] != places).astype(float)
 
 
-def wilson(
-    share: np.ndarray | float, count: np.ndarray | float, freedom: np.ndarray | float = np.inf
-) -> tuple[np.ndarray, np.ndarray]:
-    """Wilson's interval of a share of `count` images; honest near 0 and 1. Nan where there are none.
+def bca(statistic: Statistic, units: np.ndarray, *, count: int, seed: int) -> dict[str, np.ndarray]:
+    """The BCa interval of every score, `low` and `high` along a new last axis.
 
-    Source: Wilson (1927), Probable inference, the law of succession, and statistical inference.
+    As `scipy.stats.bootstrap(method="BCa")`, for many scores at once, and for those that some resamples do not have.
+    Nan where most resamples have none, or there is one unit only; no width where no resample differs.
+
+    Source: Efron (1987), Better bootstrap confidence intervals.
     """
-    z = quantile(freedom)
-    share, count = np.asarray(share, float), np.asarray(count, float)
-    count = np.where(count > 0, count, np.nan)
-    center = (share + z**2 / (2 * count)) / (1 + z**2 / count)
-    half = z * np.sqrt(share * (1 - share) / count + z**2 / (4 * count**2)) / (1 + z**2 / count)
-    return np.clip(center - half, 0, 1), np.clip(center + half, 0, 1)
+    whole, drawn = statistic(np.ones((len(units), 1))), bootstrap(statistic, units, count=count, seed=seed)
+    left_out = _values(statistic, _leaving_out(units))
+    found = {}
+    for name, value in whole.items():
+        columns = zip(value.ravel(), drawn[name].reshape(count, -1).T, np.atleast_2d(left_out[name].T), strict=True)
+        limits = [_bca(*column) if units.max() else (np.nan, np.nan) for column in columns]
+        found[name] = np.array(limits).reshape(*value.shape[1:], 2)
+    return found
 
 
-def bounded(
-    value: np.ndarray | float,
-    drawn: np.ndarray,
-    *,
-    corner: np.ndarray | float,
-    freedom: np.ndarray | float = np.inf,
-    lowest: float = 0.0,
-) -> tuple[np.ndarray, np.ndarray]:
-    """Wilson's interval at the effective size: the count at which a share would vary as the resampled score does.
+def _bca(value: float, drawn: np.ndarray, left_out: np.ndarray) -> Limits:
+    known = drawn[~np.isnan(drawn)]
+    if np.isnan(value) or len(known) <= len(drawn) / 2:
+        return np.nan, np.nan
+    below = np.mean(known < value - 1e-12) + np.mean(np.abs(known - value) <= 1e-12) / 2
+    if np.ptp(known) < 1e-12:
+        return value, value
+    levels = TAILS
+    if 0 < below < 1:
+        moved = np.nanmean(left_out) - left_out[~np.isnan(left_out)]
+        pull = divide((moved**3).sum(), 6 * (moved**2).sum() ** 1.5)
+        shift = scipy.special.ndtri(below)
+        reach = shift + scipy.special.ndtri(TAILS)
+        levels = scipy.special.ndtr(shift + reach / (1 - pull * reach))
+    low, high = np.quantile(known, levels)
+    return float(low), float(high)
+
+
+def score_limits(
+    seen: Outcome, found: dict[str, float], units: np.ndarray, *, top: int, count: int, seed: int
+) -> dict[str, Limits]:
+    """The interval of each score in `found`."""
+    drawn = bca(scorer(seen, top=top), units, count=count, seed=seed)
+    size = int(units.max()) + 1
+    limits: dict[str, Limits] = {}
+    for name, value in found.items():
+        low, high = drawn[name]
+        lowest = -1.0 if name in SIGNED else 0.0
+        if name == "calibration_error":
+            low, high = calibration(seen, units, count=count, seed=seed)
+        elif name not in UNBOUNDED and (low == high or (name.startswith(SHARES) and not is_grouped(units))):
+            ends = wilson((value - lowest) / (1 - lowest), size)
+            low, high = (lowest + (1 - lowest) * float(end) for end in ends)
+        limits[name] = (float(low), float(high))
+    return limits
+
+
+def share_limits(
+    shares: Callable[[Counts], Shares], seen: Outcome, units: np.ndarray, *, count: int, seed: int
+) -> dict[str, tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """Shares of images, their lower and their upper limits: Wilson's, or BCa's where images come in groups.
 
     Args:
-        value: The score, or one for each class.
-        drawn: Its resampled values, resamples along the first axis.
-        corner: The size to assume where resampling sees no variance, as when there is no mistake.
-        freedom: Degrees of freedom of that variance.
-        lowest: The worst possible value, 0 or -1; the best is 1.
-
-    Source: the effective size is that of surveys, as in Korn and Graubard (1998), Confidence intervals for proportions
-        with small expected number of positive counts estimated from survey data.
+        shares: Gives the images that count and those they are a share of, by name, each of shape (weightings, classes).
+        seen: What happened.
+        units: Of each row, its group; or the row itself.
+        count: Resamples.
+        seed: Same seed, same resamples.
     """
-    share = (np.asarray(value, float) - lowest) / (1 - lowest)
-    known = ~np.isnan(drawn)
-    few = known.mean(axis=0) < 0.5  # not defined in most resamples: nothing can be said
-    count = np.maximum(known.sum(axis=0), 1)
-    scaled = np.where(known, (drawn - lowest) / (1 - lowest), 0)
-    mean = scaled.sum(axis=0) / count
-    variance = (np.where(known, scaled - mean, 0) ** 2).sum(axis=0) / np.maximum(count - 1, 1)
-    blind = (variance <= 1e-12) | (share <= 0) | (share >= 1)
-    size = np.where(blind, corner, divide(share * (1 - share), np.where(blind, 1, variance)))
-    low, high = wilson(np.where(few, np.nan, share), size, freedom)
-    return lowest + (1 - lowest) * low, lowest + (1 - lowest) * high
+    counter_of = counter(seen)
+    found = {}
+    for name, (hits, images) in shares(counter_of(np.ones((len(seen), 1)))).items():
+        value = divide(hits[0], images[0], np.nan)
+        found[name] = (value, *wilson(value, np.minimum(images[0], units.max() + 1)))
+    if is_grouped(units):
+        drawn = bca(
+            lambda weights: {name: divide(*pair, np.nan) for name, pair in shares(counter_of(weights)).items()},
+            units,
+            count=count,
+            seed=seed,
+        )
+        for name, (value, low, high) in found.items():
+            blind = drawn[name][:, 0] == drawn[name][:, 1]
+            found[name] = (value, np.where(blind, low, drawn[name][:, 0]), np.where(blind, high, drawn[name][:, 1]))
+    return found
 
 
-def freedom_of(sizes: np.ndarray) -> tuple[float, float]:
-    """What a mean over classes knows: its effective size, and degrees of freedom, given the images of each class.
+def calibration(seen: Outcome, units: np.ndarray, *, count: int, seed: int) -> Limits:
+    """The interval of the calibration error, which is too high by chance, and higher still in resamples.
 
-    Source: Satterthwaite (1946), An approximate distribution of estimates of variance components.
+    Its upper limit is the normal one, 1.96 bootstrap standard errors above. Its lower limit is that of the basic
+    bootstrap, which takes off what resampling adds; but 0 where a model whose confidence is honest would show as large
+    an error in more than 2.5 of 100 draws of its outcomes (consistency resampling). It held the truth in 89 to 98 of
+    100 simulated tables.
+
+    Source: Davison and Hinkley (1997), Bootstrap methods and their application, chapter 5; Bröcker and Smith (2007),
+        Increasing the reliability of reliability diagrams.
     """
-    sizes = sizes[sizes > 0]
-    parts = 1 / sizes
-    freedom = parts.sum() ** 2 / (parts**2 / np.maximum(sizes - 1, 1)).sum()
-    return len(sizes) ** 2 / parts.sum(), freedom
-
-
-def freedom_of_few(statistic: Statistic, units: np.ndarray) -> dict[str, float]:
-    """Degrees of freedom of a score that hangs on few images, as an area does on the positives that rank low.
-
-    Leaving out one unit at a time shows how much hangs on each; the more of it on few, the less is known of the
-    variance, by the kurtosis. With more than 2,000 units it matters no longer.
-
-    Source: O'Neill (2014), Some useful moment results in sampling problems, for the variance of a variance.
-    """
-    size = int(units.max()) + 1
-    if size > MOST_LEFT_OUT:
-        return {}
-    step = max(1, MOST_NUMBERS // len(units))
-    parts = [
-        statistic((units[:, None] != np.arange(start, min(start + step, size))).astype(float))
-        for start in range(0, size, step)
-    ]
-    freedom = {}
-    for name in parts[0]:
-        left = np.concatenate([part[name] for part in parts])
-        off = left - np.nanmean(left) if (~np.isnan(left)).any() else np.zeros(1)
-        spread = np.nanmean(off**2)
-        kurtosis = np.nanmean(off**4) / spread**2 if spread > 0 else 1.0
-        freedom[name] = float(2 * size / (kurtosis - 1)) if kurtosis > 1 else np.inf
-    return freedom
-
-
-def unbounded(rows: np.ndarray, units: np.ndarray, *, count: int, seed: int) -> Limits:
-    """The bootstrap-t interval of the mean of `rows`, none of them below 0.
-
-    Source: Efron and Tibshirani (1993), An introduction to the bootstrap, chapter 12.
-    """
-    sums, sizes = np.bincount(units, rows), np.bincount(units).astype(float)
-    mean, error = _mean_and_error(np.ones((len(sizes), 1)), sums, sizes)
-    if not error[0] > 0:
-        return float(mean[0]), float(mean[0])
-    parts = [
-        _mean_and_error(weights, sums, sizes) for weights in resamples(np.arange(len(sizes)), count=count, seed=seed)
-    ]
-    means, errors = (np.concatenate(part) for part in zip(*parts, strict=True))
-    studentised = divide(means - mean[0], errors, np.nan)
-    low, high = np.nanquantile(studentised, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    return max(float(mean[0] - high * error[0]), 0.0), float(mean[0] - low * error[0])
-
-
-def _mean_and_error(weights: np.ndarray, sums: np.ndarray, sizes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    images = sizes @ weights
-    mean = (sums @ weights) / images
-    squares = sums**2 @ weights - 2 * mean * ((sums * sizes) @ weights) + mean**2 * (sizes**2 @ weights)
-    return mean, np.sqrt(np.maximum(squares, 0)) / images
-
-
-def calibration(
-    confidence: np.ndarray, right: np.ndarray, units: np.ndarray, *, bins: int, count: int, seed: int
-) -> Limits:
-    """The calibration errors under which the one that was seen would be no surprise.
-
-    By chance alone the error of a perfect model is above 0, and resampling adds that chance once more. So it is turned
-    round: for each possible error, outcomes are drawn from a model whose confidence is off by as much, and the limits
-    are where the error that was seen leaves the middle 95 % of theirs.
-    """
-    generator = np.random.default_rng(seed)
-    excess = confidence - right
-    seen = bin_of(confidence, bins)
-    images = np.bincount(seen, minlength=bins)
-    filled = images > 0
-    middle = np.bincount(seen, confidence, bins)[filled] / images[filled]
-    share = images[filled] / len(seen)
-    found = float(np.abs(np.bincount(seen, excess, bins)).sum() / len(seen))
-    size = max(round(len(seen) / design_effect(excess, units)), 1)
-    off = _accuracies(middle, too_sure=bool(excess.mean() >= 0))
-    reached = np.maximum.accumulate((np.abs(middle - off) * share).sum(axis=1))
-    steps = np.linspace(0, min(found + 1.5 / np.sqrt(size), reached[-1]), 41)
-    chance = off[np.minimum(np.searchsorted(reached, steps), len(off) - 1)]
-    possible = (np.abs(middle - chance) * share).sum(axis=1)
-    drawn = generator.multinomial(size, share, (count, 1))
-    errors = np.abs(middle * drawn - generator.binomial(drawn, chance)).sum(axis=2) / size
-    quantiles = np.quantile(errors, [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=0)
-    lowest, highest = np.maximum.accumulate(quantiles, axis=1)
-    low = 0.0 if found <= highest[0] else float(np.interp(found, highest, possible))
-    high = float(np.interp(found, lowest, possible))
-    if found >= lowest[-1]:  # nearly no mistakes: no accuracy of the bins explains it, other confidences would
-        high = max(high, abs(excess.mean()) + float(quantile()) * excess.std() / np.sqrt(size))
-    return min(low, found), max(high, found)
-
-
-def _accuracies(middle: np.ndarray, *, too_sure: bool) -> np.ndarray:
-    """What the accuracy of each bin could be, farther and farther from its confidence; shape (steps, bins).
-
-    Too sure, all bins are off by the same amount, which 0 ends; not sure enough, by the same logit, which nothing ends:
-    bins that are always right would have no chance in them.
-    """
-    if too_sure:
-        return np.maximum(middle - np.linspace(0, 1, 1001)[:, None], 0)
-    shifts = np.concatenate([np.linspace(0, 3, 601), np.linspace(3, 40, 400)[1:]])
-    return scipy.special.expit(scipy.special.logit(np.clip(middle, 1e-9, 1 - 1e-9)) + shifts[:, None])
-
-
-def design_effect(rows: np.ndarray, units: np.ndarray) -> float:
-    """How much more the mean of `rows` varies than if each row were a witness of its own; 1 at least."""
-    off = rows - rows.mean()
-    return max(float(divide(np.array((np.bincount(units, off) ** 2).sum()), np.array((off**2).sum()), 1.0)), 1.0)
+    if not units.max():
+        return np.nan, np.nan
+    confidence = np.asarray(seen.confidence)
+    error = calibration_error(confidence, excess(seen))
+    value = float(error(np.ones((len(seen), 1)))[0])
+    drawn = bootstrap(lambda weights: {"error": error(weights)}, units, count=count, seed=seed)["error"]
+    high = min(value + NORMAL * float(drawn.std(ddof=1)), 1.0)
+    generator, bins = np.random.default_rng(seed), one_hot(bin_of(confidence), BINS)
+    honest = [np.abs(bins @ (confidence - (generator.random(len(seen)) < confidence))).sum() for _ in range(count)]
+    if value <= np.quantile(honest, TAILS[1]) / len(seen):
+        return 0.0, high
+    return max(2 * value - float(np.quantile(drawn, TAILS[1])), 0.0), high

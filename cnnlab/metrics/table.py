@@ -6,8 +6,12 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
+import scipy.sparse.csgraph
 
-from cnnlab._common import require_columns
+from cnnlab._common import ColumnError, require_columns
+
+Group = str | Sequence[str] | bool | None  # which column or columns say that images belong together
+FEW = 10  # groups: with fewer, intervals over them are rough
 
 
 @dataclass(frozen=True)
@@ -31,16 +35,6 @@ class Outcome:
     def __len__(self) -> int:
         return len(self.true)
 
-    def rows(self, chosen: np.ndarray) -> "Outcome":
-        """The same for some rows: a mask or positions."""
-        return Outcome(
-            self.classes,
-            self.true[chosen],
-            self.predicted[chosen],
-            None if self.confidence is None else self.confidence[chosen],
-            None if self.probability is None else self.probability[chosen],
-        )
-
 
 def scored(predictions: pd.DataFrame, *further: str, caller: str) -> pd.DataFrame:
     """The rows that have both a label and a prediction; says how many have not.
@@ -58,8 +52,8 @@ def scored(predictions: pd.DataFrame, *further: str, caller: str) -> pd.DataFram
     whole = predictions[["label", "predicted", *further]].notna().all(axis=1)
     if not whole.any():
         raise ValueError(
-            f"`{caller}` expects rows that have a label and a prediction. Received {len(predictions)} rows, none of "
-            "which has both. `experiments.predict(model, table)` makes such a table."
+            f"`{caller}` expects rows that have {', '.join(['label', 'predicted', *further])}. Received "
+            f"{len(predictions)} rows, none of which has all. `experiments.predict(model, table)` makes such a table."
         )
     if not whole.all():
         warnings.warn(
@@ -89,6 +83,70 @@ def outcome(predictions: pd.DataFrame, *, caller: str) -> Outcome:
     )
 
 
+def by_columns(by: str | Sequence[str] | None, results: Sequence[str], *, caller: str) -> list[str]:
+    """The columns to score apart by, none of which may be called as a column of the result is.
+
+    Raises:
+        ValueError: If one is.
+    """
+    keys = [by] if isinstance(by, str) else list(by or [])
+    taken = [name for name in keys if name in results]
+    if taken:
+        raise ValueError(
+            f"`{caller}` names columns of its result {', '.join(results)}, so that `by` cannot be one of these. "
+            f"Received: by={by!r}. Rename the column: "
+            f"`predictions.rename(columns={{{taken[0]!r}: {f'{taken[0]} of image'!r}}})`."
+        )
+    return keys
+
+
+def units_of(table: pd.DataFrame, group: Group, *, keys: Sequence[str] = (), caller: str) -> np.ndarray:
+    """Of each row, the number of what is drawn as a whole: the row itself, or its group.
+
+    Args:
+        table: The rows that are scored.
+        group: A column whose equal values belong together, or several: rows linked by any of them do. None takes the
+            column `group` where the table has one, False takes none. A missing value is a group of its own.
+        keys: Columns to score apart by; one of these is no default.
+        caller: The public function, for messages.
+
+    Raises:
+        KeyError: If there is no such column.
+
+    Warns:
+        UserWarning: If there are fewer than ten groups.
+    """
+    rows = np.arange(len(table))
+    if group is None or group is True:
+        group = "group" if "group" in table and "group" not in keys else None
+    names = [group] if isinstance(group, str) else list(group or [])
+    if not names:
+        return rows
+    require_columns(table, *names, caller=caller)
+    links = []  # each row is joined to a node for its value in each column, or to itself
+    for place, name in enumerate(names, start=1):
+        codes = pd.factorize(table[name])[0]
+        links.append(np.where(codes < 0, rows, place * len(rows) + codes))
+    ends, size = np.concatenate(links), (len(names) + 1) * len(rows)
+    joined = scipy.sparse.coo_array((np.ones(len(ends)), (np.tile(rows, len(names)), ends)), shape=(size, size))
+    units = pd.factorize(scipy.sparse.csgraph.connected_components(joined, directed=False)[1][rows])[0]
+    count = int(units.max()) + 1
+    if count < FEW and is_grouped(units):
+        warnings.warn(
+            f"`{caller}` has {count} group{'s' * (count != 1)} of {' and '.join(map(repr, names))} to draw from: "
+            f"intervals over fewer than {FEW} are rough, and over one there are none. `group=False` takes images as "
+            "independent of each other.",
+            UserWarning,
+            stacklevel=4,
+        )
+    return units
+
+
+def is_grouped(units: np.ndarray) -> bool:
+    """Whether any unit has several rows."""
+    return len(units) > int(units.max()) + 1
+
+
 def _codes(predicted: pd.Series, classes: pd.Index, caller: str) -> np.ndarray:
     """Class numbers of the predictions; text that names a class is as good as a Categorical."""
     codes = classes.get_indexer(pd.Index(predicted.astype(object)))
@@ -113,19 +171,71 @@ def _confidence(predictions: pd.DataFrame, caller: str) -> np.ndarray | None:
     return np.minimum(values, 1.0)
 
 
-def probabilities(predictions: pd.DataFrame, *, caller: str) -> np.ndarray | None:
+def classes_of(predictions: pd.DataFrame, *, caller: str) -> pd.Index:
+    """The classes of predictions, with or without labels: categories of either column, or what has a p_<class>."""
+    require_columns(predictions, caller=caller)
+    for column in ("label", "predicted"):
+        if column in predictions and isinstance(predictions[column].dtype, pd.CategoricalDtype):
+            return predictions[column].cat.categories
+    return pd.Index([str(name)[2:] for name in predictions if str(name).startswith("p_")])
+
+
+def known_probabilities(
+    predictions: pd.DataFrame, positive: Hashable | None = None, *, caller: str
+) -> tuple[pd.Index, np.ndarray, np.ndarray]:
+    """The classes, the matrix of p_<class>, nan where a row has none, and which rows have them.
+
+    Raises:
+        ValueError: If there are no such columns, or `positive` is no class.
+    """
+    classes = classes_of(predictions, caller=caller)
+    if positive is not None and positive not in classes:
+        raise ValueError(f"`positive` expects one of the classes {_some(classes)}. Received: {positive!r}.")
+    names = [f"p_{name}" for name in classes]
+    known = predictions[[name for name in names if name in predictions]].notna().all(axis=1).to_numpy()
+    found = probabilities(predictions[known], classes, caller=caller)
+    if found is None:
+        raise ValueError(
+            f"`{caller}` expects the columns p_<class>, such as `experiments.predict` gives. Received none."
+        )
+    matrix = np.full((len(predictions), len(classes)), np.nan)
+    matrix[known] = found
+    return classes, matrix, known
+
+
+def with_calls(
+    predictions: pd.DataFrame, classes: pd.Index, positive: Hashable, called: np.ndarray, matrix: np.ndarray
+) -> pd.DataFrame:
+    """A copy that predicts `positive` where `called`, the likeliest other class elsewhere, nothing without probability.
+
+    Args:
+        predictions: A prediction table.
+        classes: Its classes.
+        positive: One of them.
+        called: One truth value a row.
+        matrix: Probabilities, shape (rows, classes), nan where a row has none.
+    """
+    place, rows = list(classes).index(positive), np.arange(len(predictions))
+    known = ~np.isnan(matrix).any(axis=1)
+    others = np.where(np.arange(len(classes)) == place, -1, np.nan_to_num(matrix))
+    codes = np.where(known, np.where(called, place, others.argmax(axis=1)), -1)
+    confidence = np.where(known, matrix[rows, codes], np.nan)
+    return predictions.assign(predicted=pd.Categorical.from_codes(codes, categories=classes), confidence=confidence)
+
+
+def probabilities(predictions: pd.DataFrame, classes: pd.Index | None = None, *, caller: str) -> np.ndarray | None:
     """The `p_<class>` columns as a matrix, rows adding up to 1; None where the table has none.
 
     Raises:
         KeyError: If some classes have their column and others have not.
         ValueError: If a value is no probability or a row does not add up to 1.
     """
-    names = [f"p_{name}" for name in predictions["label"].cat.categories]
+    names = [f"p_{name}" for name in (predictions["label"].cat.categories if classes is None else classes)]
     missing = [name for name in names if name not in predictions.columns]
     if len(missing) == len(names):
         return None
     if missing:
-        raise KeyError(
+        raise ColumnError(
             f"`{caller}` expects one column of probabilities for each class. Missing: {_some(missing)}. "
             "Keep all of them, or drop all of them."
         )
