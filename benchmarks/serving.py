@@ -73,7 +73,10 @@ def latencies(model, folder, path, options):
     """The table of contestants, and the three ratios that are promised."""
     image = pipelines.prepare(path, SIZE)
     data = Path(path).read_bytes()
-    predictors = {name: serving.Predictor(folder, format=name, threads=options.threads) for name in options.kept}
+    threads = {name: None if name in ("keras", "savedmodel") else options.threads for name in options.kept}
+    predictors = {
+        name: serving.Predictor(folder, format=name, threads=threads[name], trust=True) for name in options.kept
+    }
     function = tf.function(lambda images: model(images, training=False))
     contestants = {
         "model.predict": lambda: model.predict(image[None], verbose=0),

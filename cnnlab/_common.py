@@ -197,7 +197,7 @@ def read_json(path: str | os.PathLike[str], *, limit: int = 2**24) -> Any:
     data = read_bytes(path, limit=limit)
     try:
         value = json.loads(data.decode("utf-8-sig"))
-        level = [value]
+        level = [value] if isinstance(value, dict | list) else []
         for _ in range(JSON_DEPTH):
             level = [
                 item

@@ -19,7 +19,7 @@ FLOORS = {
     3: {"training", "experiments", "serving"},
     4: {"widgets", "exercises"},
 }
-SHARED = {"_common": -1, "_quiet": -1, "_stderr": -1, "_report": 4, "__main__": 5, "__init__": 0}
+SHARED = {"_answers": -1, "_common": -1, "_quiet": -1, "_stderr": -1, "_report": 4, "__main__": 5, "__init__": 0}
 FLOOR_OF = {room: floor for floor, rooms in FLOORS.items() for room in rooms} | SHARED
 
 
@@ -69,6 +69,23 @@ def test_floor_0_and_the_package_never_load_tensorflow():
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "[]"
+
+
+def test_answering_with_litert_loads_neither_keras_nor_scikit_learn(tmp_path):
+    """What a small server needs: importing `serving`, opening an export, answering for a table and a stream."""
+    export = Path(__file__).parent / "exports_0_1_0" / "colour"
+    code = (
+        "import sys, numpy as np, pandas as pd\n"
+        "from PIL import Image\n"
+        "from cnnlab import serving\n"
+        f"predictor = serving.Predictor({str(export)!r})\n"
+        "Image.new('RGB', (9, 9), 'red').save('a.png')\n"
+        "predictor('a.png'); predictor.table(pd.DataFrame({'path': ['a.png']})); list(serving.stream(['a.png'], predictor))\n"
+        "heavy = {'tensorflow', 'keras', 'jax', 'torch', 'sklearn', 'matplotlib', 'fairlearn', 'scipy'}\n"
+        "print(sorted(heavy & set(sys.modules)))"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path)
+    assert result.stdout.strip() == "[]", result.stderr
 
 
 def test_import_cnnlab_loads_nothing_heavy():

@@ -9,7 +9,7 @@ from sklearn.neighbors import NearestNeighbors
 from sklearn.preprocessing import normalize
 
 from cnnlab import serving
-from cnnlab.serving.familiar import Familiar
+from cnnlab.serving.novelty import Novelty
 
 
 @pytest.fixture(scope="module")
@@ -19,7 +19,7 @@ def known(digits_model, digits, tmp_path_factory):
     train, val = (digits[digits["split"] == name] for name in ("train", "val"))
     serving.export(digits_model, folder, check=val)
     predictor = serving.Predictor(folder)
-    return folder, predictor, predictor.learn_unknown(train, val, false_alarms=0.05)
+    return folder, predictor, predictor.fit_novelty(train, val, false_alarms=0.05)
 
 
 def test_familiar_images_are_known_and_strange_ones_are_not(known, digits):
@@ -55,7 +55,7 @@ def test_what_was_learned_for_another_model_is_not_used(known, digits_model, dig
     assert json.loads((folder / "export.json").read_text())["formats"] != about["formats"]
     with pytest.warns(UserWarning, match="an earlier export"):
         assert serving.Predictor(folder)(digits["path"].iloc[0]).unknown is None
-    (folder / "familiar_litert.npz").write_bytes(b"x" * 100)
+    (folder / "novelty_litert.npz").write_bytes(b"x" * 100)
     with pytest.raises(ValueError, match="is damaged"):
         serving.Predictor(folder)
 
@@ -64,11 +64,11 @@ def test_the_distance_is_to_the_fifth_nearest_image():
     rng = np.random.default_rng(0)
     train, new = rng.normal(size=(200, 7)), rng.normal(size=(50, 7)) * 3
     expected = NearestNeighbors(n_neighbors=5).fit(normalize(train)).kneighbors(normalize(new))[0][:, -1]
-    familiar = Familiar.of(train)
-    np.testing.assert_allclose(familiar.distance(new), expected, atol=1e-3)
-    np.testing.assert_allclose(familiar.distance(new), familiar.distance(new * 10), atol=1e-3)
-    familiar.limit = 2.0
-    np.testing.assert_allclose(familiar.distance(new), expected / 2, atol=1e-3)
+    novelty = Novelty.fit(train)
+    np.testing.assert_allclose(novelty.distance(new), expected, atol=1e-3)
+    np.testing.assert_allclose(novelty.distance(new), novelty.distance(new * 10), atol=1e-3)
+    novelty.limit = 2.0
+    np.testing.assert_allclose(novelty.distance(new), expected / 2, atol=1e-3)
 
 
 def test_the_limit_keeps_its_promise():
@@ -76,9 +76,9 @@ def test_the_limit_keeps_its_promise():
     rng = np.random.default_rng(0)
     count, inside, shares = 99, [], []
     for _ in range(2000):
-        familiar = Familiar(np.eye(1))
-        report = familiar.set_limit(rng.uniform(size=count), false_alarms=0.1)
-        share = 1 - familiar.limit  # of new images, since they are uniform
+        novelty = Novelty(np.eye(1))
+        report = novelty.set_limit(rng.uniform(size=count), false_alarms=0.1)
+        share = 1 - novelty.limit  # of new images, since they are uniform
         shares.append(share)
         inside.append(report["low"][0] <= share <= report["high"][0])
     assert report["false_alarms"][0] == pytest.approx(0.1)
@@ -89,12 +89,12 @@ def test_the_limit_keeps_its_promise():
 @pytest.mark.parametrize("images", [9, 19, 100, 1000])
 @pytest.mark.parametrize("false_alarms", [0.05, 0.1])
 def test_too_few_images_promise_nothing(images, false_alarms):
-    familiar = Familiar(np.eye(1))
+    novelty = Novelty(np.eye(1))
     if images + 1 < 1 / false_alarms:
         with pytest.raises(ValueError, match=f"at least {round(1 / false_alarms) - 1} validation images"):
-            familiar.set_limit(np.arange(images), false_alarms)
+            novelty.set_limit(np.arange(images), false_alarms)
     else:
-        report = familiar.set_limit(np.arange(images), false_alarms)
+        report = novelty.set_limit(np.arange(images), false_alarms)
         assert 0 < report["false_alarms"][0] <= false_alarms
 
 
@@ -102,8 +102,8 @@ def test_impossible_arguments_are_refused(known, digits):
     predictor = known[1]
     for share in (0, 1, -1):
         with pytest.raises(ValueError, match="above 0 and below 1"):
-            predictor.learn_unknown(digits, digits, false_alarms=share)
+            predictor.fit_novelty(digits, digits, false_alarms=share)
     with pytest.raises(ValueError, match="at least 5 readable training images"):
-        predictor.learn_unknown(digits.head(4), digits)
-    with pytest.raises(KeyError, match="learn_unknown"):
-        predictor.learn_unknown(digits.drop(columns="label"), digits)
+        predictor.fit_novelty(digits.head(4), digits)
+    with pytest.raises(KeyError, match="fit_novelty"):
+        predictor.fit_novelty(digits.drop(columns="path"), digits)

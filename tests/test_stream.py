@@ -307,7 +307,7 @@ def test_what_is_no_source_is_refused(tmp_path):
     (tmp_path / "a.mp4").write_bytes(b"no video")
     for source, error, words in (
         (tmp_path / "nowhere", FileNotFoundError, "nowhere"),
-        (tmp_path / "a.mp4", ValueError, "no video that OpenCV can read"),
+        (tmp_path / "a.mp4", ValueError, "as a video"),
         (b"bytes", TypeError, "Received: bytes"),
         (None, TypeError, "Received: NoneType"),
         (True, TypeError, "Received: bool"),

@@ -2,7 +2,6 @@
 
 import warnings
 from dataclasses import replace
-from typing import Any
 
 from cnnlab import _quiet  # noqa: F401  isort: skip
 import keras
@@ -10,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from cnnlab import models, pipelines
+from cnnlab._answers import with_probabilities
 from cnnlab._common import require_columns
 from cnnlab.images.sizing import Resize
 
@@ -87,20 +87,3 @@ def answers(
             stacklevel=3,
         )
     return probabilities
-
-
-def with_probabilities(table: pd.DataFrame, probabilities: np.ndarray) -> pd.DataFrame:
-    """A prediction table: `table` with the columns that follow from probabilities (rows, classes) of 0-1.
-
-    Rows without probabilities (not a number) get no prediction.
-    """
-    categories = table["label"].cat.categories
-    known = ~np.isnan(probabilities).any(axis=1)
-    best = np.where(known, np.nan_to_num(probabilities).argmax(axis=1), -1)
-    columns: dict[str, Any] = {
-        "predicted": pd.Categorical.from_codes(best, categories=categories),
-        "confidence": np.where(known, np.nan_to_num(probabilities).max(axis=1), np.nan).astype(float),
-    }
-    chance = pd.DataFrame(probabilities.astype(float), table.index, [f"p_{name}" for name in categories])
-    plain = table.drop(columns=[*columns, *chance], errors="ignore").assign(**columns)
-    return pd.concat([plain, chance], axis=1)  # column by column, pandas warns from a hundred classes on

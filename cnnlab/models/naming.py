@@ -60,15 +60,16 @@ def with_classes(
     if isinstance(model, keras.Sequential) and not model.built and size is not None:
         model.build((None, *size, 3))
     metadata = Metadata(names, asked.resize, asked.levels, *_open_shape(model, size))
-    if not _is_plain(model):
+    if not _is_plain(model) or metadata.image_size is not None:  # an open size is asked for in the check
         setattr(model, ATTRIBUTE, metadata)
+    if not _is_plain(model):
         require_supported(model, caller="models.with_classes")
         return model
     require_supported(model, classes=names, caller="models.with_classes")
     outputs = model.outputs[0]
     while outputs._keras_history.operation.name == TAG:  # named before
         outputs = outputs._keras_history.operation.input
-    return keras.Model(model.inputs, tagged(outputs, metadata), name=model.name)
+    return keras.Model(model.inputs[0], tagged(outputs, metadata), name=model.name)
 
 
 def _is_plain(model: keras.Model) -> bool:

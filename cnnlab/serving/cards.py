@@ -4,18 +4,20 @@ import html
 import os
 import re
 from collections.abc import Hashable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import pandas as pd
 
 from cnnlab import fairness, metrics
-from cnnlab._common import atomic_path, require_columns
+from cnnlab._common import require_columns
+from cnnlab.serving import placing
+from cnnlab.serving.description import ABOUT, CARD, FILE_OF, SECTIONS, Description, read_description
+from cnnlab.serving.engines import digest_of
 
-CARD = "README.md"
 SPECIAL = re.compile(r"([\\`*_{}\[\]|~$]|^[#+=-]|(?<=^\d)[.)])")
 NOT_PRINTED = re.compile(r"[\x00-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff]+")
-SECTIONS = ("purpose", "data", "limits", "licence", "contact")
 FEW = 30  # images of a class in the scored rows
 
 
@@ -26,13 +28,11 @@ class Evidence(NamedTuple):
         predictions: Rows with label, predicted, confidence and p_<class>.
         by: Column of the groups to score apart.
         table: All rows, with split where they are divided.
-        about: What only its maker can say: see `card`.
     """
 
     predictions: pd.DataFrame
     by: str | None = None
     table: pd.DataFrame | None = None
-    about: Mapping[str, str] | None = None
 
 
 def card(
@@ -50,11 +50,12 @@ def card(
         predictions: From `experiments.predict(model, test)`.
         table: All rows, to say how many images of each class were in which split.
         by: Column that says which group an image belongs to, to score groups apart.
-        about: Your own words on any of "purpose", "data", "limits", "licence" and "contact".
+        about: Your own words on any of "purpose", "data", "limits", "licence" and "contact". They are kept in
+            `export.json`: cards and exports that come later say them again, until you give others.
 
     Returns:
-        The card's path, README.md in `folder`. Names from your data are escaped: none of them can become a link, HTML
-        or a table's border.
+        The card's path, README.md in `folder`; one that you changed yourself moves to `earlier/`. Names from your data
+        are escaped: none of them can become a link, HTML or a table's border.
 
     Raises:
         FileNotFoundError: If the folder is no export.
@@ -64,35 +65,39 @@ def card(
         >>> card("runs/first/export", predictions, table=table, by="camera",
         ...      about={"purpose": "Sorts out cracked parts.", "licence": "CC BY 4.0"})  # doctest: +SKIP
     """
-    from cnnlab.serving.predictor import read_about
-
-    facts = read_about(Path(folder))
+    folder = Path(folder)
+    facts = read_description(folder)
     strange = [key for key in about or {} if key not in SECTIONS]
     if strange:
         raise ValueError(f"`about` knows {', '.join(SECTIONS)}. Received: {', '.join(map(repr, strange))}.")
     require_columns(predictions, "label", "predicted", *([by] if by else []), caller="serving.card")
     categories = [str(name) for name in predictions["label"].cat.categories]
-    if categories != facts["classes"]:
-        raise ValueError(f"`serving.card` expects the export's classes {facts['classes']}. Received {categories}.")
-    return write(Path(folder), facts, Evidence(predictions, by, table, about))
+    if categories != facts.classes:
+        raise ValueError(f"`serving.card` expects the export's classes {facts.classes}. Received {categories}.")
+    with placing.working_folder(folder) as working, placing.turn(folder) as earlier:
+        facts = earlier or facts
+        facts = replace(facts, about=facts.about | {key: str(words) for key, words in (about or {}).items()})
+        write(working, facts, Evidence(predictions, by, table))
+        placing.put_in_place(folder, working, [CARD, ABOUT], [CARD, ABOUT], earlier)
+    return folder / CARD
 
 
-def write(folder: Path, facts: Mapping[str, Any], evidence: Evidence) -> Path:
-    """Writes README.md from what `export.json` says and the evidence."""
+def write(working: Path, facts: Description, evidence: Evidence) -> None:
+    """Writes README.md, and `export.json` that knows it."""
     parts = [
-        _head(facts, evidence),
-        _own_words("Purpose", "purpose", evidence),
+        _head(facts),
+        _own_words("Purpose", "purpose", facts),
         _data(facts, evidence),
         _scores(evidence),
         _groups(evidence),
         _limits(facts, evidence),
         _files(facts),
-        _own_words("Licence", "licence", evidence),
-        _own_words("Contact", "contact", evidence),
+        _own_words("Licence", "licence", facts),
+        _own_words("Contact", "contact", facts),
     ]
-    with atomic_path(folder / CARD) as temporary:
-        temporary.write_text("\n\n".join(part for part in parts if part) + "\n", encoding="utf-8")
-    return folder / CARD
+    (working / CARD).write_text("\n\n".join(part for part in parts if part) + "\n", encoding="utf-8")
+    facts = replace(facts, card=digest_of(working / CARD))
+    (working / ABOUT).write_text(facts.to_json(), encoding="utf-8")
 
 
 def escaped(name: object, length: int = 80) -> str:
@@ -104,35 +109,38 @@ def escaped(name: object, length: int = 80) -> str:
     text = " ".join(NOT_PRINTED.sub(" ", str(name)).split())
     text = text if len(text) <= length else text[: length - 1] + "…"
     text = SPECIAL.sub(r"\\\1", html.escape(text, quote=False))
-    return re.sub(
-        r"(://|www\.|@)", lambda found: f"&#{ord(found[0][0])};{found[0][1:]}", text
-    )  # no links of themselves
+    # what would become a link of itself
+    return re.sub(r"(://|www\.|@)", lambda found: f"&#{ord(found[0][0])};{found[0][1:]}", text)
 
 
-def _head(facts: Mapping[str, Any], evidence: Evidence) -> str:
-    height, width = facts["image_size"]
-    colour = "grey" if facts["channels"] == 1 else "colour"
-    names = ", ".join(escaped(name) for name in facts["classes"])
+def _head(facts: Description) -> str:
+    height, width = facts.preparation.image_size
+    colour = "grey" if 1 in (facts.preparation.channels, facts.grey_by_mean) else "colour"
+    names = ", ".join(escaped(name) for name in facts.classes)
+    tools = ", ".join(f"{escaped(tool)} {escaped(version)}" for tool, version in facts.made_with.items())
+    called = [
+        f" It is called {escaped(name)} from a probability of {least:.3g} up, else the likeliest other class."
+        for name, least in facts.threshold.items()
+    ]
     return (
-        f"# Model card: {escaped(facts['network'])}\n\n"
-        f"Tells {len(facts['classes'])} classes of images apart: {names}.\n\n"
-        f"Takes {colour} images of {width} × {height} pixels, 0-255; {facts['weights']:,} weights. "
-        f"Exported {escaped(facts['made'])} with "
-        + ", ".join(f"{escaped(tool)} {escaped(version)}" for tool, version in facts["made_with"].items())
-        + '.\n\n```python\nfrom cnnlab import serving\n\npredictor = serving.Predictor("this folder")\n'
+        f"# Model card: {escaped(facts.network)}\n\n"
+        f"Tells {len(facts.classes)} classes of images apart: {names}.{''.join(called)}\n\n"
+        f"Takes {colour} images of {width} × {height} pixels, 0-255; {facts.weights:,} weights. "
+        f"Exported {escaped(facts.made)} with {tools}.\n\n"
+        '```python\nfrom cnnlab import serving\n\npredictor = serving.Predictor("this folder")\n'
         'predictor("photo.jpg").label\n```'
     )
 
 
-def _own_words(title: str, key: str, evidence: Evidence) -> str:
-    words = (evidence.about or {}).get(key)
+def _own_words(title: str, key: str, facts: Description) -> str:
+    words = facts.about.get(key)
     if words:
         return f"## {title}\n\n{escaped(words, 2000)}"
     return "" if key == "contact" else f"## {title}\n\nNot stated."
 
 
-def _data(facts: Mapping[str, Any], evidence: Evidence) -> str:
-    words = (evidence.about or {}).get("data")
+def _data(facts: Description, evidence: Evidence) -> str:
+    words = facts.about.get("data")
     lines = ["## Data", "", escaped(words, 2000) if words else "Origin not stated."]
     table = evidence.table
     if table is not None:
@@ -196,11 +204,11 @@ def _groups(evidence: Evidence) -> str:
     return f"## Groups\n\n{_grid([escaped(evidence.by), 'accuracy', 'images'], rows)}"
 
 
-def _limits(facts: Mapping[str, Any], evidence: Evidence) -> str:
-    words = (evidence.about or {}).get("limits")
+def _limits(facts: Description, evidence: Evidence) -> str:
+    words = facts.about.get("limits")
     lines = [escaped(words, 2000)] if words else []
     lines.append(
-        "It answers with one of its classes whatever the image shows; `Predictor.learn_unknown` tells images apart "
+        "It answers with one of its classes whatever the image shows; `Predictor.fit_novelty` tells images apart "
         "that are unlike those it learned from."
     )
     counts = evidence.predictions["label"].value_counts()
@@ -208,31 +216,30 @@ def _limits(facts: Mapping[str, Any], evidence: Evidence) -> str:
     if few:
         more = f" and {len(few) - 10} more" if len(few) > 10 else ""
         lines.append(f"Scored on fewer than {FEW} images, so that little is known: {', '.join(few[:10])}{more}.")
-    if facts["temperature"] == 1:
-        lines.append("Its confidence is not calibrated: there were too few images, or no mistakes to learn from.")
+    if facts.temperature == 1:
+        why = "its threshold was chosen without" if facts.threshold else "too few images, or no mistakes to learn from"
+        lines.append(f"Its confidence is not calibrated: {why}.")
     else:
-        lines.append(f"Its confidence is calibrated with the temperature {facts['temperature']:.3g}.")
+        lines.append(f"Its confidence is calibrated with the temperature {facts.temperature:.3g}.")
     return "## Limits\n\n" + "\n".join(f"- {line}" for line in lines)
 
 
-def _files(facts: Mapping[str, Any]) -> str:
-    from cnnlab.serving.engines import FILE_OF
-
+def _files(facts: Description) -> str:
     lines = [
         "## Files",
         "",
-        f"Each was compared with the Keras model on {facts['checked_on']} real images before it was kept.",
+        f"Each was compared with the Keras model on {facts.checked_on:.0f} real images before it was kept.",
         "",
     ]
     rows = [
         [
             FILE_OF[name],
             f"{file['megabytes']:.2f}",
-            f"{file['agreement']:.1%} of {file['images']}",
+            f"{file['agreement']:.1%} of {file['images']:.0f}",
             f"{file['largest_difference']:.2g}",
             f"{file['p50_ms']:.2f} / {file['p95_ms']:.2f}",
         ]
-        for name, file in facts["formats"].items()
+        for name, file in facts.formats.items()
     ]
     titles = ["file", "MB", "same label", "largest difference of a probability", "ms an image, p50 / p95"]
     return "\n".join([*lines, _grid(titles, rows)])

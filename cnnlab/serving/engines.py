@@ -2,6 +2,7 @@
 
 import hashlib
 import threading
+import zipfile
 from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
@@ -15,43 +16,45 @@ from cnnlab._stderr import native_stderr_held
 Answer = tuple[np.ndarray, np.ndarray]  # probabilities (n, classes) and features (n, any), both float32
 Engine = Callable[[np.ndarray], Answer]
 
-FILE_OF = {
-    "keras": "model.keras",
-    "savedmodel": "savedmodel",
-    "litert": "model.tflite",
-    "litert_float16": "model_float16.tflite",
-    "litert_int8": "model_int8.tflite",
-    "onnx": "model.onnx",
-}
 MOST_THREADS = 4  # more do not help with one image
 OUTPUTS = ("probabilities", "features")
+UNPACKED = 4  # times its own size that a Keras file may grow to when it is unpacked; Keras itself does not pack
 
 
-def open_engine(format: str, path: Path, *, digest: str | None = None, threads: int | None = None) -> Engine:
+def open_engine(
+    format: str, path: Path, *, digest: str | None = None, threads: int | None = None, trust: bool = False
+) -> Engine:
     """The engine for an exported file.
 
     Args:
-        format: A key of `FILE_OF`.
+        format: A key of `description.FILE_OF`.
         path: The file, or the folder of a SavedModel.
         digest: SHA-256 that the export noted. A file that differs is not opened: the runtimes are native code, and a
             damaged file may end the process instead of raising.
         threads: Processor cores to use; all of this process, at most 4, where None.
+        trust: Whether a format that is a program may run.
 
     Raises:
-        FileNotFoundError: If the file is gone.
         ModuleNotFoundError: If the runtime of this format is not installed.
-        ValueError: If the file is damaged, or holds what is refused.
+        ValueError: If the file is damaged, holds what is refused, or is a program that nobody trusts.
     """
-    if not path.exists():
-        raise FileNotFoundError(
-            f"Expected {path.name} in the export {str(path.parent)!r}; it is gone. Export the model again."
+    if format == "savedmodel" and not trust:
+        raise ValueError(
+            f"{str(path)!r} is a SavedModel, a program that can read and write files of this machine as soon as it is "
+            "opened. If you trust whoever made it: Predictor(folder, format='savedmodel', trust=True). Otherwise ask "
+            "for LiteRT or ONNX, which can do nothing but compute."
         )
+    if threads is not None and (format in ("keras", "savedmodel") or isinstance(threads, bool) or threads < 1):
+        raise ValueError(
+            "`threads` expects a number of processor cores from 1, for LiteRT or ONNX; TensorFlow takes one number for "
+            f"the whole process, from the environment (TF_NUM_INTRAOP_THREADS). Received: {threads} for {format!r}."
+        )
+    require_runtime(format)
     if digest is not None and digest_of(path) != digest:
         raise ValueError(
             f"{str(path)!r} is not the file that was exported: it is damaged, or it was replaced. Export the model "
             "again."
         )
-    require_runtime(format)
     try:
         return ENGINES[format](path, threads or min(available_cores(), MOST_THREADS))
     except Exception as error:  # each runtime raises kinds of its own
@@ -65,12 +68,6 @@ def digest_of(path: Path) -> str:
             return hashlib.file_digest(file, "sha256").hexdigest()
     lines = [f"{part.relative_to(path).as_posix()} {digest_of(part)}" for part in path.rglob("*") if part.is_file()]
     return hashlib.sha256("\n".join(sorted(lines)).encode()).hexdigest()
-
-
-def megabytes(path: Path) -> float:
-    """Size of a file, or of all files in a folder."""
-    files = [path] if path.is_file() else [part for part in path.rglob("*") if part.is_file()]
-    return sum(file.stat().st_size for file in files) / 1e6
 
 
 def require_runtime(format: str, *, writing: bool = False) -> None:
@@ -97,62 +94,31 @@ def _reason(error: Exception) -> str:
     return f"{text[:200]}. Export the model again."
 
 
-def features_of(model: Any) -> Any:
-    """The tensor that the last dense layer reads: what the network has seen, before it decides."""
-    import keras
+def require_stored(path: Path, *, times: int = 1) -> None:
+    """Refuses an archive that would unpack to more than `times` its own size, before it fills the memory.
 
-    for layer in reversed(model.layers):
-        if isinstance(layer, keras.layers.Dense):
-            seen = layer.input
-            break
-    else:
-        seen = model.output
-    seen = seen if len(seen.shape) == 2 else keras.layers.Flatten()(seen)
-    return seen if seen.dtype == "float32" else keras.ops.cast(seen, "float32")
-
-
-def two_outputs(model: Any) -> Any:
-    """The same network with a second output, its features; the names are those in every exported graph."""
-    import keras
-
-    model = in_float32(model)
-    return keras.Model(model.input, {"probabilities": model.output, "features": features_of(model)})
-
-
-def in_float32(model: Any) -> Any:
-    """The model itself, or, of one trained in mixed precision, a copy that computes in float32, as CPUs want it."""
-    import keras
-
-    if all(layer.compute_dtype == "float32" for layer in model._flatten_layers() if layer.weights):
-        return model
-
-    def plain(layer: Any) -> Any:
-        return type(layer).from_config(layer.get_config() | {"dtype": "float32"})
-
-    copy = keras.models.clone_model(model, clone_function=plain, recursive=True)
-    copy.set_weights(model.get_weights())
-    return copy
-
-
-def keras_engine(model: Any) -> Engine:
-    """Runs a Keras model in one compiled call, quicker for few images than `model.predict`."""
-    import tensorflow as tf
-
-    both = two_outputs(model)
-    function = tf.function(lambda images: both(images, training=False), reduce_retracing=True)
-
-    def run(images: np.ndarray) -> Answer:
-        answer = function(tf.constant(images, tf.float32))
-        return answer["probabilities"].numpy(), answer["features"].numpy()
-
-    return run
+    Raises:
+        ValueError: If it would.
+    """
+    with zipfile.ZipFile(path) as archive:
+        unpacked = sum(part.file_size for part in archive.infolist())
+    if unpacked > times * max(path.stat().st_size, 2**20):
+        raise ValueError(f"it has {path.stat().st_size:,} bytes and would unpack to {unpacked:,}")
 
 
 def _open_keras(path: Path, threads: int) -> Engine:
+    from cnnlab.serving import graphs
+
+    return graphs.keras_engine(load_keras(path))
+
+
+def load_keras(path: Path) -> Any:
+    """A network from its file, without any Python code that may be inside."""
     from cnnlab import _quiet  # noqa: F401  isort: skip
     import keras
 
-    return keras_engine(keras.models.load_model(path, compile=False, safe_mode=True))
+    require_stored(path, times=UNPACKED)
+    return keras.models.load_model(path, compile=False, safe_mode=True)
 
 
 def _open_savedmodel(path: Path, threads: int) -> Engine:

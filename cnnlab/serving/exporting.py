@@ -1,13 +1,12 @@
 """Export with a parity gate: a file is kept only if it gives the answers of the model it came from."""
 
-import json
 import os
 import platform
-import shutil
-import tempfile
 import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,12 +15,14 @@ import keras
 import numpy as np
 import pandas as pd
 
-from cnnlab import metrics, models, pipelines
-from cnnlab._common import atomic_path, put_aside, require_columns
-from cnnlab.pipelines.reading import RESIZES, Resize, UnreadableImageError
-from cnnlab.serving import cards, writers
-from cnnlab.serving.engines import FILE_OF, Engine, digest_of, keras_engine, megabytes, open_engine, require_runtime
-from cnnlab.serving.predictor import ABOUT, VERSION, as_model_input
+from cnnlab import __version__, images, metrics, models, pipelines
+from cnnlab._answers import scaled_by_temperature, with_probabilities
+from cnnlab._common import require_columns
+from cnnlab.images import Preparation
+from cnnlab.serving import cards, graphs, placing, writers
+from cnnlab.serving.description import ABOUT, CARD, FACTS, FILE_OF, Description
+from cnnlab.serving.engines import Engine, digest_of, open_engine, require_runtime
+from cnnlab.serving.inputs import checked_threshold, likeliest
 
 MOST_CHECKED = 500  # images
 FEWEST_TO_CALIBRATE = 30  # images: with fewer, a single mistake would decide the temperature
@@ -34,19 +35,13 @@ class Checked(NamedTuple):
 
     Attributes:
         rows: Their rows of the table.
-        images: uint8 RGB, shape (n, height, width, 3).
-        channels: How many of them the model takes.
+        pixels: As the model takes them, float32, shape (n, height, width, channels).
         truth: The model's own probabilities, shape (n, classes).
     """
 
     rows: pd.DataFrame
-    images: np.ndarray
-    channels: int
+    pixels: np.ndarray
     truth: np.ndarray
-
-    def answers(self, engine: Engine, places: np.ndarray) -> np.ndarray:
-        """Probabilities of some of the images."""
-        return answers(engine, self.images[places], self.channels)
 
 
 def export(
@@ -56,7 +51,9 @@ def export(
     formats: Sequence[str] = ("keras", "litert"),
     check: pd.DataFrame,
     agreement: float | None = None,
-    resize: Resize = "fit",
+    resize: images.sizing.Resize | None = None,
+    temperature: float | None = None,
+    threshold: Mapping[str, Any] | None = None,
 ) -> pd.DataFrame:
     """Writes a model in formats for use, each kept only if it labels real images as the model itself does.
 
@@ -64,15 +61,23 @@ def export(
     writes a fuller one. The rows in `check` also teach how sure the model may be (`metrics.temperature`).
 
     Args:
-        model: Built by `cnnlab.models`, trained.
-        folder: Where to. Files of an earlier export are replaced; those that are no longer written move to `earlier/`.
-        formats: Any of "keras" (plain Keras 3), "savedmodel" (TensorFlow Serving), "litert" (small and fast: servers,
-            phones, browsers), "litert_float16" (half the size), "litert_int8" (a quarter; its ranges are learned from
-            up to 100 of the images, and it is checked on the others) and "onnx" (needs `pip install cnnlab[onnx]`).
+        model: Carries its class names and says how images are prepared for it, as those of `cnnlab.models` do; one of
+            your own learns it by `models.with_classes`.
+        folder: Where to. Files of an earlier export are replaced; what else is in the way moves to `earlier/`. Words
+            that `serving.card` was given stay.
+        formats: Any of "keras" (plain Keras 3, without optimizer and loss), "litert" (small and fast: servers, phones,
+            browsers), "litert_float16" (half the size), "litert_int8" (a quarter; its ranges are learned from up to 100
+            of the images, and it is checked on the others), "onnx" (needs `pip install cnnlab[onnx]`) and "savedmodel"
+            (TensorFlow Serving; a program, which others open only if they trust you).
         check: Rows of a table that the model has not learned from, such as the validation rows; 500 of them, evenly
             spaced, are read.
         agreement: Share of images, 0 to 1, that must get the model's own label. Where None 0.99, for litert_int8 0.98.
-        resize: How `pipelines.load` brought the images to size in training; the predictor will do the same.
+        resize: How images are brought to size, where the model does not say it itself.
+        temperature: What the logits are divided by; learned from `check` where None.
+        threshold: The class that matters, and from which probability it is called. Either a purpose, for which
+            `metrics.choose_threshold` chooses on `check` among the calibrated probabilities: `{"crack": {"recall":
+            0.95}}`. Or a number that you chose on `experiments.predict(model, val)`: `{"crack": 0.3}`; the export then
+            answers with the same probabilities, those of the model itself, unless you say `temperature`.
 
     Returns:
         One row per format: format, file, megabytes, images (compared on), agreement (0-1), largest_difference (of any
@@ -83,32 +88,51 @@ def export(
         ValueError: If an argument is impossible, the table is of other classes, or no file agrees often enough.
 
     Warns:
-        UserWarning: If some of the files agree too rarely; they are not kept.
+        UserWarning: If some of the files agree too rarely; they are not kept. If the training images were prepared
+            otherwise than the model says.
 
     Example:
         >>> export(model, "runs/first/export", formats=("keras", "litert", "litert_int8"), check=val)  # doctest: +SKIP
     """
-    names = models.class_names(model)
-    _check_arguments(names, formats, check, agreement, resize)
-    checked = _checked(model, check, resize)
+    names = _checked_classes(model, formats, check, agreement)
+    preparation = models.preparation(model)
+    said = pipelines.prepared_otherwise(names, preparation) if resize is None else ""
+    if said:
+        warnings.warn(said, UserWarning, stacklevel=2)
+    preparation = preparation if resize is None else replace(preparation, resize=resize)
+    network = graphs.for_use(model, preparation)
+    checked = _checked(network, check, preparation)
+    predictions = with_probabilities(checked.rows, checked.truth, names)
+    temperature, chosen = _decision(predictions, temperature, threshold)
     folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
     rows = []
-    working = Path(tempfile.mkdtemp(prefix=".making-", dir=folder))
-    try:
+    with placing.working_folder(folder) as working:
         for name in formats:
-            row = _write_and_compare(name, model, working, checked)
+            row = _write_and_compare(name, network, working, checked)
             rows.append(row | {"kept": row["agreement"] >= _bound(name, agreement)})
         _require_agreement(rows, agreement)
-        kept = {row["format"]: _facts(row, working) for row in rows if row["kept"]}
-        _put_in_place(folder, working, list(kept))
-    finally:
-        shutil.rmtree(working, ignore_errors=True)
-    predictions = prediction_table(checked.rows, checked.truth, names)
-    about = _about(model, names, resize, predictions) | {"formats": kept}
-    with atomic_path(folder / ABOUT) as temporary:
-        temporary.write_text(json.dumps(about, ensure_ascii=False, indent=1), encoding="utf-8")
-    cards.write(folder, about, cards.Evidence(predictions))
+        facts = Description(
+            classes=names,
+            preparation=preparation,
+            temperature=temperature,
+            threshold=chosen,
+            checked_on=len(predictions),
+            network=model.name,
+            weights=model.count_params(),
+            made=time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+            made_with={"cnnlab": __version__, "python": platform.python_version()}
+            | {name: version(name) for name in ("keras", "tensorflow")},
+            formats={
+                row["format"]: {"sha256": digest_of(working / row["file"]), **{name: row[name] for name in FACTS}}
+                for row in rows
+                if row["kept"]
+            },
+        )
+        with placing.turn(folder) as earlier:
+            facts = replace(facts, about=earlier.about if earlier else {})
+            cards.write(working, facts, cards.Evidence(_as_answered(predictions, facts)))
+            files = [FILE_OF[name] for name in facts.formats]
+            placing.put_in_place(folder, working, [*files, CARD, ABOUT], [*FILE_OF.values(), CARD, ABOUT], earlier)
     return pd.DataFrame(rows)
 
 
@@ -116,88 +140,119 @@ def _bound(name: str, agreement: float | None) -> float:
     return LEAST_AGREEMENT.get(name, AGREEMENT) if agreement is None else agreement
 
 
-def _check_arguments(
-    names: list[str], formats: Sequence[str], check: pd.DataFrame, agreement: float | None, resize: str
-) -> None:
+def _checked_classes(
+    model: keras.Model, formats: Sequence[str], check: pd.DataFrame, agreement: float | None
+) -> list[str]:
+    """The model's classes; refuses what cannot be exported before any time is spent."""
     unknown = isinstance(formats, str) or not formats or [name for name in formats if name not in FILE_OF]
     if unknown or len(set(formats)) < len(formats):
         received = formats if isinstance(formats, str) else list(formats)
         raise ValueError(f"`formats` expects some of {', '.join(FILE_OF)}, each once. Received: {received!r}.")
     if agreement is not None and not 0 <= agreement <= 1:
         raise ValueError(f"`agreement` expects a share from 0 to 1, such as 0.99. Received: {agreement}.")
-    if resize not in RESIZES:
-        raise ValueError(f"`resize` expects one of {', '.join(RESIZES)}. Received: {resize!r}.")
     for name in formats:
         require_runtime(name, writing=True)
     require_columns(check, "path", "label", caller="serving.export")
     categories = [str(name) for name in check["label"].cat.categories]
+    names = models.ensure_classes(model, categories, caller="serving.export")
     if categories != names:
         raise ValueError(
             f"`check` expects a table with the model's classes, in the model's order: {names}. Received {categories}. "
             "Use `table['label'].cat.set_categories([...])`."
         )
+    return names
 
 
-def _checked(model: keras.Model, table: pd.DataFrame, resize: Resize) -> Checked:
+def _checked(network: keras.Model, table: pd.DataFrame, preparation: Preparation) -> Checked:
     """Real images as the model gets them; broken files are left out."""
-    size, channels = tuple(model.input_shape[1:3]), model.input_shape[3]
     places = np.unique(np.linspace(0, len(table) - 1, min(len(table), MOST_CHECKED)).round().astype(int))
-    images, good = [], []
+    pixels, good = [], []
     for place in places:
         try:
-            images.append(pipelines.prepare(table["path"].iloc[place], size, resize))
-        except (UnreadableImageError, OSError):
+            pixels.append(images.prepare(table["path"].iloc[place], preparation).astype(np.float32))
+        except (ValueError, TypeError, OSError):
             continue
         good.append(place)
-    if not images:
+    if not pixels:
         raise ValueError(
             f"`check` expects rows with readable images to compare on. None of {len(table)} could be read."
         )
-    pixels = np.stack(images)
-    return Checked(table.iloc[good], pixels, channels, answers(keras_engine(model), pixels, channels))
+    truth = models.class_probabilities(network, _answers(graphs.keras_engine(network), np.stack(pixels)))
+    return Checked(table.iloc[good], np.stack(pixels), truth)
 
 
-def answers(engine: Engine, images: np.ndarray, channels: int) -> np.ndarray:
-    """Probabilities (n, classes) of uint8 RGB images (n, height, width, 3)."""
-    starts = range(0, len(images), 32)
-    return np.concatenate([engine(as_model_input(images[start : start + 32], channels))[0] for start in starts])
+def _answers(engine: Engine, pixels: np.ndarray) -> np.ndarray:
+    """Probabilities (n, classes) of prepared images."""
+    return np.concatenate([engine(pixels[start : start + 32])[0] for start in range(0, len(pixels), 32)])
 
 
-def _write_and_compare(name: str, model: keras.Model, working: Path, checked: Checked) -> dict[str, Any]:
+def _decision(
+    predictions: pd.DataFrame, temperature: float | None, threshold: Mapping[str, Any] | None
+) -> tuple[float, dict[str, float]]:
+    """The temperature, and the threshold among the probabilities that it leads to."""
+    purpose = next(iter(threshold.values()), None) if isinstance(threshold, Mapping) else None
+    classes = list(predictions["label"].cat.categories)
+    if temperature is None:
+        temperature = _temperature(predictions) if threshold is None or isinstance(purpose, Mapping) else 1.0
+    elif not 1e-5 <= temperature <= 1e5:
+        raise ValueError(f"`temperature` expects a number above 0, such as 1.5. Received: {temperature}.")
+    if threshold is not None and isinstance(purpose, Mapping) and len(threshold) == 1:
+        (name,) = threshold
+        threshold = {name: metrics.choose_threshold(metrics.calibrate(predictions, on=temperature), name, **purpose)}
+    return float(temperature), {} if threshold is None else checked_threshold(threshold, classes)
+
+
+def _temperature(predictions: pd.DataFrame) -> float:
+    known = predictions[predictions["label"].notna()]
+    wrong = known["label"].astype(str).to_numpy() != known["predicted"].astype(str).to_numpy()
+    if len(known) < FEWEST_TO_CALIBRATE or not wrong.any():
+        return 1.0
+    return float(metrics.temperature(known))
+
+
+def _as_answered(predictions: pd.DataFrame, facts: Description) -> pd.DataFrame:
+    """The predictions as a `Predictor` of the export gives them."""
+    names = [f"p_{name}" for name in facts.classes]
+    answered = scaled_by_temperature(predictions[names].to_numpy(), facts.temperature)
+    return with_probabilities(predictions, answered, called=likeliest(answered, facts.classes, facts.threshold))
+
+
+def _write_and_compare(name: str, network: keras.Model, working: Path, checked: Checked) -> dict[str, Any]:
     """Writes one file into the working folder, and says how well it agrees."""
-    everything = np.arange(len(checked.images))
+    everything = np.arange(len(checked.pixels))
     learned = everything[:: max(3, len(everything) // 100)][:100]
     places = everything
     if name == "litert_int8" and len(everything) > len(learned):
         places = np.setdiff1d(everything, learned)
     path = working / FILE_OF[name]
-    writers.write(name, model, path, as_model_input(checked.images[learned], checked.channels))
-    engine = open_engine(name, path)
-    found, truth = checked.answers(engine, places), checked.truth[places]
-    agreed = float((found.argmax(axis=1) == truth.argmax(axis=1)).mean()) if np.isfinite(found).all() else 0.0
+    writers.write(name, network, path, checked.pixels[learned])
+    engine = open_engine(name, path, trust=True)
+    found, truth = _answers(engine, checked.pixels[places]), checked.truth[places]
+    agreed = float((found.argmax(axis=1) == truth.argmax(axis=1)).mean()) if np.isfinite(found).all() else -1.0
     label = checked.rows["label"].cat.codes.to_numpy()[places]
     known = label >= 0
     right = [(part.argmax(axis=1) == label)[known].mean() if known.any() else np.nan for part in (found, truth)]
+    parts = [path] if path.is_file() else [part for part in path.rglob("*") if part.is_file()]
     return {
         "format": name,
         "file": FILE_OF[name],
-        "megabytes": megabytes(path),
+        "megabytes": sum(part.stat().st_size for part in parts) / 1e6,
         "images": len(places),
         "agreement": agreed,
         "largest_difference": float(np.abs(found - truth).max()),
         "accuracy": float(right[0]),
         "accuracy_change": float(right[0] - right[1]),
-        **_latency(engine, as_model_input(checked.images[:50], checked.channels)),
+        **_latency(engine, checked.pixels[:50]),
     }
 
 
-def _latency(engine: Engine, images: np.ndarray, *, calls: int = 50) -> dict[str, float]:
+def _latency(engine: Engine, pixels: np.ndarray, *, calls: int = 50) -> dict[str, float]:
     """Milliseconds for one image, after a warm-up."""
     for _ in range(3):
-        engine(images[:1])
+        engine(pixels[:1])
     seconds = []
     for index in range(calls):
-        image = images[index % len(images)][None]
+        image = pixels[index % len(pixels)][None]
         began = time.perf_counter()
         engine(image)
         seconds.append(time.perf_counter() - began)
@@ -212,8 +267,8 @@ def _require_agreement(rows: list[dict[str, Any]], agreement: float | None) -> N
         ValueError: If none is left.
     """
     words = [
-        f"The {row['format']} export gives the model's label for {row['agreement']:.1%} of {row['images']} images; "
-        f"{_bound(row['format'], agreement):.1%} are asked for. It was not kept."
+        f"The {row['format']} export gives the model's label for {max(row['agreement'], 0):.1%} of {row['images']} "
+        f"images; {_bound(row['format'], agreement):.1%} are asked for. It was not kept."
         for row in rows
         if not row["kept"]
     ]
@@ -221,61 +276,3 @@ def _require_agreement(rows: list[dict[str, Any]], agreement: float | None) -> N
         raise ValueError(" ".join(words))
     if words:
         warnings.warn(" ".join(words), UserWarning, stacklevel=3)
-
-
-def _facts(row: dict[str, Any], working: Path) -> dict[str, Any]:
-    """What the description says of a file."""
-    names = ("megabytes", "images", "agreement", "largest_difference", "p50_ms", "p95_ms")
-    return {"sha256": digest_of(working / row["file"]), **{name: row[name] for name in names}}
-
-
-def _put_in_place(folder: Path, working: Path, kept: list[str]) -> None:
-    """Moves the new files to their names. The description follows last: until then, old and new do not match."""
-    files = [FILE_OF[name] for name in kept]
-    put_aside(folder, [name for name in FILE_OF.values() if name not in files or (folder / name).is_dir()])
-    for name in files:
-        (working / name).replace(folder / name)
-
-
-def prediction_table(rows: pd.DataFrame, probabilities: np.ndarray, names: list[str]) -> pd.DataFrame:
-    """Rows with predicted, confidence and p_<class>, as `metrics` takes them."""
-    best = probabilities.argmax(axis=1)
-    columns: dict[str, Any] = {
-        "predicted": pd.Categorical.from_codes(best, categories=rows["label"].cat.categories),
-        "confidence": probabilities.max(axis=1).astype(float),
-    }
-    columns |= {f"p_{name}": probabilities[:, place].astype(float) for place, name in enumerate(names)}
-    return rows.drop(columns=list(columns), errors="ignore").assign(**columns)
-
-
-def _about(model: keras.Model, names: list[str], resize: str, predictions: pd.DataFrame) -> dict[str, Any]:
-    import tensorflow as tf
-
-    from cnnlab import __version__
-
-    return {
-        "version": VERSION,
-        "classes": names,
-        "image_size": list(model.input_shape[1:3]),
-        "channels": model.input_shape[3],
-        "resize": resize,
-        "temperature": _temperature(predictions),
-        "checked_on": len(predictions),
-        "network": model.name,
-        "weights": model.count_params(),
-        "made": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-        "made_with": {
-            "cnnlab": __version__,
-            "keras": keras.__version__,
-            "tensorflow": tf.__version__,
-            "python": platform.python_version(),
-        },
-    }
-
-
-def _temperature(predictions: pd.DataFrame) -> float:
-    known = predictions[predictions["label"].notna()]
-    wrong = known["label"].astype(str).to_numpy() != known["predicted"].astype(str).to_numpy()
-    if len(known) < FEWEST_TO_CALIBRATE or not wrong.any():
-        return 1.0
-    return float(metrics.temperature(known))

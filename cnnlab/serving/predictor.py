@@ -1,37 +1,41 @@
-"""An exported model that takes what people have: a path, bytes, an array."""
+"""An exported model that takes what people have: a path, bytes, an array, a column of paths, a table."""
 
-import json
 import os
-from collections.abc import Sequence
+import warnings
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import pandas as pd
-from PIL import Image, ImageOps
 
-from cnnlab import pipelines
-from cnnlab._common import require_columns
-from cnnlab.pipelines.reading import RESIZES, Resize
-from cnnlab.serving.engines import FILE_OF, open_engine
-from cnnlab.serving.familiar import LEARNED, Familiar, file_of_format
+from cnnlab import images
+from cnnlab._answers import scaled_by_temperature, with_probabilities
+from cnnlab._common import in_threads, progress, require_columns
+from cnnlab.serving.description import FILE_OF, file_of_export, read_description
+from cnnlab.serving.engines import Answer, digest_of, load_keras, open_engine
+from cnnlab.serving.inputs import as_list, checked_threshold, likeliest, warn_of_unreadable
+from cnnlab.serving.novelty import REMEMBERED, Novelty
 
-ABOUT = "export.json"
-VERSION = 2
-FASTEST_FIRST = ("litert", "litert_float16", "litert_int8", "onnx", "keras", "savedmodel")
+if TYPE_CHECKING:
+    import keras
+
+FASTEST_FIRST = ("litert", "litert_float16", "litert_int8", "onnx", "keras")  # not SavedModel, which is a program
 BATCH = 32  # images at a time
-TINY = float(np.finfo(np.float32).tiny)  # of a probability, before its logarithm
+ABANDONED: list[Any] = []  # engines of the parent process: their threads are not here, so nobody may wait for them
 
 
 class Prediction(NamedTuple):
     """What a model says of one image.
 
     Attributes:
-        label: The most probable class.
-        confidence: Its probability, 0-1.
+        label: The class it is called: the most probable one, or the one whose threshold is reached; "" where the image
+            cannot be read.
+        confidence: Its probability, 0-1; not a number where the image cannot be read.
         probabilities: Of every class.
-        distance: How unlike the training images it is, 1 at the limit; None before `Predictor.learn_unknown`.
-        unknown: Whether it is beyond that limit, so that the label means little; None before `learn_unknown`.
+        distance: How unlike the training images it is, 1 at the limit; None before `Predictor.fit_novelty`.
+        unknown: Whether it is beyond that limit, so that the label means little; None before `fit_novelty`.
+        problem: Why the image cannot be read; "" where it can.
     """
 
     label: str
@@ -39,31 +43,44 @@ class Prediction(NamedTuple):
     probabilities: dict[str, float]
     distance: float | None = None
     unknown: bool | None = None
+    problem: str = ""
+
+
+class Answers(NamedTuple):
+    """Calibrated probabilities (n, classes), distances (n,) or None, and what is wrong with each image."""
+
+    probabilities: np.ndarray
+    distances: np.ndarray | None
+    problems: list[str]
 
 
 class Predictor:
     """Labels images with an exported model, as fast as this machine can: LiteRT where it was exported.
 
     Preprocessing is the training's own, and confidence is calibrated as the export learned it. One predictor may be
-    shared by several threads. LiteRT and ONNX files can do nothing but compute, and Keras files with Python code in
-    them are refused; a SavedModel is a program, so open "savedmodel" only of people you trust.
+    shared by several threads, and handed to other processes. LiteRT and ONNX files can do nothing but compute, and
+    Keras files with Python code in them are refused; a SavedModel is a program, opened only when named and trusted.
 
     Args:
         folder: What `serving.export` wrote.
         format: One of those exported; the fastest of them where None, which is "litert".
         temperature: Divides the logits; the export's own where None, 1 for the model's raw probabilities.
-        threads: Processor cores for one image; all of this process, at most 4, where None.
+        threshold: A class and the probability from which it is called, such as `{"crack": 0.3}`, compared with the
+            probabilities that are answered; the export's own where None, `{}` for the most probable class.
+        threads: Processor cores for one image, of LiteRT and ONNX; all of this process, at most 4, where None.
+        trust: Whether "savedmodel" may be opened: True only if you trust whoever made it.
 
     Attributes:
         classes: Names of the classes.
-        image_size: Height and width that images are brought to, in pixels.
+        preparation: How images are prepared (`images.Preparation`); `image_size`, `channels` and `resize` are its own.
         format: The format in use.
         temperature: What the logits are divided by.
+        threshold: The class that is called by a threshold, and the threshold; empty where there is none.
 
     Raises:
         FileNotFoundError: If the folder is no export, or its model is gone.
         ModuleNotFoundError: If the runtime of the format is not installed.
-        ValueError: If it was written by another version, or its model is damaged or not the one exported.
+        ValueError: If it was written by another version, or its model is damaged, not the one exported, or a program.
 
     Example:
         >>> predictor = Predictor("runs/first/export")  # doctest: +SKIP
@@ -77,88 +94,166 @@ class Predictor:
         *,
         format: str | None = None,
         temperature: float | None = None,
+        threshold: Mapping[str, float] | None = None,
         threads: int | None = None,
+        trust: bool = False,
     ) -> None:
         self.folder = Path(folder)
-        about = read_about(self.folder)
-        self.classes: list[str] = about["classes"]
-        self.image_size: tuple[int, int] = tuple(about["image_size"])
-        self.channels: int = about["channels"]
-        self.resize: Resize = about["resize"]
-        self.temperature = float(about["temperature"] if temperature is None else temperature)
-        if not 0 < self.temperature < np.inf:
-            raise ValueError(f"`temperature` expects a number above 0. Received: {temperature}.")
-        kept = about["formats"]
-        self.format = format or next(name for name in FASTEST_FIRST if name in kept)
-        if self.format not in kept:
-            raise ValueError(f"`format` expects one of those exported: {', '.join(kept)}. Received: {format!r}.")
-        self._digest: str = kept[self.format]["sha256"]
-        path = self.folder / FILE_OF[self.format]
-        self._engine = open_engine(self.format, path, digest=self._digest, threads=threads)
-        self._warm_up(path)
-        self._familiar = Familiar.read(self.folder / file_of_format(self.format), self._digest)
+        self._at, self._threads, self._trust = self.folder.absolute(), threads, trust
+        self._asked = {"format": format, "temperature": temperature, "threshold": threshold}
+        self._facts = facts = read_description(self.folder)
+        self.classes: list[str] = facts.classes
+        self.preparation: images.Preparation = facts.preparation
+        self.image_size, self.resize = facts.preparation.image_size, facts.preparation.resize
+        self.channels: int = 1 if facts.grey_by_mean else facts.preparation.channels
+        self.temperature = float(facts.temperature if temperature is None else temperature)
+        if not 1e-5 <= self.temperature <= 1e5:
+            raise ValueError(f"`temperature` expects a number above 0, such as 1.5. Received: {temperature}.")
+        self.threshold = checked_threshold(threshold, self.classes) if threshold is not None else facts.threshold
+        if threshold is None and self.threshold and self.temperature != facts.temperature:
+            raise ValueError(
+                f"This export calls {next(iter(self.threshold))!r} by a threshold that was chosen with the temperature "
+                f"{facts.temperature:.4g}. Received: temperature={temperature}. Say `threshold` anew, too; `{{}}` for "
+                "none."
+            )
+        self.format = self._chosen(format)
+        self._open()
 
-    def _warm_up(self, path: Path) -> None:
-        """The first image of a runtime takes longer; and a file of another network shows here.
+    def _chosen(self, format: str | None) -> str:
+        kept = self._facts.formats
+        if format is not None and format not in kept:
+            raise ValueError(f"`format` expects one of those exported: {', '.join(kept)}. Received: {format!r}.")
+        return format or next((name for name in FASTEST_FIRST if name in kept), "savedmodel")
+
+    def _open(self) -> None:
+        """Opens the model, which takes the first image later than the others; a file of another network shows here.
 
         Raises:
             ValueError: If the file takes other images, or tells other classes apart.
         """
+        digest = self._facts.formats[self.format]["sha256"]
+        path = file_of_export(self._at, FILE_OF[self.format])
+        self._engine = open_engine(self.format, path, digest=digest, threads=self._threads, trust=self._trust)
+        self._process = os.getpid()
         try:
-            shape = self._engine(np.zeros((1, *self.image_size, self.channels), np.float32))[0].shape
+            answer, features = self._engine(np.zeros((1, *self.image_size, self.channels), np.float32))
         except Exception as error:  # each runtime raises kinds of its own
             raise ValueError(
                 f"{str(path)!r} does not take images of {self.image_size} pixels with {self.channels} channels, which "
-                f"{ABOUT} promises. Export the model again."
+                "export.json promises. Export the model again."
             ) from error
-        if shape != (1, len(self.classes)):
+        if answer.shape != (1, len(self.classes)) or features.ndim != 2:
             raise ValueError(
-                f"{str(path)!r} gives answers of the shape {shape} for one image; {ABOUT} names {len(self.classes)} "
-                "classes. Export the model again."
+                f"{str(path)!r} gives answers of the shape {answer.shape} for one image; export.json names "
+                f"{len(self.classes)} classes. Export the model again."
             )
+        self._novelty = Novelty.read(self._at, self.format, digest, features.shape[1])
 
     def __repr__(self) -> str:
         return f"Predictor({str(self.folder)!r}, format={self.format!r}, {len(self.classes)} classes)"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Another process opens the export itself: what the runtimes hold cannot be sent."""
+        return _reopened, (self._at, self._asked | {"format": self.format}, self._threads, self._trust)
+
+    def _run(self, pixels: np.ndarray) -> Answer:
+        if self._process != os.getpid():  # forked: the runtime's threads stayed with the parent
+            if self.format in ("keras", "savedmodel"):
+                raise RuntimeError(
+                    f"TensorFlow does not survive a fork, and this predictor is of the format {self.format!r}. Start "
+                    "processes with multiprocessing.get_context('spawn'), or use LiteRT or ONNX."
+                )
+            ABANDONED.append(self._engine)
+            self._open()
+        return self._engine(pixels)
 
     def __call__(self, image: Any) -> Any:
         """Labels one image, or several at once.
 
         Args:
-            image: A path, encoded bytes, a Pillow image, or an array (height, width, 3) of 0-255; or a list of these,
-                or one array (n, height, width, 3).
+            image: A path, encoded bytes, a Pillow image, or an array (height, width, 3) of 0-255. Several: a list, a
+                column of a table, or an iterator of these, or one array (n, height, width, 3).
 
         Returns:
-            A `Prediction`; a list of them for several images.
+            A `Prediction`; a list of them for several images. Of several, those that cannot be read say so in
+            `problem`.
 
         Raises:
             TypeError: If it is something else.
             ValueError: If the image cannot be read, or its pixels are not 0-255.
+
+        Warns:
+            UserWarning: If some of several images cannot be read.
         """
-        several = isinstance(image, Sequence) and not isinstance(image, str | bytes | bytearray | memoryview)
-        several = several or (isinstance(image, np.ndarray) and image.ndim == 4)
-        images = list(image) if several else [image]
+        several = as_list(image)
+        if several is None:
+            return self._predictions(self._answered(self.prepare(image)[None], [""]))[0]
         result: list[Prediction] = []
-        for start in range(0, len(images), BATCH):
-            result += self._answers(np.stack([self.prepare(one) for one in images[start : start + BATCH]]))
-        return result if several else result[0]
+        for start in range(0, len(several), BATCH):
+            result += self._predictions(self._batch(several[start : start + BATCH]))
+        warn_of_unreadable(several, [answer.problem for answer in result], stacklevel=3)
+        return result
+
+    def table(self, table: pd.DataFrame) -> pd.DataFrame:
+        """Labels every image of a table, with or without labels of its own; `metrics` and `plots` take the result.
+
+        Args:
+            table: With the column path.
+
+        Returns:
+            A copy with predicted (Categorical of the model's classes), confidence, `p_<class>` for every class,
+            unknown (after `fit_novelty`) and problem: why an image cannot be read, whose row stays without answers.
+
+        Warns:
+            UserWarning: If images cannot be read.
+        """
+        require_columns(table, "path", caller="Predictor.table")
+        paths = table["path"].tolist()
+        starts = progress(range(0, len(paths), BATCH), label="predict", unit="batch")
+        parts = [self._batch(paths[start : start + BATCH]) for start in starts] or [self._batch([])]
+        answers = Answers(
+            np.concatenate([part.probabilities for part in parts]),
+            None
+            if self._novelty is None
+            else np.concatenate([part.distances for part in parts if part.distances is not None]),
+            [problem for part in parts for problem in part.problems],
+        )
+        warn_of_unreadable(paths, answers.problems, stacklevel=3)
+        named = "label" in table and isinstance(table["label"].dtype, pd.CategoricalDtype)
+        if named and set(table["label"].cat.categories) <= set(self.classes):
+            table = table.assign(label=table["label"].cat.set_categories(self.classes))
+        called = likeliest(np.nan_to_num(answers.probabilities), self.classes, self.threshold)
+        result = with_probabilities(table, answers.probabilities, self.classes, called=called)
+        if answers.distances is not None:
+            far = pd.array(answers.distances > 1, dtype="boolean")
+            far[np.isnan(answers.distances)] = pd.NA
+            result["unknown"] = far
+        before = result["problem"].fillna("").tolist() if "problem" in result else [""] * len(result)
+        result["problem"] = [now or old for now, old in zip(answers.problems, before, strict=True)]
+        return result
 
     def prepare(self, image: Any) -> np.ndarray:
         """One image as the model expects it: float32 (height, width, channels) of 0-255."""
-        if isinstance(image, bytearray | memoryview):
-            image = bytes(image)
-        source = image if isinstance(image, str | os.PathLike | bytes) else as_pixels(image)
-        return as_model_input(pipelines.prepare(source, self.image_size, self.resize), self.channels)
+        pixels = images.prepare(image, self.preparation).astype(np.float32)
+        return pixels.mean(axis=-1, keepdims=True) if self._facts.grey_by_mean else pixels
 
     def probabilities(self, images: np.ndarray) -> np.ndarray:
         """Calibrated probabilities (n, classes) of prepared images (n, height, width, channels)."""
-        return self._calibrated(self._engine(images)[0])
+        return scaled_by_temperature(self._run(images)[0], self.temperature)
 
     def features(self, images: np.ndarray) -> np.ndarray:
         """What the network has seen before it decides, (n, any), of prepared images (n, height, width, channels)."""
-        return self._engine(images)[1]
+        return self._run(images)[1]
 
-    def learn_unknown(self, train: pd.DataFrame, val: pd.DataFrame, *, false_alarms: float = 0.01) -> pd.DataFrame:
-        """Learns what familiar images look like, so that every `Prediction` also says whether its image is `unknown`.
+    def network(self) -> "keras.Model | None":
+        """The Keras network of the export, for `explain`; None where "keras" was not exported, or is not that file."""
+        exported, path = self._facts.formats.get("keras"), self._at / FILE_OF["keras"]
+        if exported is None or not path.is_file() or digest_of(path) != exported["sha256"]:
+            return None
+        return load_keras(file_of_export(self._at, FILE_OF["keras"]))
+
+    def fit_novelty(self, train: pd.DataFrame, val: pd.DataFrame, *, false_alarms: float = 0.01) -> pd.DataFrame:
+        """Learns what usual images look like, so that every `Prediction` also says whether its image is `unknown`.
 
         A network gives a label to anything, a cat among metal parts included. Here the distance from what it has seen
         of the training images tells; the limit is set so that of new images of the usual kind only `false_alarms` are
@@ -180,133 +275,78 @@ class Predictor:
             for outliers with conformal p-values).
 
         Example:
-            >>> predictor.learn_unknown(train, val, false_alarms=0.01)  # doctest: +SKIP
+            >>> predictor.fit_novelty(train, val, false_alarms=0.01)  # doctest: +SKIP
             >>> predictor("cat.jpg").unknown  # doctest: +SKIP
             True
         """
+        if not 0 < false_alarms < 1:
+            raise ValueError(f"`false_alarms` expects a share above 0 and below 1. Received: {false_alarms}.")
         for name, table in (("train", train), ("val", val)):
-            require_columns(table, "path", "label", caller=f"Predictor.learn_unknown({name})")
-        places = np.unique(np.linspace(0, len(train) - 1, min(len(train), LEARNED)).round().astype(int))
-        familiar = Familiar.of(self._table_features(train.iloc[places]))
-        report = familiar.set_limit(familiar.distance(self._table_features(val)), false_alarms)
-        familiar.write(self.folder / file_of_format(self.format), self._digest)
-        self._familiar = familiar
+            require_columns(table, "path", caller=f"Predictor.fit_novelty({name})")
+        places = np.unique(np.linspace(0, len(train) - 1, min(len(train), REMEMBERED)).round().astype(int))
+        novelty = Novelty.fit(self._table_features(train.iloc[places]))
+        report = novelty.set_limit(novelty.distance(self._table_features(val)), false_alarms)
+        novelty.write(self._at, self.format, self._facts.formats[self.format]["sha256"])
+        self._novelty = novelty
         return report
+
+    def learn_unknown(self, train: pd.DataFrame, val: pd.DataFrame, *, false_alarms: float = 0.01) -> pd.DataFrame:
+        """The name of `fit_novelty` in version 0.1.0."""
+        warnings.warn("`learn_unknown` is now `fit_novelty`.", DeprecationWarning, stacklevel=2)
+        return self.fit_novelty(train, val, false_alarms=false_alarms)
 
     def _table_features(self, table: pd.DataFrame) -> np.ndarray:
         """Features (n, any) of the readable images of a table."""
-        data = pipelines.load(table, image_size=self.image_size, batch_size=BATCH, resize=self.resize, cache=False)
-        parts = [self.features(as_model_input(images, self.channels)) for images, _ in data.as_numpy_iterator()]
-        return np.concatenate(parts)
+        paths, parts, problems = table["path"].tolist(), [], []
+        for start in progress(range(0, len(paths), BATCH), label="features", unit="batch"):
+            pixels, wrong = self._prepared(paths[start : start + BATCH])
+            problems += wrong
+            if len(pixels):
+                parts.append(self.features(pixels))
+        warn_of_unreadable(paths, problems, stacklevel=4)
+        return np.concatenate(parts) if parts else np.zeros((0, 1), np.float32)
 
-    def _answers(self, images: np.ndarray) -> list[Prediction]:
-        """One answer for each prepared image (n, height, width, channels)."""
-        raw, features = self._engine(images)
-        rows = self._calibrated(raw)
-        if self._familiar is None:
-            return [self._named(row, None) for row in rows]
-        return [self._named(row, float(one)) for row, one in zip(rows, self._familiar.distance(features), strict=True)]
+    def _prepared(self, several: Sequence[Any]) -> tuple[np.ndarray, list[str]]:
+        """The readable ones of a few images, stacked, and what is wrong with each of all."""
 
-    def _named(self, row: np.ndarray, distance: float | None) -> Prediction:
-        best = int(row.argmax())
-        values = dict(zip(self.classes, row.tolist(), strict=True))
-        return Prediction(
-            self.classes[best], float(row[best]), values, distance, None if distance is None else distance > 1
-        )
+        def attempt(image: Any) -> np.ndarray | Exception:
+            try:
+                return self.prepare(image)
+            except Exception as error:  # one broken image must not cost the others their answers
+                return error
 
-    def _calibrated(self, probabilities: np.ndarray) -> np.ndarray:
-        if self.temperature == 1:
-            return probabilities
-        logits = np.log(np.maximum(probabilities.astype(float), TINY)) / self.temperature
-        result = np.exp(logits - logits.max(axis=1, keepdims=True))
-        return result / result.sum(axis=1, keepdims=True)
+        results = [attempt(one) for one in several] if len(several) < 2 else in_threads(attempt, several)
+        problems = [str(one) or type(one).__name__ if isinstance(one, Exception) else "" for one in results]
+        pixels = [one for one in results if isinstance(one, np.ndarray)]
+        empty = np.zeros((0, *self.image_size, self.channels), np.float32)
+        return np.stack(pixels) if pixels else empty, problems
 
+    def _batch(self, several: Sequence[Any]) -> Answers:
+        return self._answered(*self._prepared(several))
 
-def as_model_input(pixels: np.ndarray, channels: int) -> np.ndarray:
-    """uint8 RGB pixels as float32, averaged to grey where the model takes one channel."""
-    result = pixels.astype(np.float32)
-    return result.mean(axis=-1, keepdims=True) if channels == 1 else result
+    def _answered(self, pixels: np.ndarray, problems: list[str]) -> Answers:
+        """One answer for each image; those with a problem are not among the pixels."""
+        readable = np.array([not problem for problem in problems], bool)
+        probabilities = np.full((len(problems), len(self.classes)), np.nan)
+        distances = None if self._novelty is None else np.full(len(problems), np.nan)
+        if len(pixels):
+            raw, features = self._run(pixels)
+            probabilities[readable] = scaled_by_temperature(raw, self.temperature)
+            if distances is not None and self._novelty is not None:
+                distances[readable] = self._novelty.distance(features)
+        return Answers(probabilities, distances, problems)
 
-
-def as_pixels(image: Any) -> np.ndarray:
-    """An array or a Pillow image as uint8 RGB (height, width, 3).
-
-    Raises:
-        TypeError: If it is neither.
-        ValueError: If its shape is that of no image, or its values are not 0-255.
-    """
-    if isinstance(image, Image.Image):
-        return np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
-    if not isinstance(image, np.ndarray) and hasattr(image, "__array__"):
-        image = np.asarray(image)  # a tensor
-    if not isinstance(image, np.ndarray):
-        raise TypeError(
-            "A predictor expects a path, encoded bytes, a Pillow image, or an array (height, width, 3) of 0-255. "
-            f"Received: {type(image).__name__}."
-        )
-    if image.ndim == 2:
-        image = image[:, :, None]
-    if image.ndim != 3 or image.shape[2] not in (1, 3) or not image.size:
-        raise ValueError(
-            f"Expected an array (height, width, 3) or (height, width). Received the shape {image.shape}. Convert the "
-            "image to RGB first."
-        )
-    if image.dtype != np.uint8:
-        image = _as_bytes(image)
-    return np.repeat(image, 3, axis=2) if image.shape[2] == 1 else image
+    def _predictions(self, answers: Answers) -> list[Prediction]:
+        best = likeliest(np.nan_to_num(answers.probabilities), self.classes, self.threshold)
+        result = []
+        for place, (row, problem) in enumerate(zip(answers.probabilities, answers.problems, strict=True)):
+            distance = None if answers.distances is None or problem else float(answers.distances[place])
+            label = "" if problem else self.classes[best[place]]
+            values = dict(zip(self.classes, row.tolist(), strict=True))
+            unknown = None if distance is None else distance > 1
+            result.append(Prediction(label, float(row[best[place]]), values, distance, unknown, problem))
+        return result
 
 
-def _as_bytes(image: np.ndarray) -> np.ndarray:
-    if image.dtype.kind not in "iuf":
-        raise TypeError(f"Expected an array of numbers 0-255. Received the dtype {image.dtype}.")
-    if not np.isfinite(image).all() or image.min() < 0 or image.max() > 255:
-        raise ValueError(f"Expected pixels 0-255. Received values from {image.min()} to {image.max()}.")
-    if image.dtype.kind == "f" and image.size > 64 and 0 < image.max() <= 1:
-        raise ValueError(
-            "Expected pixels 0-255. Received values from 0 to 1: multiply by 255, the model rescales itself."
-        )
-    return np.rint(image).astype(np.uint8)
-
-
-def read_about(folder: Path) -> dict[str, Any]:
-    """What `export.json` says.
-
-    Raises:
-        FileNotFoundError: If there is none.
-        ValueError: If it is damaged or of another version.
-    """
-    try:
-        about = json.loads((folder / ABOUT).read_text(encoding="utf-8"))
-    except (FileNotFoundError, NotADirectoryError) as error:
-        raise FileNotFoundError(
-            f"Expected a folder that `serving.export` wrote. {str(folder)!r} has no {ABOUT}. Export the model first."
-        ) from error
-    except ValueError as error:
-        raise ValueError(f"{str(folder / ABOUT)!r} is damaged. Export the model again.") from error
-    version = about.get("version") if isinstance(about, dict) else None
-    if version is not None and version != VERSION:
-        raise ValueError(
-            f"{str(folder)!r} was exported by another version of cnnlab (format {version}; this one reads {VERSION}). "
-            "Export the model again, or install that version."
-        )
-    if version is None or not _is_whole(about):
-        raise ValueError(f"{str(folder / ABOUT)!r} is damaged. Export the model again.")
-    return about
-
-
-def _is_whole(about: dict[str, Any]) -> bool:
-    """Whether a description holds what a predictor reads; it may have been edited by hand."""
-    try:
-        height, width = about["image_size"]
-        classes, formats = about["classes"], about["formats"]
-        return (
-            all(isinstance(side, int) and side > 0 for side in (height, width, about["channels"]))
-            and about["resize"] in RESIZES
-            and isinstance(about["temperature"], int | float)
-            and isinstance(classes, list)
-            and all(isinstance(name, str) for name in classes)
-            and bool(formats)
-            and all(name in FILE_OF and isinstance(file["sha256"], str) for name, file in formats.items())
-        )
-    except (KeyError, TypeError, ValueError, AttributeError):
-        return False
+def _reopened(folder: Path, asked: dict[str, Any], threads: int | None, trust: bool) -> Predictor:
+    return Predictor(folder, **asked, threads=threads, trust=trust)

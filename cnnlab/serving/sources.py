@@ -4,7 +4,7 @@ import os
 import re
 import threading
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from cnnlab._stderr import native_stderr_held
-from cnnlab.tables.collect import IMAGE_ENDINGS
+from cnnlab.images import ENDINGS
 
 POLL = 0.1  # seconds between two looks into a folder
 SETTLED = 1.0  # seconds after which a file is taken to be written to its end
@@ -26,13 +26,15 @@ class Source(NamedTuple):
 
     Attributes:
         frames: Paths, bytes or arrays.
-        live: Whether the source goes on while nobody looks, like a camera; a file waits.
+        live: Whether the source goes on while nobody looks, like a camera; files and iterators wait.
         name: What to call it in a message.
+        close: Lets go of the camera or the file; only where nobody reads from it any more.
     """
 
     frames: Iterator[Any]
     live: bool
     name: str
+    close: Callable[[], None] = lambda: None
 
 
 def open_source(source: Any, stop: threading.Event, *, paced: bool) -> Source:
@@ -49,16 +51,15 @@ def open_source(source: Any, stop: threading.Event, *, paced: bool) -> Source:
         ValueError: If a camera or video cannot be opened.
     """
     if isinstance(source, int) and not isinstance(source, bool):
-        return Source(_camera(source, stop, f"camera {source}"), True, f"camera {source}")
+        return _camera(source, stop, f"camera {source}")
     if isinstance(source, str) and "://" in source:
-        name = re.sub(r"//[^/@]*@", "//", source)  # a password is nobody's business
-        return Source(_camera(source, stop, name), True, name)
+        return _camera(source, stop, re.sub(r"//[^/@]*@", "//", source))  # a password is nobody's business
     if isinstance(source, str | os.PathLike):
         path = Path(source)
         if path.is_dir():
             return Source(_folder(path, stop), False, str(path))
         if path.is_file():
-            return Source(_video(path, stop, paced), False, str(path))
+            return _video(path, stop, paced)
         raise FileNotFoundError(f"`stream` expects a folder or a video file. There is none at {str(source)!r}.")
     if isinstance(source, pd.DataFrame):
         source = source["path"].tolist()
@@ -67,8 +68,7 @@ def open_source(source: Any, stop: threading.Event, *, paced: bool) -> Source:
             "`stream` expects a folder, a video file, the number of a camera, an address (rtsp://…), a table, or "
             f"anything that gives one frame after the other. Received: {type(source).__name__}."
         )
-    waits = isinstance(source, Sequence | np.ndarray)
-    return Source(_iterated(source, stop), not waits, type(source).__name__)
+    return Source(_iterated(source, stop), False, type(source).__name__)
 
 
 class SourceError(RuntimeError):
@@ -126,7 +126,7 @@ def _states(folder: Path) -> dict[str, State]:
     try:
         with os.scandir(folder) as entries:
             for entry in entries:
-                if entry.name.lower().endswith(IMAGE_ENDINGS) and not entry.name.startswith("."):
+                if entry.name.lower().endswith(ENDINGS) and not entry.name.startswith(".") and entry.is_file():
                     facts = entry.stat()
                     found[entry.name] = State(facts.st_mtime_ns, facts.st_size)
     except OSError:
@@ -139,48 +139,42 @@ def _capture(name: str | int) -> cv2.VideoCapture:
         return cv2.VideoCapture(name)
 
 
-def _video(path: Path, stop: threading.Event, paced: bool) -> Iterator[np.ndarray]:
+def _video(path: Path, stop: threading.Event, paced: bool) -> Source:
     capture = _capture(str(path))
     if not capture.isOpened():
-        raise ValueError(
-            f"{str(path)!r} is no video that OpenCV can read here. Convert it, for example to MP4 (H.264)."
-        )
-    return _play(capture, stop, 1 / (capture.get(cv2.CAP_PROP_FPS) or 25) if paced else 0.0)
+        raise ValueError(f"OpenCV cannot read {str(path)!r} as a video. Convert it, for example to MP4 (H.264).")
+    pause = 1 / (capture.get(cv2.CAP_PROP_FPS) or 25) if paced else 0.0
+    return Source(_play(capture, stop, pause), False, str(path), capture.release)
 
 
 def _play(capture: cv2.VideoCapture, stop: threading.Event, pause: float) -> Iterator[np.ndarray]:
     """RGB frames of a video; a broken one is passed over, the end is where many in a row are."""
     failures = 0
     due = time.perf_counter()
-    try:
-        while not stop.is_set() and failures < READS:
-            good, frame = capture.read()
-            failures = 0 if good else failures + 1
-            if good:
-                due += pause
-                stop.wait(max(0.0, due - time.perf_counter()))
-                yield cv2.cvtColor(frame, cv2.COLOR_BGR2RGB)
-    finally:
-        capture.release()
+    while not stop.is_set() and failures < READS:
+        good, frame = capture.read()
+        failures = 0 if good else failures + 1
+        if good:
+            due += pause
+            stop.wait(max(0.0, due - time.perf_counter()))
+            yield cv2.cvtColor(frame, cv2.COLOR_BGR2RGB)
 
 
-def _camera(address: str | int, stop: threading.Event, name: str) -> Iterator[np.ndarray]:
+def _camera(address: str | int, stop: threading.Event, name: str) -> Source:
     capture = _capture(address)
     if not capture.isOpened():
         raise ValueError(f"{name} could not be opened. Is it connected, and does no other program use it?")
-    return _watch(capture, address, stop)
+    opened = [capture]  # the one in use, for whoever closes it
+    return Source(_watch(opened, address, stop), True, name, lambda: opened[0].release())
 
 
-def _watch(capture: cv2.VideoCapture, address: str | int, stop: threading.Event) -> Iterator[np.ndarray]:
+def _watch(opened: list[cv2.VideoCapture], address: str | int, stop: threading.Event) -> Iterator[np.ndarray]:
     """RGB frames of a camera, which is opened again whenever it stops."""
-    try:
-        while not stop.is_set():
-            good, frame = capture.read()
-            if good:
-                yield cv2.cvtColor(frame, cv2.COLOR_BGR2RGB)
-            else:
-                capture.release()
-                stop.wait(RETRY)
-                capture = _capture(address)
-    finally:
-        capture.release()
+    while not stop.is_set():
+        good, frame = opened[0].read()
+        if good:
+            yield cv2.cvtColor(frame, cv2.COLOR_BGR2RGB)
+        else:
+            opened[0].release()
+            stop.wait(RETRY)
+            opened[0] = _capture(address)

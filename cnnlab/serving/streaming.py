@@ -7,17 +7,19 @@ import threading
 import time
 import warnings
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 
+from cnnlab.serving.inputs import checked_threshold, likeliest
 from cnnlab.serving.sources import open_source
 
 RECENT = 10_000  # frames that latencies are told of
 EVENTS = 1_000  # events that are remembered
 WAITING = 2  # frames that may wait for the model
+CLOSING = 5.0  # seconds that a camera may take to give its last frame
 
 
 class Frame(NamedTuple):
@@ -26,10 +28,10 @@ class Frame(NamedTuple):
     Attributes:
         number: Which frame of the source it is, from 0; dropped and unreadable ones count.
         seconds: When it came, since the start.
-        label: The most probable class, after smoothing.
+        label: The class it is called, after smoothing.
         confidence: Its probability, 0-1.
         probabilities: Of every class, after smoothing.
-        unknown: Whether it is unlike the training images; None before `Predictor.learn_unknown`.
+        unknown: Whether it is unlike the training images; None before `Predictor.fit_novelty`.
         suspicious: Whether this frame is.
         alarm: Whether enough of the last frames are.
         event: Whether the alarm begins here.
@@ -62,29 +64,33 @@ def stream(
     source: Any,
     predictor: Callable[[Any], Any],
     *,
-    suspicious: Sequence[str] | Callable[[Any], bool] = (),
+    suspicious: Iterable[str] | Callable[[Any], bool] = (),
     event: tuple[int, int] = (3, 5),
     smoothing: int = 1,
+    threshold: Mapping[str, float] | None = None,
     queue: int | None = None,
     patience: float | None = 10.0,
 ) -> "Stream":
-    """Labels frames as they come: iterate over what this returns.
+    """Labels frames as they come: iterate over what this returns, or use it in a `with` block.
 
     Frames that cannot be read are counted and passed over. A source that breaks ends the loop with a warning, never
     with an exception; `Stream.summary` says what happened. Memory stays flat however long it runs.
 
     Args:
         source: A folder that grows, a video file, the number of a camera, an address (`"rtsp://…"`), a table, or
-            anything that gives one path, bytes or array (height, width, 3; RGB) after the other.
+            anything that gives one path, bytes or array (height, width, 3; RGB) after the other. A camera is open from
+            here on; it is closed where the loop ends, by `Stream.close`, or at the end of a `with` block.
         predictor: A `serving.Predictor`, or a function of one image that returns what it returns.
         suspicious: Labels that are; or a function of the `Prediction` of one frame that says so. Frames that the
             predictor calls unknown always are.
         event: (k, n): an event begins when k of the last n frames are suspicious, and ends when fewer are.
         smoothing: How many frames' probabilities are averaged; 1 takes each for itself, as parts on a belt ask for.
+        threshold: A class and the probability from which it is called, as for `Predictor`, whose own is used where
+            None.
         queue: How many frames may wait while the model is busy; when one more comes the oldest is dropped, and
-            counted. 0 drops none: the source waits. Where None, 2 for cameras, addresses and iterators, which go on
-            whether anybody looks or not, and 0 for folders, videos, tables and lists. A video with a queue plays at its
-            own speed.
+            counted. 0 drops none: the source waits. Where None, 2 for cameras and addresses, which go on whether
+            anybody looks or not, and 0 for all else; give 2 for an iterator over a camera of your own. A video with a
+            queue plays at its own speed.
         patience: Seconds without a new frame after which the loop ends; None waits for ever.
 
     Raises:
@@ -99,14 +105,38 @@ def stream(
         ...         print(frame.number, frame.label)
         >>> frames.summary()  # doctest: +SKIP
     """
+    if isinstance(suspicious, Iterable) and not isinstance(suspicious, str):
+        suspicious = tuple(suspicious)  # an iterator can be read once
     _check_arguments(suspicious, event, smoothing, queue, patience, predictor)
-    return Stream(source, predictor, Watch(suspicious, event), smoothing, queue, patience)
+    if threshold is not None:
+        threshold = checked_threshold(threshold, getattr(predictor, "classes", list(threshold)))
+    watch = Watch(suspicious, event)
+    return Stream(source, predictor, watch, Decision(smoothing, threshold, predictor), queue, patience)
+
+
+class Decision:
+    """The class that a frame is called, from the probabilities of the last frames."""
+
+    def __init__(self, smoothing: int, threshold: Mapping[str, float] | None, predictor: Any) -> None:
+        self._threshold = getattr(predictor, "threshold", {}) if threshold is None else threshold
+        self._as_given = smoothing == 1 and threshold is None
+        self._recent: deque[np.ndarray] = deque(maxlen=smoothing)
+
+    def __call__(self, prediction: Any) -> tuple[str, dict[str, float]]:
+        """The class, and the mean probability of each."""
+        names = list(prediction.probabilities)
+        self._recent.append(np.fromiter(prediction.probabilities.values(), float))
+        mean = np.mean(self._recent, axis=0) if len(self._recent) > 1 else self._recent[0]
+        values = dict(zip(names, mean.tolist(), strict=True))
+        if self._as_given:  # whatever rule the predictor has
+            return prediction.label, values
+        return names[likeliest(mean[None], names, self._threshold)[0]], values
 
 
 class Watch:
     """Decides what is suspicious, and when enough frames are."""
 
-    def __init__(self, suspicious: Sequence[str] | Callable[[Any], bool], event: tuple[int, int]) -> None:
+    def __init__(self, suspicious: Iterable[str] | Callable[[Any], bool], event: tuple[int, int]) -> None:
         self._labels = () if callable(suspicious) else frozenset(suspicious)
         self._rule = suspicious if callable(suspicious) else None
         self._enough, length = event
@@ -138,7 +168,7 @@ class Stream:
         frames: How many the source gave.
         answered: How many were labelled.
         dropped: How many were dropped because the model was slower than the source.
-        unreadable: How many were no image.
+        unreadable: How many could not be read.
         ended: Why the loop ended; "" while it has not.
         problem: What was wrong with the last unreadable frame.
     """
@@ -148,30 +178,30 @@ class Stream:
         source: Any,
         predictor: Callable[[Any], Any],
         watch: Watch,
-        smoothing: int,
+        decide: Decision,
         queue: int | None,
         patience: float | None,
     ) -> None:
         self.frames = self.answered = self.dropped = self.unreadable = 0
         self.ended = self.problem = ""
-        self._predictor, self._watch, self._patience = predictor, watch, patience
+        self._predictor, self._watch, self._decide, self._patience = predictor, watch, decide, patience
         self._stop = threading.Event()
         self._source = open_source(source, self._stop, paced=bool(queue))
         self._queue = (WAITING if self._source.live else 0) if queue is None else queue
         self._waiting: deque[Waiting] = deque()
         self._changed = threading.Condition()
         self._over = ""  # why the reader stopped
-        self._smooth: deque[np.ndarray] = deque(maxlen=smoothing)
+        self._reader = threading.Thread(target=self._read, name="cnnlab-stream", daemon=True)
         self._latency: deque[float] = deque(maxlen=RECENT)
         self._working: deque[float] = deque(maxlen=RECENT)
         self._began = 0.0
         self._spent = 0.0
 
     def __iter__(self) -> Iterator[Frame]:
-        if self._began:
-            raise RuntimeError("A stream runs once. Call `serving.stream` again.")
+        if self._began or self._stop.is_set():
+            raise RuntimeError("A stream runs once, and not after it was closed. Call `serving.stream` again.")
         self._began = time.perf_counter()
-        threading.Thread(target=self._read, name="cnnlab-stream", daemon=True).start()
+        self._reader.start()
         try:
             while (waiting := self._next()) is not None:
                 frame = self._answer(waiting)
@@ -179,12 +209,30 @@ class Stream:
                 if frame is not None:
                     yield frame
         finally:
-            self._stop.set()
-            with self._changed:
-                self._waiting.clear()
-                self._changed.notify_all()
             self.ended = self.ended or "the loop was left"
+            self._end()
         self._warn()
+
+    def __enter__(self) -> "Stream":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Lets go of the source; a loop that runs, here or in another thread, ends."""
+        self.ended = self.ended or "the stream was closed"
+        self._end()
+        if self._reader.ident is None:  # never started
+            self._source.close()
+        elif self._reader is not threading.current_thread():
+            self._reader.join(CLOSING)
+
+    def _end(self) -> None:
+        self._stop.set()
+        with self._changed:
+            self._waiting.clear()
+            self._changed.notify_all()
 
     def summary(self) -> pd.DataFrame:
         """One row: source, frames, answered, dropped, unreadable, events, per_second, p50_ms, p95_ms and p99_ms.
@@ -222,6 +270,8 @@ class Stream:
             over = "the source ended"
         except Exception as error:  # somebody else's code; `_warn` tells
             over = f"the source broke: {error}"
+        finally:
+            self._source.close()
         with self._changed:
             self._over = over
             self._changed.notify_all()
@@ -241,11 +291,9 @@ class Stream:
     def _next(self) -> Waiting | None:
         """The oldest frame that waits; None where the loop is over."""
         with self._changed:
-            if not self._changed.wait_for(lambda: self._waiting or self._over, self._patience):
-                self.ended = f"no frame for {self._patience:g} seconds"
-                return None
-            if not self._waiting:
-                self.ended = self._over
+            there = self._changed.wait_for(lambda: self._waiting or self._over or self._stop.is_set(), self._patience)
+            if not self._waiting or self._stop.is_set():
+                self.ended = self.ended or (self._over if there else f"no frame for {self._patience:g} seconds")
                 return None
             self._changed.notify_all()
             return self._waiting.popleft()
@@ -254,26 +302,23 @@ class Stream:
         began = time.perf_counter()
         try:
             prediction = self._predictor(waiting.image)
-            self._smooth.append(np.fromiter(prediction.probabilities.values(), float))
+            label, probabilities = self._decide(prediction)
         except Exception as error:  # whatever garbage makes a decoder raise
             self.unreadable += 1
             self.problem = f"{type(error).__name__}: {error}"
             return None
         self.answered += 1
-        mean = np.mean(self._smooth, axis=0) if len(self._smooth) > 1 else self._smooth[0]
-        names = list(prediction.probabilities)
-        best = int(mean.argmax())
         seconds = waiting.came - self._began
-        suspicious, begins = self._watch.look(prediction, names[best], waiting, seconds)
+        suspicious, begins = self._watch.look(prediction, label, waiting, seconds)
         done = time.perf_counter()
         self._working.append(1000 * (done - began))
         self._latency.append(1000 * (done - waiting.came))
         return Frame(
             number=waiting.number,
             seconds=seconds,
-            label=names[best],
-            confidence=float(mean[best]),
-            probabilities=dict(zip(names, mean.tolist(), strict=True)),
+            label=label,
+            confidence=probabilities[label],
+            probabilities=probabilities,
             unknown=getattr(prediction, "unknown", None),
             suspicious=suspicious,
             alarm=self._watch.alarm,

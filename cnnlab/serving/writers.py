@@ -10,7 +10,7 @@ import keras
 import numpy as np
 
 from cnnlab._stderr import native_stderr_held
-from cnnlab.serving.engines import require_runtime, two_outputs
+from cnnlab.serving.graphs import two_outputs
 
 Writer = Callable[[keras.Model, Path, np.ndarray], None]
 
@@ -26,14 +26,15 @@ def write(format: str, model: keras.Model, path: Path, representative: np.ndarra
             of every number in the network.
 
     Raises:
-        ModuleNotFoundError: If a package for this format is not installed.
+        OSError: If the disk is full, for example.
         ValueError: If the model holds what the format cannot express.
     """
-    require_runtime(format, writing=True)
     try:
         with native_stderr_held(), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # converters speak of their own future
             WRITERS[format](model, path, representative)
+    except OSError:
+        raise
     except Exception as error:  # converters raise kinds of their own
         reason = (" ".join(str(error).split()) or type(error).__name__)[:300]
         raise ValueError(
@@ -43,6 +44,10 @@ def write(format: str, model: keras.Model, path: Path, representative: np.ndarra
 
 
 def _write_keras(model: keras.Model, path: Path, representative: np.ndarray) -> None:
+    for layer in model.layers:
+        kind = type(layer)
+        if not kind.__module__.startswith("keras.") and keras.saving.get_registered_name(kind) == kind.__name__:
+            raise ValueError(f"plain Keras could not load it again without the Python code of {kind.__name__}")
     model.save(path)
 
 
@@ -51,7 +56,8 @@ def _write_savedmodel(model: keras.Model, path: Path, representative: np.ndarray
 
 
 def _write_litert(model: keras.Model, path: Path, representative: np.ndarray, **options: Any) -> None:
-    two_outputs(model).export(path, format="litert", verbose=False, **options)
+    # a file of fixed size, also where the network takes any
+    two_outputs(model, representative.shape[1:3]).export(path, format="litert", verbose=False, **options)
 
 
 def _write_float16(model: keras.Model, path: Path, representative: np.ndarray) -> None:
@@ -82,7 +88,7 @@ def _write_int8(model: keras.Model, path: Path, representative: np.ndarray) -> N
 
 
 def _write_onnx(model: keras.Model, path: Path, representative: np.ndarray) -> None:
-    both = two_outputs(model)
+    both = two_outputs(model, representative.shape[1:3])
     both(representative[:1])  # Keras refuses a model that was never called
     both.export(path, format="onnx", verbose=False)
 

@@ -6,20 +6,17 @@ import io
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import ipywidgets
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from cnnlab import models, pipelines, serving
+from cnnlab import explain, models, serving
 from cnnlab._common import is_quiet
-from cnnlab.pipelines.reading import Resize
+from cnnlab.images import ENDINGS, prepare
 from cnnlab.plots.style import BLUE, GREY, readable, shown
-from cnnlab.serving.engines import FILE_OF, digest_of, keras_engine
-from cnnlab.serving.predictor import as_model_input, as_pixels, read_about
-from cnnlab.tables.collect import IMAGE_ENDINGS
 
 TOP = 6  # classes shown
 OFFERED = 500  # images to pick from
@@ -31,7 +28,7 @@ def try_model(model: Any, images: Any = None) -> "TryModel":
     """Shows what a model says of an image that you upload or pick: label, probabilities, and where it looked.
 
     Args:
-        model: A `serving.Predictor`, or a Keras model of this package.
+        model: A `serving.Predictor`, or a Keras model that carries its class names (`models.with_classes`).
         images: To pick from: a table, a folder, or a list of paths. Upload alone where None.
 
     Returns:
@@ -50,26 +47,40 @@ def try_model(model: Any, images: Any = None) -> "TryModel":
         True
     """
     if isinstance(model, serving.Predictor):
-        return TryModel(model, _bring_to(model.image_size, model.resize), _sights_of_export(model), _paths(images))
-    if hasattr(model, "input_shape") and hasattr(model, "layers"):
-        bring = _bring_to(tuple(model.input_shape[1:3]), "fit")
-        return TryModel(_asked(model, bring), bring, _sights(model), _paths(images))
+        return TryModel(Asked(model, model.prepare, _network_of(model)), _paths(images))
+    if hasattr(model, "predict_on_batch") and hasattr(model, "layers"):
+        return TryModel(_asked(model), _paths(images))
     raise TypeError(
         f"`widgets.try_model` expects a serving.Predictor or a Keras model. Received: {type(model).__name__}."
     )
 
 
+class Asked(NamedTuple):
+    """What is asked about an image.
+
+    Attributes:
+        predict: One image of any kind to its prediction.
+        prepare: One image of any kind to what the network takes, of 0-255.
+        network: What Grad-CAM looks into; None where there is no Keras network.
+    """
+
+    predict: Callable[[Any], serving.Prediction]
+    prepare: Callable[[Any], np.ndarray]
+    network: Any
+
+    def heat(self, pixels: np.ndarray, label: str) -> np.ndarray | None:
+        """Where the network looked; None where it has no maps to look at."""
+        try:
+            return None if self.network is None else explain.grad_cam(self.network, pixels, target=label)
+        except (ValueError, TypeError):  # a network without convolutions, or in Python code of its own
+            return None
+
+
 class TryModel(ipywidgets.VBox):
     """The panel that `widgets.try_model` returns."""
 
-    def __init__(
-        self,
-        predict: Callable[[Any], serving.Prediction],
-        bring: Callable[[Any], np.ndarray],
-        sight: Callable[[np.ndarray, str], np.ndarray | None],
-        paths: Sequence[str],
-    ) -> None:
-        self._predict, self._bring, self._sight, self.paths = predict, bring, sight, list(paths)
+    def __init__(self, asked: Asked, paths: Sequence[str]) -> None:
+        self._asked, self.paths = asked, list(paths)
         self._upload = ipywidgets.FileUpload(accept="image/*", multiple=False, description="upload an image")
         options = [(f"{Path(path).parent.name}/{Path(path).name}", path) for path in self.paths]
         self._pick = ipywidgets.Dropdown(options=[("or pick one …", ""), *options])
@@ -83,9 +94,9 @@ class TryModel(ipywidgets.VBox):
             self.ask(self.paths[0])
 
     def ask(self, image: Any) -> serving.Prediction | None:
-        """Shows the answer for an image (path, bytes or array), and returns it; None where it is no image."""
+        """Shows the answer for an image (path, bytes or array), and returns it; None where it cannot be read."""
         try:
-            prediction = self._predict(image)
+            prediction = self._asked.predict(image)
             picture = self._drawn([(image, prediction)])
         except (ValueError, TypeError, OSError) as error:  # what people upload may be anything
             self._words.value = f"<b>No answer.</b> {html.escape(str(error))}"
@@ -109,10 +120,12 @@ class TryModel(ipywidgets.VBox):
         figure = Figure(figsize=(7.5, 2.3 * len(answers)), dpi=90, layout="constrained")
         cells = figure.subplots(len(answers), 3, squeeze=False, width_ratios=[1, 1, 1.5])
         for (image, prediction), (left, middle, right) in zip(answers, cells, strict=True):
-            pixels = self._bring(image)
-            heat = self._sight(pixels, prediction.label)
+            pixels = self._asked.prepare(image)
+            heat = self._asked.heat(pixels, prediction.label)
             for ax, title in ((left, "as the model sees it"), (middle, f"speaks for {shown(prediction.label, 16)}")):
-                ax.imshow(pixels, interpolation="nearest" if min(pixels.shape[:2]) < SIDE else None)
+                tiny = min(pixels.shape[:2]) < SIDE
+                picture = pixels.astype(np.uint8).repeat(3 if pixels.shape[2] == 1 else 1, axis=2)
+                ax.imshow(picture, interpolation="nearest" if tiny else None)
                 ax.set_title(title, fontsize=9)
                 ax.axis("off")
                 readable(ax)
@@ -139,7 +152,7 @@ class TryModel(ipywidgets.VBox):
         places = np.linspace(0, len(self.paths) - 1, STATIC).round().astype(int) if self.paths else np.zeros(0, int)
         for place in np.unique(places):
             try:
-                answers.append((self.paths[place], self._predict(self.paths[place])))
+                answers.append((self.paths[place], self._asked.predict(self.paths[place])))
             except (ValueError, OSError):
                 continue
         return self._drawn(answers) if answers else b""
@@ -172,7 +185,7 @@ def _paths(images: Any) -> list[str]:
     if isinstance(images, pd.DataFrame):
         found = [str(path) for path in images["path"]]
     elif isinstance(images, str | os.PathLike):
-        found = sorted(str(path) for path in Path(images).rglob("*") if path.suffix.lower() in IMAGE_ENDINGS)
+        found = sorted(str(path) for path in Path(images).rglob("*") if path.suffix.lower() in ENDINGS)
     else:
         found = [str(path) for path in images]
     if not found:
@@ -181,48 +194,24 @@ def _paths(images: Any) -> list[str]:
     return [found[place] for place in places]
 
 
-def _bring_to(image_size: tuple[int, int], resize: Resize) -> Callable[[Any], np.ndarray]:
-    """A function that brings one image of any kind to the model's size, uint8 RGB."""
+def _asked(model: Any) -> Asked:
+    """A Keras model that is asked directly."""
+    names, preparation = models.class_names(model), models.preparation(model)
 
-    def bring(image: Any) -> np.ndarray:
-        source = image if isinstance(image, str | os.PathLike | bytes) else as_pixels(image)
-        return pipelines.prepare(source, image_size, resize)
-
-    return bring
-
-
-def _asked(model: Any, bring: Callable[[Any], np.ndarray]) -> Callable[[Any], serving.Prediction]:
-    """A Keras model as a function of one image of any kind."""
-    names, engine = models.class_names(model), keras_engine(model)
-    channels = model.input_shape[3]
+    def pixels_of(image: Any) -> np.ndarray:
+        return prepare(image, preparation).astype(np.float32)
 
     def predict(image: Any) -> serving.Prediction:
-        row = engine(as_model_input(bring(image), channels)[None])[0][0]
+        row = models.class_probabilities(model, model(pixels_of(image)[None], training=False))[0]
         best = int(row.argmax())
         return serving.Prediction(names[best], float(row[best]), dict(zip(names, row.tolist(), strict=True)))
 
-    return predict
+    return Asked(predict, pixels_of, model)
 
 
-def _sights(model: Any) -> Callable[[np.ndarray, str], np.ndarray | None]:
-    """Grad-CAM of a Keras model for uint8 RGB pixels; None where it has no maps to look at."""
-    from cnnlab import explain
-
-    def look(pixels: np.ndarray, label: str) -> np.ndarray | None:
-        try:
-            return explain.grad_cam(model, as_model_input(pixels, model.input_shape[3]), target=label)
-        except ValueError:  # a network without convolutions
-            return None
-
-    return look
-
-
-def _sights_of_export(predictor: serving.Predictor) -> Callable[[np.ndarray, str], np.ndarray | None]:
-    """Grad-CAM needs the Keras file of an export; without one there is none."""
-    import keras
-
-    path = predictor.folder / FILE_OF["keras"]
-    exported = read_about(predictor.folder)["formats"].get("keras")
-    if exported is None or not path.is_file() or digest_of(path) != exported["sha256"]:
-        return lambda pixels, label: None
-    return _sights(keras.models.load_model(path, compile=False, safe_mode=True))
+def _network_of(predictor: serving.Predictor) -> Any:
+    """The Keras network of an export, or None: answers are worth showing without heat maps, too."""
+    try:
+        return predictor.network()
+    except Exception:  # of a stranger's file, anything
+        return None

@@ -1,4 +1,4 @@
-"""How far an image is from everything a network has seen in training."""
+"""How far an image is from everything a network has seen in training: out-of-distribution detection."""
 
 import math
 import warnings
@@ -8,17 +8,14 @@ import numpy as np
 import pandas as pd
 
 from cnnlab._common import atomic_path
+from cnnlab.serving.description import file_of_export
+from cnnlab.serving.engines import require_stored
 
 NEIGHBOUR = 5  # the fifth nearest: one odd training image vouches for nothing
-LEARNED = 2_000  # training images that are remembered; more make each answer slower
+REMEMBERED = 2_000  # training images; more make each answer slower
 
 
-def file_of_format(format: str) -> str:
-    """Name of the file in an export that holds what `Predictor.learn_unknown` learned for a format."""
-    return f"familiar_{format}.npz"
-
-
-class Familiar:
+class Novelty:
     """The training images as points in the space of a network's features, and the limit beyond which all is unknown.
 
     Attributes:
@@ -32,7 +29,7 @@ class Familiar:
         self._across = np.ascontiguousarray(self.points.T)
 
     @classmethod
-    def of(cls, features: np.ndarray) -> "Familiar":
+    def fit(cls, features: np.ndarray) -> "Novelty":
         """Learns from features (n, any) of training images.
 
         Raises:
@@ -40,15 +37,15 @@ class Familiar:
         """
         if len(features) < NEIGHBOUR:
             raise ValueError(
-                f"`Predictor.learn_unknown` expects at least {NEIGHBOUR} readable training images. Received "
+                f"`Predictor.fit_novelty` expects at least {NEIGHBOUR} readable training images. Received "
                 f"{len(features)}."
             )
         return cls(_normalised(features))
 
     def distance(self, features: np.ndarray) -> np.ndarray:
         """Of each image (n, any), the distance to the fifth nearest training image, in units of the limit."""
-        alike = _normalised(features) @ self._across  # cosines
-        fifth = np.partition(alike, -NEIGHBOUR, axis=1)[:, -NEIGHBOUR]
+        cosines = _normalised(features) @ self._across
+        fifth = np.partition(cosines, -NEIGHBOUR, axis=1)[:, -NEIGHBOUR]
         return np.sqrt(np.maximum(2 - 2 * fifth, 0)) / self.limit
 
     def set_limit(self, distances: np.ndarray, false_alarms: float) -> pd.DataFrame:
@@ -64,8 +61,6 @@ class Familiar:
         Raises:
             ValueError: If so few images cannot promise so small a share.
         """
-        if not 0 < false_alarms < 1:
-            raise ValueError(f"`false_alarms` expects a share above 0 and below 1. Received: {false_alarms}.")
         count = len(distances)
         beyond = math.floor(false_alarms * (count + 1))  # ranks that may be false alarms, of count + 1 equally likely
         if beyond < 1:
@@ -80,33 +75,48 @@ class Familiar:
         row = {"limit": self.limit, "false_alarms": beyond / (count + 1), "low": low, "high": high, "images": count}
         return pd.DataFrame([row])
 
-    def write(self, path: Path, digest: str) -> None:
+    def write(self, folder: Path, format: str, digest: str) -> None:
         """Keeps it beside the model with the SHA-256 `digest`."""
-        with atomic_path(path) as temporary, temporary.open("wb") as file:
+        with atomic_path(folder / f"novelty_{format}.npz") as temporary, temporary.open("wb") as file:
             np.savez(file, points=self.points, limit=self.limit, model=digest)
 
     @classmethod
-    def read(cls, path: Path, digest: str) -> "Familiar | None":
-        """What `write` kept; None where nothing was, or, with a warning, where it belongs to another model."""
-        if not path.is_file():
+    def read(cls, folder: Path, format: str, digest: str, features: int) -> "Novelty | None":
+        """What `write` kept; None where nothing was, or, with a warning, where it belongs to another model.
+
+        Raises:
+            ValueError: If it is damaged, or not of so many features.
+        """
+        names = (f"novelty_{format}.npz", f"familiar_{format}.npz")  # the second: of version 0.1.0
+        there = [name for name in names if (folder / name).exists()]
+        if not there:
             return None
+        path = folder / there[0]
         try:
+            require_stored(file_of_export(folder, there[0]))
             with np.load(path, allow_pickle=False) as kept:
-                found = cls(kept["points"], float(kept["limit"]))
-                model = str(kept["model"])
+                points, limit, model = kept["points"], float(kept["limit"]), str(kept["model"])
+            if model == digest:
+                _require_sound(points, limit, features)
         except Exception as error:  # a damaged archive raises kinds of its own
             raise ValueError(
-                f"{str(path)!r} is damaged. Remove it, or call `Predictor.learn_unknown` again after removing it."
+                f"{str(path)!r} is damaged: {str(error)[:200]}. Remove it, and call `Predictor.fit_novelty` again."
             ) from error
-        if model != digest:
-            warnings.warn(
-                f"{str(path)!r} was learned for an earlier export and is not used. Call `Predictor.learn_unknown` "
-                "again.",
-                UserWarning,
-                stacklevel=4,
-            )
-            return None
-        return found
+        if model == digest:
+            return cls(points, limit)
+        warnings.warn(
+            f"{str(path)!r} was learned for an earlier export and is not used. Call `Predictor.fit_novelty` again.",
+            UserWarning,
+            stacklevel=4,
+        )
+        return None
+
+
+def _require_sound(points: np.ndarray, limit: float, features: int) -> None:
+    if points.dtype.kind != "f" or points.ndim != 2 or points.shape[1] != features or len(points) < NEIGHBOUR:
+        raise ValueError(f"expected {NEIGHBOUR} or more points of {features} numbers, received {points.shape}")
+    if not np.isfinite(points).all() or not 0 < limit < math.inf:
+        raise ValueError(f"its numbers are not finite, or its limit is not above 0: {limit}")
 
 
 def _normalised(features: np.ndarray) -> np.ndarray:

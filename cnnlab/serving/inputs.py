@@ -1,0 +1,81 @@
+"""What a predictor is given and how it decides: one image or several, and the class that an image is called."""
+
+import os
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from PIL import Image
+
+NAMED = 3  # unreadable images that a warning names
+EXACT = 1e-5  # share by which formats may differ in a probability that equals the threshold
+
+
+def as_list(image: Any) -> list[Any] | None:
+    """The images of a list, a column, an iterator or an array of four axes; None where it is one image.
+
+    Raises:
+        TypeError: If it is a table or has no order.
+
+    >>> as_list("a.png"), as_list(["a.png", "b.png"]), as_list(np.array(["a.png"]))
+    (None, ['a.png', 'b.png'], ['a.png'])
+    """
+    if isinstance(image, pd.DataFrame | Mapping | set | frozenset):
+        raise TypeError(
+            "A predictor expects an image, or several in an order: a list, or a column such as table['path']. "
+            f"Received: {type(image).__name__}. For a table call `predictor.table(table)`."
+        )
+    if isinstance(image, str | bytes | bytearray | memoryview | os.PathLike | Image.Image):
+        return None
+    if hasattr(image, "__array__"):  # numpy, a tensor, a column
+        array = np.asarray(image)
+        if array.ndim == 1 and array.dtype.kind in "OUT":
+            return array.tolist()
+        return list(array) if array.ndim == 4 else None
+    return list(image) if isinstance(image, Iterable) else None
+
+
+def likeliest(probabilities: np.ndarray, classes: Sequence[str], threshold: Mapping[str, float]) -> np.ndarray:
+    """Number of the class that each row is called: as `metrics.apply_threshold`, or the most probable one.
+
+    >>> likeliest(np.array([[0.6, 0.4], [0.9, 0.1]]), ["good", "crack"], {"crack": 0.3}).tolist()
+    [1, 0]
+    """
+    best = probabilities.argmax(axis=1)
+    for name, least in threshold.items():
+        place = list(classes).index(name)
+        others = probabilities.copy()
+        others[:, place] = -1
+        best = np.where(probabilities[:, place] >= least * (1 - EXACT), place, others.argmax(axis=1))
+    return best
+
+
+def checked_threshold(threshold: Any, classes: Sequence[str]) -> dict[str, float]:
+    """A class and its threshold, as numbers.
+
+    Raises:
+        ValueError: If it is something else.
+    """
+    if isinstance(threshold, Mapping) and len(threshold) <= 1 and set(threshold) <= set(classes):
+        values = list(threshold.values())
+        if all(isinstance(one, int | float | np.number) and not isinstance(one, bool) and one >= 0 for one in values):
+            return {str(name): float(least) for name, least in threshold.items()}
+    raise ValueError(
+        f"`threshold` expects one class and its probability, such as {{{classes[-1]!r}: 0.3}}; the classes are "
+        f"{', '.join(map(str, classes[:10]))}. Received: {threshold!r}."
+    )
+
+
+def warn_of_unreadable(several: Sequence[Any], problems: Sequence[str], *, stacklevel: int) -> None:
+    """Names the images that have no answer."""
+    broken = [place for place, problem in enumerate(problems) if problem]
+    if broken:
+        named = "; ".join(f"number {place}: {problems[place]}" for place in broken[:NAMED])
+        more = f"; and {len(broken) - NAMED} more" if len(broken) > NAMED else ""
+        warnings.warn(
+            f"{len(broken)} of {len(several)} images could not be read and have no answer: {named}{more}",
+            UserWarning,
+            stacklevel=stacklevel + 1,
+        )
