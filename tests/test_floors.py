@@ -80,7 +80,8 @@ def test_answering_with_litert_loads_neither_keras_nor_scikit_learn(tmp_path):
         "from cnnlab import serving\n"
         f"predictor = serving.Predictor({str(export)!r})\n"
         "Image.new('RGB', (9, 9), 'red').save('a.png')\n"
-        "predictor('a.png'); predictor.table(pd.DataFrame({'path': ['a.png']})); list(serving.stream(['a.png'], predictor))\n"
+        "predictor('a.png'); predictor.table(pd.DataFrame({'path': ['a.png']}))\n"
+        "list(serving.stream(['a.png'], predictor))\n"
         "heavy = {'tensorflow', 'keras', 'jax', 'torch', 'sklearn', 'matplotlib', 'fairlearn', 'scipy'}\n"
         "print(sorted(heavy & set(sys.modules)))"
     )
