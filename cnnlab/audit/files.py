@@ -32,6 +32,7 @@ class File(NamedTuple):
     width: int = 0  # upright
     height: int = 0
     levels: tuple[float, float] | None = None  # smallest and largest number in a deep image
+    window: tuple[float, float] | None = None  # that a DICOM image asks to be seen in
     pixels: NDArray[np.uint8] | None = None  # red, green, blue, shape (FINE, FINE, 3), upright
     lines: NDArray[np.uint8] | None = None  # for `sharpness`
 
@@ -67,11 +68,18 @@ def _judged(picture: Picture, ending: str, facts: File) -> File:
     (height, width), values = picture.size, picture.values
     levels = None
     if picture.deep:
-        levels = _extremes(values)
-        shown = toned(values, levels if levels[0] < levels[1] else None)  # for looking at; one's own range will do
+        levels = extremes = _extremes(values)
+        shown = toned(
+            values, extremes if extremes[0] < extremes[1] else None
+        )  # for looking at; one's own range will do
         values = repeated(reduce_by(as_bytes(shown), _to_working_size(picture.size)))
     facts = facts._replace(
-        format=picture.format, width=width, height=height, notes=_notes(picture, ending, levels), levels=levels
+        format=picture.format,
+        width=width,
+        height=height,
+        notes=_notes(picture, ending, levels),
+        levels=levels,
+        window=picture.window,
     )
     # To a whole multiple of the size first, then down by the mean: as good as the mean at once, in half the time.
     multiple = FINE * max(1, min(4, min(values.shape[:2]) // FINE))

@@ -70,7 +70,7 @@ def scan(table: pd.DataFrame) -> pd.DataFrame:
             if original != row and not any("copy of " in note for note in notes[row]):
                 notes[row].append(f"{words} {paths[original]}")
     texts = {"problem": problems, "note": ["; ".join(parts) for parts in notes]}
-    common = common_levels([levels for levels in facts.table["levels"] if levels is not None])
+    common = common_levels(facts.table["levels"].dropna().tolist(), facts.table["window"].dropna().tolist())
     if common is not None:
         texts["levels"] = [as_text(common)] * len(table)
     columns = {name: pd.Series(values, index=table.index, dtype=str) for name, values in texts.items()}

@@ -8,39 +8,64 @@ import numpy as np
 from PIL import Image, ImageCms
 
 from cnnlab.images.levels import Levels
+from cnnlab.images.sizing import reduce_by
 
 SRGB = ImageCms.createProfile("sRGB")
 CLOSE = 2  # grey levels: a profile that changes no colour by more is left alone
 WHITE = 255
+BAND = 256  # rows that are converted at a time
 
 
-def to_rgb(image: Image.Image) -> np.ndarray:
-    """The pixels of a loaded 8-bit Pillow image as sRGB, transparent parts on white: uint8 (height, width, 3)."""
+def to_rgb(image: Image.Image, factor: int = 1) -> np.ndarray:
+    """The pixels of a loaded 8-bit Pillow image as sRGB, transparent parts on white: uint8 (height, width, 3).
+
+    Large ones are converted in bands, so that little more than the result is needed beside the image.
+
+    Args:
+        image: Loaded.
+        factor: Blocks of so many pixels a side are averaged.
+    """
+    if min(image.size) < factor:
+        factor = 1
+    step = max(BAND // factor, 1) * factor
+    if image.height <= step:
+        return reduce_by(_band_to_rgb(image), factor)
+    bands = range(0, image.height - image.height % factor, step)
+    result = np.empty((image.height // factor, image.width // factor, 3), np.uint8)
+    for top in bands:
+        band = image.crop((0, top, image.width, min(top + step, image.height)))
+        part = reduce_by(_band_to_rgb(band), factor)
+        result[top // factor : top // factor + len(part)] = part[: len(result) - top // factor]
+    return result
+
+
+def _band_to_rgb(image: Image.Image) -> np.ndarray:
     profile = image.info.get("icc_profile") or b""
     alpha = None
-    if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
-        if image.mode in ("La", "RGBa"):
-            image = image.convert({"La": "LA", "RGBa": "RGBA"}[image.mode])
-        image = image.convert("RGBA")
-        alpha = np.asarray(image.getchannel("A"))
-        image = image.convert("RGB")
+    if has_alpha(image):
+        whole = image.convert({"La": "LA", "RGBa": "RGBA"}.get(image.mode, image.mode)).convert("RGBA")
+        alpha, image = np.asarray(whole.getchannel("A")), whole.convert("RGB")
     elif image.mode == "P":
         image = image.convert("RGB")
     transform = _transform(profile, image.mode) if profile else None
     if transform is not None:
         image = ImageCms.applyTransform(image, transform)  # type: ignore[assignment]
     values = np.asarray(image.convert("RGB"))
-    return values if alpha is None else _on_white(values, alpha)
+    if alpha is None:
+        return values
+    share = alpha[..., None].astype(np.uint16)
+    return ((values * share + WHITE * (255 - share) + 127) // 255).astype(np.uint8)
 
 
-def _on_white(values: np.ndarray, alpha: np.ndarray) -> np.ndarray:
-    """Blends with white, row by row in blocks, so that no second large picture is needed."""
-    result = np.empty_like(values)
-    for start in range(0, len(values), 256):
-        part = slice(start, start + 256)
-        share = alpha[part, :, None].astype(np.uint32)
-        result[part] = (values[part] * share + WHITE * (255 - share) + 127) // 255
-    return result
+def has_alpha(image: Image.Image) -> bool:
+    """Whether parts of a Pillow image may be transparent."""
+    return image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info
+
+
+def has_profile(image: Image.Image) -> bool:
+    """Whether the colours of a Pillow image are other than sRGB."""
+    profile = image.info.get("icc_profile") or b""
+    return bool(profile) and _transform(profile, "RGB") is not None
 
 
 def to_srgb(values: np.ndarray, profile: bytes) -> np.ndarray:
@@ -68,27 +93,24 @@ def _transform(profile: bytes, mode: str) -> Any:
     return found
 
 
-def toned(values: np.ndarray, levels: Levels | None) -> np.ndarray:
+def usual_levels(values: np.ndarray) -> Levels:
+    """What deep values mean where nobody says: whole numbers 0-65535, floats 0-1 or 0-255, whichever holds them."""
+    if values.dtype.kind != "f":
+        return 0.0, 65535.0
+    return 0.0, 1.0 if np.max(values, initial=0.0, where=np.isfinite(values)) <= 1 else 255.0
+
+
+def toned(values: np.ndarray, levels: Levels | None, usual: Levels | None = None) -> np.ndarray:
     """Deep values (height, width, channels) as 0-255: uint8 by the levels given, else float32 with nothing lost."""
-    if levels is None and values.dtype.kind == "f":
-        finite = values[np.isfinite(values)]
-        largest = float(finite.max()) if finite.size else 0.0
-        values = np.nan_to_num(values, posinf=largest, neginf=0.0)
-        return (values * 255.0 if largest <= 1 else values).astype(np.float32)
-    if levels is None:
-        return values.astype(np.float32) * np.float32(1 / 257)
-    low, high = levels
-    if values.dtype == np.uint16:
-        return _scaled(np.arange(65536), low, high)[values]
-    result = np.empty(values.shape, np.uint8)
-    for start in range(0, len(values), 256):  # in blocks, so that no large picture of 64-bit numbers is needed
-        result[start : start + 256] = _scaled(values[start : start + 256], low, high)
+    low, high = levels or usual or usual_levels(values)
+    if levels is not None and values.dtype == np.uint16:
+        return as_bytes((np.arange(65536) - low) * (255.0 / (high - low)))[values]
+    result = np.empty(values.shape, np.float32 if levels is None else np.uint8)
+    for top in range(0, len(values), BAND):
+        band = np.nan_to_num(values[top : top + BAND].astype(np.float64), nan=low, posinf=high, neginf=low)
+        band = (band - low) * (255.0 / (high - low))
+        result[top : top + BAND] = band if levels is None else as_bytes(band)
     return result
-
-
-def _scaled(values: np.ndarray, low: float, high: float) -> np.ndarray:
-    scaled = (np.nan_to_num(values.astype(np.float64), nan=low) - low) * (255.0 / (high - low))
-    return np.clip(np.rint(scaled), 0, 255).astype(np.uint8)
 
 
 def as_bytes(image: np.ndarray) -> np.ndarray:

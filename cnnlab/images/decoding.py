@@ -4,7 +4,8 @@ import io
 import struct
 import warnings
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import NamedTuple
 
 import cv2
@@ -14,6 +15,7 @@ from PIL import (
     BmpImagePlugin,
     GifImagePlugin,
     Image,
+    ImageFile,
     Jpeg2KImagePlugin,
     JpegImagePlugin,
     MpoImagePlugin,
@@ -24,8 +26,9 @@ from PIL import (
     WebPImagePlugin,
 )
 
-from cnnlab.images import colours, jpeg
-from cnnlab.images.files import MEMORY, UnreadableImageError
+from cnnlab.images import colours, formats, jpeg
+from cnnlab.images.files import MAX_BYTES, MEMORY, UnreadableImageError
+from cnnlab.images.levels import Levels
 from cnnlab.images.sizing import reduce_by
 
 # About sizes, which are checked here, and odd metadata. Once and for all: `catch_warnings` in the threads that read
@@ -47,8 +50,11 @@ OTHERS = {  # what files named like images often are instead: first bytes, from 
     b"{": (0, "text that starts like JSON"),
 }
 MAX_PIXELS = 178_956_970  # a larger header is a mistake or an attack (Pillow's own limit)
-BYTES = {"WEBP": 24, "AVIF": 24, "JPEG2000": 48, "HEIF": 24}  # that decoding takes for each pixel, at the worst
-ALPHA = ("RGBA", "LA", "PA", "La", "RGBa")
+# Bytes that decoding takes for each pixel, at the worst: of most formats 4 for Pillow's image and 3 for the result.
+BYTES = {"WEBP": 18, "AVIF": 20, "JPEG2000": 26, "HEIF": 20}
+DEEP_BYTES = 12
+MAX_TILE = 4096 * 4096  # pixels of a tile in a TIFF that is smaller than that
+MOST_TILES = 4096  # of a JPEG 2000 file; its decoder takes 10 kB for each before it looks for any data
 ORIENTATION = 0x0112
 SCALED = 100_000  # pixels; smaller JPEG files are decoded at full size, which takes no time worth saving
 DEEP = ("I", "F")
@@ -74,6 +80,7 @@ class Picture(NamedTuple):
     turn: int  # EXIF orientation, 1 to 8
     frames: int  # 2 where there are several
     alpha: bool
+    window: Levels | None = None  # the levels that a DICOM image asks to be seen in
 
     @property
     def deep(self) -> bool:
@@ -99,14 +106,40 @@ def decode(data: bytes, reduce: Reduce = full_size, *, name: str = "the bytes gi
     """
     if not data:
         raise UnreadableImageError("empty: 0 bytes", name)
-    try:
+    with _refusing(name, data):
         if data[:3] == jpeg.START:
             picture = _decode_jpeg(data, reduce, name)
             if picture is not None:
                 return picture
-        with MEMORY.hold(_taken_by_webp(data, name)), Image.open(io.BytesIO(data), formats=FORMATS) as image:
+        kind = formats.needs_package(data)
+        if kind:
+            formats.require_package(kind, name)
+        if kind == "DICOM":
+            return _decode_dicom(data, reduce, name)
+        readable = (*FORMATS, kind) if kind else FORMATS
+        with MEMORY.hold(_taken_by_webp(data, name)), Image.open(io.BytesIO(data), formats=readable) as image:
             _require_whole(data, name)
-            return from_pillow(image, reduce, name=name, data=data)
+            _require_plain_tiles(image, data, name)
+            return _from_opened(image, reduce, name, data)
+
+
+def _decode_dicom(data: bytes, reduce: Reduce, name: str) -> Picture:
+    dataset = formats.open_dicom(data)
+    size = int(dataset.Rows), int(dataset.Columns)
+    _require_sensible(size, DEEP_BYTES, name)
+    with MEMORY.hold(size[0] * size[1] * DEEP_BYTES):
+        values, window = formats.dicom_values(dataset)
+    if values.dtype == np.uint8:
+        values = reduce_by(values, reduce(size))
+    frames = min(2, int(dataset.get("NumberOfFrames") or 1))
+    return Picture(values, "DICOM", dataset.PhotometricInterpretation, size, 1, frames, alpha=False, window=window)
+
+
+@contextmanager
+def _refusing(name: str, data: bytes) -> Iterator[None]:
+    """Turns whatever a decoder raises into a refusal in words."""
+    try:
+        yield
     except UnreadableImageError:
         raise
     except Exception as error:  # decoders raise every kind of error on broken data
@@ -116,7 +149,7 @@ def decode(data: bytes, reduce: Reduce = full_size, *, name: str = "the bytes gi
 def _decode_jpeg(data: bytes, reduce: Reduce, name: str) -> Picture | None:
     """The fast way; None where Pillow has to decode."""
     head = jpeg.header(data)
-    jpeg.require_few_scans(data, name)
+    jpeg.require_few_scans(data, head, name)
     if head is None or not jpeg.is_usual(head):
         return None
     size = head.height, head.width
@@ -147,27 +180,49 @@ def declared_size(data: bytes) -> tuple[int, int] | None:
         return None
 
 
-def from_pillow(
-    image: Image.Image, reduce: Reduce = full_size, *, name: str = "the Pillow image", data: bytes = b""
-) -> Picture:
-    """The pixels of a Pillow image, as `decode` gives them of its file."""
+def from_pillow(image: Image.Image, reduce: Reduce = full_size, *, name: str = "the Pillow image") -> Picture:
+    """The pixels of a Pillow image, as `decode` gives them of its file.
+
+    Args:
+        image: Any; of one that was opened and not yet touched, its file is decoded.
+        reduce: As for `decode`.
+        name: What to call it in a message.
+    """
+    with _refusing(name, b""):
+        data = _bytes_behind(image)
+        return decode(data, reduce, name=name) if data else _from_opened(image, reduce, name, b"")
+
+
+def _from_opened(image: Image.Image, reduce: Reduce, name: str, data: bytes) -> Picture:
     size = image.height, image.width
     kind = FAMILY.get(image.format or "", image.format or "")
-    _require_sensible(size, BYTES.get(kind, 8), name)
+    each = BYTES.get(kind, DEEP_BYTES if image.mode[0] in "IF" else 7)
+    _require_sensible(size, each, name)
     turn = _orientation_of(image)
     to_turn = 1 if kind == "TIFF" else turn  # Pillow turns a TIFF itself
     seen = turned_size(size, to_turn)
     several = bool(getattr(image, "is_animated", False))
-    alpha = image.mode in ALPHA or "transparency" in image.info
-    mode = image.mode
-    held = 0 if kind == "WEBP" and data else size[0] * size[1] * BYTES.get(kind, 8)
+    alpha, mode = colours.has_alpha(image), image.mode
+    held = 0 if kind == "WEBP" and data else size[0] * size[1] * each
     with MEMORY.hold(held):
         _require_all_rows(image, name)
         image.load()
         values = _deep_values(image, kind, data)
         if values is None:
-            values = reduce_by(colours.to_rgb(image), reduce(seen))
+            values = colours.to_rgb(image, reduce(seen))
     return Picture(upright(values, to_turn), kind, mode, seen, turn, 1 + several, alpha)
+
+
+def _bytes_behind(image: Image.Image) -> bytes:
+    """The file of an image that was opened and not yet loaded, so that it is decoded as that file is; else b""."""
+    file = getattr(image, "fp", None)
+    if not isinstance(image, ImageFile.ImageFile) or not image.tile or file is None or image.tell() != 0:
+        return b""
+    position = file.tell()
+    file.seek(0)
+    data = file.read(MAX_BYTES)
+    file.seek(position)
+    return data
 
 
 def _deep_values(image: Image.Image, kind: str, data: bytes) -> np.ndarray | None:
@@ -175,18 +230,26 @@ def _deep_values(image: Image.Image, kind: str, data: bytes) -> np.ndarray | Non
     if image.mode.startswith("I;16"):
         return np.asarray(image, dtype=np.uint16)[..., None]
     if image.mode in DEEP:
-        values = np.asarray(image)
-        return values[..., None] if kind != "PPM" else values.astype(np.uint16)[..., None]
-    if kind == "PNG" and data[24:25] == b"\x10" and image.mode in ("RGB", "RGBA"):  # Pillow keeps 8 of the 16 bits
-        deep = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
-        if deep is None or deep.dtype != np.uint16 or deep.ndim != 3:
-            return None
-        values = deep[..., 2::-1]
-        if deep.shape[2] == 4:
-            share = deep[..., 3:].astype(np.float32) / 65535
-            values = np.rint(values * share + 65535 * (1 - share)).astype(np.uint16)
-        return np.ascontiguousarray(values)
-    return None
+        return np.asarray(image, dtype=np.uint16 if kind == "PPM" else None)[..., None]
+    if not _is_deep_colour(image, data):
+        return None
+    deep = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)  # Pillow keeps 8 of the 16 bits
+    if deep is None or deep.dtype != np.uint16 or deep.ndim != 3 or deep.shape[2] not in (3, 4):
+        return None
+    values = deep[..., 2::-1]
+    if deep.shape[2] == 4:
+        share = deep[..., 3:].astype(np.float32) / 65535
+        values = np.rint(values * share + 65535 * (1 - share)).astype(np.uint16)
+    return np.ascontiguousarray(values)
+
+
+def _is_deep_colour(image: Image.Image, data: bytes) -> bool:
+    """Whether a file with 16 bits a colour lies behind an image of 8, and no profile that only 8 bits can follow."""
+    if image.mode not in ("RGB", "RGBA") or not data or colours.has_profile(image):
+        return False
+    if isinstance(image, TiffImagePlugin.TiffImageFile):
+        return set(image.tag_v2.get(TiffImagePlugin.BITSPERSAMPLE, ())) == {16}
+    return isinstance(image, PngImagePlugin.PngImageFile) and data[24:25] == b"\x10"
 
 
 def turned_size(size: tuple[int, int], turn: int) -> tuple[int, int]:
@@ -267,6 +330,24 @@ def _require_whole(data: bytes, name: str) -> None:
         if part == b"IEND":
             return
     raise UnreadableImageError("truncated: the end of the picture is missing", name)
+
+
+def _require_plain_tiles(image: Image.Image, data: bytes, name: str) -> None:
+    """Refuses files whose tiles are many or large, for which decoders take memory that the picture does not need."""
+    tile = 0
+    if isinstance(image, Jpeg2KImagePlugin.Jpeg2KImageFile):
+        at = data.find(b"\xff\x4f\xff\x51") + 8  # the codestream's own size, whatever the header around it says
+        if at >= 8 and len(data) >= at + 36:
+            right, bottom, left, top, across, down, left_tile, top_tile = struct.unpack_from(">8I", data, at)
+            count = -(-(right - left_tile) // max(across, 1)) * -(-(bottom - top_tile) // max(down, 1))
+            channels = int.from_bytes(data[at + 32 : at + 34])
+            if (right - left, bottom - top) != image.size or count > MOST_TILES or channels > 4:
+                raise UnreadableImageError("damaged: its header contradicts itself", name)
+    elif isinstance(image, TiffImagePlugin.TiffImageFile):
+        width, height = (int(image.tag_v2.get(tag, 0)) for tag in (322, 323))
+        tile = width * height
+    if tile > MAX_TILE and tile > 4 * image.width * image.height:
+        raise UnreadableImageError(f"damaged: tiles of {tile:,} pixels in a picture of less", name)
 
 
 def _taken_by_webp(data: bytes, name: str) -> int:

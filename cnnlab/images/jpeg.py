@@ -18,6 +18,7 @@ START = b"\xff\xd8\xff"
 SCAN = b"\xff\xda"
 MARKER = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")
 MOST_SCANS = 100  # a progressive picture has about ten; thousands make a small file take hours
+MOST_WORK = 2_000_000_000  # scans times pixels, each of which takes about 1.5 ns
 SPARE = 16  # bytes that some cameras pad their data with
 EXTRANEOUS = re.compile(r"(\d+) extraneous bytes before marker 0x(\w\w)")
 HARMLESS = ("JFIF revision", "Adobe color transform", "Invalid SOS parameters")  # oddities of healthy files
@@ -81,10 +82,12 @@ def is_usual(header: Header) -> bool:
     )
 
 
-def require_few_scans(data: bytes, name: str) -> None:
-    """Refuses what would take minutes to decode."""
-    if data.count(SCAN) > MOST_SCANS and layout(data)[0] > MOST_SCANS:
-        problem = f"damaged: more than {MOST_SCANS} scans, which would take very long to decode"
+def require_few_scans(data: bytes, head: Header | None, name: str) -> None:
+    """Refuses what would take minutes to decode: each scan goes over the whole picture."""
+    pixels = 0 if head is None else head.height * head.width
+    most = min(MOST_SCANS, MOST_WORK // max(pixels, 1))
+    if data.count(SCAN) > most and layout(data)[0] > most:
+        problem = f"damaged: more than {most} scans, which would take very long to decode"
         raise UnreadableImageError(problem, name)
 
 

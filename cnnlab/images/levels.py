@@ -67,14 +67,17 @@ def as_text(levels: Levels) -> str:
     return "-".join(f"{level:.12g}" for level in levels)
 
 
-def common_levels(found: list[Levels]) -> Levels | None:
+def common_levels(found: list[Levels], windows: list[Levels]) -> Levels | None:
     """One scale for the smallest and largest numbers of all deep images of a set; None where there are none.
 
+    Where files ask to be seen in a window, as DICOM images do, it holds all those windows.
     Numbers that are not negative begin at 0, and end at the largest that some usual number of bits can hold; floats
     up to 1 or up to 255 mean what they usually mean. Any others reach from the smallest to the largest.
     """
     if not found:
         return None
+    if windows:
+        return min(low for low, _ in windows), max(high for _, high in windows)
     low, high = min(low for low, _ in found), max(high for _, high in found)
     whole = all(level.is_integer() for pair in found for level in pair)
     if low >= 0 and (whole or high <= 255):

@@ -9,7 +9,7 @@ from PIL import Image
 
 from cnnlab.images import colours, sizing
 from cnnlab.images.decoding import Picture, Reduce, decode, from_pillow, full_size
-from cnnlab.images.files import read_file
+from cnnlab.images.files import MEMORY, read_file
 from cnnlab.images.levels import Levels, require_levels
 from cnnlab.images.sizing import RESIZES, Resize
 
@@ -106,12 +106,20 @@ def read(source: Source, *, levels: Levels | None = None, reduce: int = 1) -> np
     return read_reduced(source, lambda size: reduce, require_levels(levels))
 
 
-def read_reduced(source: Source, reduce: Reduce, levels: Levels | None, name: str = "") -> np.ndarray:
-    """As `read`, reduced as a function of (height, width) says; float32 only of a deep image read without levels."""
+def read_reduced(
+    source: Source, reduce: Reduce, levels: Levels | None, name: str = "", *, whole: bool = False
+) -> np.ndarray:
+    """As `read`, reduced as a function of (height, width) says; float32 only of a deep image without levels.
+
+    With `whole` that one is uint8 as well, by the levels that its numbers usually mean.
+    """
     picture = decoded(source, reduce, name)
     if not picture.deep:
         return picture.values
-    values = sizing.reduce_by(colours.toned(picture.values, levels), reduce(picture.size))
+    if whole and levels is None:
+        levels = picture.window or colours.usual_levels(picture.values)
+    with MEMORY.hold(4 * picture.values.size if levels is None else picture.values.size):
+        values = sizing.reduce_by(colours.toned(picture.values, levels, picture.window), reduce(picture.size))
     return colours.repeated(values)
 
 
@@ -188,6 +196,4 @@ def reduced(
     name: str = "",
 ) -> np.ndarray:
     """Decodes to the smallest size that holds all that the result needs, enlarged by `detail` at most; uint8."""
-    return colours.as_bytes(
-        read_reduced(source, lambda size: sizing.reduction(size, image_size, mode, detail), levels, name)
-    )
+    return read_reduced(source, lambda size: sizing.reduction(size, image_size, mode, detail), levels, name, whole=True)

@@ -1,0 +1,182 @@
+"""Mutated images through audit, decoder, plots and `load`: python tests/fuzz/images.py --count 20000 --seed 0.
+
+Prints one line: files, how many are unreadable, the slowest in seconds, the process's largest memory in MB, and how
+often an exception came through or audit and decoder disagreed. `images_of` and `mutated` also serve quick tests.
+"""
+
+import argparse
+import io
+import json
+import logging
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from PIL import Image, ImageCms
+
+KINDS = ("JPEG", "MPO", "PNG", "GIF", "BMP", "WEBP", "TIFF", "PPM", "AVIF", "JPEG2000")
+CONTENT = ("blank", "tiny", "same picture")  # how problems begin that a readable file may have
+
+
+def encoded(image, kind, **options):
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+def images_of(kind, seed=0):
+    """Whole files of a kind, of every mode that it has."""
+    rng = np.random.default_rng(seed)
+    rgb = Image.fromarray(rng.integers(0, 256, (6, 8, 3), np.uint8)).resize((56, 40), Image.Resampling.BICUBIC)
+    rgba = rgb.copy()
+    rgba.putalpha(rgb.convert("L"))
+    exif = Image.Exif()
+    exif[0x0112] = int(rng.integers(1, 9))
+    exif[0x010E] = "a description"
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    deep = Image.fromarray((np.asarray(rgb.convert("L")).astype(np.uint16)) * 16)
+    real = Image.fromarray(np.asarray(rgb.convert("L")).astype(np.float32) / 7 - 9)
+    more = {"exif": exif, "icc_profile": profile}
+    choices = {
+        "JPEG": [(rgb, more), (rgb, {"progressive": True}), (rgb.convert("L"), {}), (rgb.convert("CMYK"), {})],
+        "MPO": [(rgb, {"save_all": True, "append_images": [rgb]})],
+        "PNG": [(rgb, more), (rgba, {}), (rgb.convert("P"), {"transparency": 3}), (deep, {}), (rgb.convert("1"), {})],
+        "GIF": [(rgb, {}), (rgb, {"save_all": True, "append_images": [rgba.convert("RGB").rotate(90)]})],
+        "BMP": [(rgb, {}), (rgb.convert("P"), {}), (rgb.convert("1"), {})],
+        "WEBP": [(rgb, more), (rgba, {"lossless": True}), (rgba, {"save_all": True, "append_images": [rgb]})],
+        "TIFF": [(rgb, more), (rgb, {"compression": "tiff_lzw"}), (deep, {}), (real, {"compression": "tiff_deflate"}),
+                 (rgb.convert("CMYK"), {"compression": "jpeg"}), (rgb.convert("1"), {"compression": "group4"})],
+        "PPM": [(rgb, {}), (rgb.convert("L"), {}), (Image.fromarray(np.asarray(deep).astype(np.int32)), {})],
+        "AVIF": [(rgb, {"exif": exif, "speed": 10}), (rgba, {"speed": 10})],
+        "JPEG2000": [(rgb, {}), (rgba, {}), (deep, {})],
+    }  # fmt: skip
+    return [encoded(image, kind, **options) for image, options in choices[kind]]
+
+
+def mutated(data, rng):
+    """A file with a few changes: noise, single bits, pieces lost or doubled, extreme numbers, the end cut off."""
+    data = bytearray(data)
+    for _ in range(int(rng.integers(1, 4))):
+        end = len(data) if rng.random() < 0.5 else min(120, len(data))  # headers matter most
+        at, size = int(rng.integers(end)), int(rng.integers(1, 1 + min(24, len(data))))
+        kind = rng.integers(7)
+        if kind == 0:
+            data[at : at + size] = rng.bytes(len(data[at : at + size]))
+        elif kind == 1 and len(data) > size + 8:
+            del data[at : at + size]
+        elif kind == 2:
+            data[at:at] = data[at : at + size]
+        elif kind == 3:
+            extreme = rng.choice([b"\xff\xff\xff\xff", b"\0\0\0\0", b"\x7f\xff\xff\xff", b"\x80\0\0\0", b"\x01\0\0\0"])
+            data[at : at + 4] = bytes(extreme)[: len(data[at : at + 4])]
+        elif kind == 4 and len(data) > 60:
+            del data[int(rng.integers(30, len(data))) :]
+        else:
+            data[at] ^= 1 << int(rng.integers(8))
+    return bytes(data)
+
+
+def write(folder, count, seed):
+    """`count` mutated files of all kinds, one after the other."""
+    rng = np.random.default_rng(seed)
+    whole = {kind: [data for start in range(4) for data in images_of(kind, start)] for kind in KINDS}
+    for number in range(count):
+        kind = KINDS[number % len(KINDS)]
+        path = folder / f"{number:05}.{kind.lower()}"
+        path.write_bytes(mutated(whole[kind][int(rng.integers(len(whole[kind])))], rng))
+        yield str(path)
+
+
+def peak():
+    """The largest memory of this process, MB. `resource` would count that of the parent it was split off from."""
+    with Path("/proc/self/status").open() as status:
+        return int(next(line for line in status if line.startswith("VmHWM")).split()[1]) // 1024
+
+
+def run(paths, *, load=True):
+    """What the parts of the package say of each file; a row for each."""
+    from cnnlab import audit, images
+    from cnnlab.plots.style import thumbnail
+
+    rows = []
+    labels = pd.Categorical([str(number % 2) for number in range(len(paths))])
+    table = pd.DataFrame({"path": paths, "label": labels})
+    problems = audit.scan(table.drop(columns="label"))["problem"].tolist()
+    for path, problem in zip(paths, problems, strict=True):
+        row = {
+            "path": path,
+            "audit": bool(problem) and not problem.startswith(CONTENT),
+            "problem": problem,
+            "error": "",
+        }
+        began = time.perf_counter()
+        try:
+            image = images.read(path)
+            row["decoder"] = False
+            assert image.ndim == 3 and image.shape[2] == 3, image.shape
+        except images.UnreadableImageError as error:
+            row["decoder"] = True
+            row["same words"] = error.problem == problem
+        except Exception as error:
+            row.update(decoder=True, error=f"read: {type(error).__name__}: {error}")
+        row["seconds"] = time.perf_counter() - began
+        try:
+            assert thumbnail(path, 64).shape[2] == 3
+        except Exception as error:
+            row["error"] += f" thumbnail: {type(error).__name__}: {error}"
+        rows.append(row)
+    rows = pd.DataFrame(rows)
+    if load:
+        from cnnlab import pipelines
+
+        dataset = pipelines.load(table, image_size=(16, 16), cache=False)
+        for _ in dataset:
+            pass
+        rows["load"] = rows["path"].isin(pipelines.broken(dataset)["path"])
+    return rows
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--count", type=int, default=20000)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--without-load", action="store_true")
+    options = parser.parse_args()
+    logging.disable()
+    parts = []
+    with tempfile.TemporaryDirectory() as folder:
+        paths = []
+        for path in write(Path(folder), options.count, options.seed):
+            paths.append(path)
+            if len(paths) == 500:
+                parts.append(run(paths, load=not options.without_load))
+                for old in paths:
+                    Path(old).unlink()
+                paths = []
+        if paths:
+            parts.append(run(paths, load=not options.without_load))
+    rows = pd.concat(parts, ignore_index=True)
+    differ = rows["audit"] != rows["decoder"]
+    if "load" in rows:
+        differ |= rows["load"] != rows["decoder"]
+    wrong = rows[differ | (rows["error"] != "") | (rows["seconds"] > 5)]
+    for row in wrong.head(20).to_dict("records"):
+        print(row)
+    print(
+        json.dumps(
+            {
+                "files": len(rows),
+                "unreadable": int(rows["decoder"].sum()),
+                "slowest": round(float(rows["seconds"].max()), 2),
+                "memory": peak(),
+                "exceptions": int((rows["error"] != "").sum()),
+                "disagreements": int(differ.sum()),
+            }
+        )
+    )
+
+
+if __name__ == "__main__":
+    main()
