@@ -2,6 +2,7 @@
 
 import base64
 import io
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -180,9 +181,34 @@ def test_images_are_large_enough_to_judge(suspects, file):
     original = np.asarray(Image.open(suspects["path"][0]))
     np.testing.assert_array_equal(np.asarray(tiny)[:: tiny.height // 8, :: tiny.width // 10], original)
     panel.step(1)
-    assert pixels_of(panel).size == (480, 480)  # a grey tile for what is no image
+    assert "The picture cannot be shown." in text_of(panel) and "1.png" in text_of(panel)
     panel.step(1)
     assert max(pixels_of(panel).size) == 480
+
+
+@pytest.mark.parametrize("kind", ["gone", "a pipe", "a device", "a folder"])
+def test_a_file_that_may_not_be_opened_is_words_and_can_be_decided(suspects, file, kind):
+    path = Path(suspects["path"][0])
+    path.unlink()
+    if kind == "a pipe":
+        os.mkfifo(path)
+    elif kind == "a device":
+        path.symlink_to("/dev/zero")
+    elif kind == "a folder":
+        path.mkdir()
+    panel = widgets.relabel(suspects, file=file)
+    assert "The picture cannot be shown." in text_of(panel)
+    assert panel._repr_mimebundle_()["image/png"]
+    panel.press("-")
+    assert decided(file) == [("0.png", "exclude", "")]
+    panel.step(2)
+    assert "cannot be shown" not in text_of(panel)
+
+
+def test_deep_images_are_shown_by_the_levels_of_the_table(suspects, file):
+    Image.fromarray(np.full((80, 80), 2000, np.uint16)).save(suspects["path"][0])
+    panel = widgets.relabel(suspects.assign(levels="0-4000"), file=file)
+    assert np.asarray(pixels_of(panel)).mean() == pytest.approx(127.5, abs=1)
 
 
 def test_names_are_shown_as_they_are(suspects, file):
@@ -199,7 +225,7 @@ def test_a_picture_stands_in_where_widgets_do_not_run(suspects, file, monkeypatc
     bundle = panel._repr_mimebundle_()
     assert view not in bundle
     assert Image.open(io.BytesIO(base64.b64decode(bundle["image/png"]))).width > 300
-    monkeypatch.setattr("cnnlab.widgets.relabelling.is_quiet", lambda: False)
+    monkeypatch.setattr("cnnlab.widgets.exploring.is_quiet", lambda: False)
     assert {view, "image/png", "text/plain"} <= set(panel._repr_mimebundle_())
 
 

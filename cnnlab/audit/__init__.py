@@ -1,6 +1,6 @@
 """Broken, odd, duplicate and mislabelled images; decisions about them that are logged and can be undone."""
 
-from cnnlab.audit.decisions import apply, decide, decisions, undo
+from cnnlab.audit.decisions import apply, decide, decisions, latest, undo
 from cnnlab.audit.images import leaks, scan
 from cnnlab.audit.labels import label_issues, label_noise
 from cnnlab.audit.shortcuts import shortcuts
@@ -12,6 +12,7 @@ __all__ = [
     "decisions",
     "label_issues",
     "label_noise",
+    "latest",
     "leaks",
     "levels",
     "scan",

@@ -11,7 +11,22 @@ from matplotlib.figure import Figure
 from cnnlab._common import is_quiet
 
 
-class Explorer(ipywidgets.VBox):
+class Pictured(ipywidgets.VBox):
+    """A view for which a picture stands in where widgets do not run."""
+
+    def static(self) -> bytes:
+        """The picture, as PNG."""
+        raise NotImplementedError
+
+    def _repr_mimebundle_(self, **options: Any) -> dict[str, Any]:
+        bundle: dict[str, Any] = super()._repr_mimebundle_(**options)
+        bundle["image/png"] = base64.b64encode(self.static()).decode()
+        if is_quiet():  # nobody is there to press a button: the picture alone
+            del bundle["application/vnd.jupyter.widget-view+json"]
+        return bundle
+
+
+class Explorer(Pictured):
     """Controls, a line of words and a picture; a view of its own says what words and picture are.
 
     Args:
@@ -40,16 +55,13 @@ class Explorer(ipywidgets.VBox):
         self._words.value = self.words()
         self._picture.value = as_png(self.figure())
 
-    def _repr_mimebundle_(self, **options: Any) -> dict[str, Any]:
-        bundle = super()._repr_mimebundle_(**options)
-        bundle["image/png"] = base64.b64encode(self._picture.value).decode()
-        if is_quiet():  # nobody is there to move a slider: the picture alone
-            del bundle["application/vnd.jupyter.widget-view+json"]
-        return bundle
+    def static(self) -> bytes:
+        """The picture as it stands."""
+        return bytes(self._picture.value)
 
 
-def as_png(figure: Figure) -> bytes:
+def as_png(figure: Figure, dpi: int = 100) -> bytes:
     """A figure as the bytes of a PNG file; made without pyplot, which would keep every one of them."""
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=100)
+    figure.savefig(buffer, format="png", dpi=dpi)
     return buffer.getvalue()

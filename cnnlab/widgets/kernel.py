@@ -8,8 +8,7 @@ import ipywidgets
 import numpy as np
 from matplotlib.figure import Figure
 
-from cnnlab import plots
-from cnnlab.plots.style import thumbnail
+from cnnlab import images, plots
 from cnnlab.widgets.exploring import Explorer
 
 KERNELS: dict[str, list[list[float]]] = {
@@ -35,7 +34,7 @@ def convolution(image: Any, kernel: Sequence[Sequence[float]] | np.ndarray | Non
         picture of the middle place stands in its place.
 
     Raises:
-        ValueError: If image or kernel have another shape.
+        ValueError: If image or kernel have another shape, or the image cannot be read.
 
     Example:
         >>> import numpy as np
@@ -45,7 +44,7 @@ def convolution(image: Any, kernel: Sequence[Sequence[float]] | np.ndarray | Non
         >>> view.result.shape
         (6, 6)
     """
-    pixels = thumbnail(os.fspath(image), LARGEST) if isinstance(image, (str, os.PathLike)) else np.asarray(image)
+    pixels = images.read(image) if isinstance(image, (str, os.PathLike)) else np.asarray(image)
     if pixels.ndim not in (2, 3):
         raise ValueError(
             f"`image` expects the shape (height, width) or (height, width, channels). Received: {pixels.shape}."

@@ -1,6 +1,5 @@
 """A panel for looking at suspects one by one and deciding about each; every decision is a row in a CSV at once."""
 
-import base64
 import functools
 import html
 import io
@@ -9,17 +8,16 @@ import os
 import string
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import ipywidgets
 import numpy as np
 import pandas as pd
+from matplotlib.figure import Figure
 from PIL import Image
 
-from cnnlab import audit
-from cnnlab._common import is_quiet, require_columns
-from cnnlab.audit.decisions import latest
-from cnnlab.plots.style import image_grid, shown, thumbnail
+from cnnlab import audit, images, plots
+from cnnlab._common import require_columns
+from cnnlab.widgets.exploring import Pictured, as_png
 
 KEEP, ACCEPT, EXCLUDE, NEXT, BACK = " ", "+", "-", ".", ","
 SMALLEST = 360  # pixels: tiny images are enlarged to about this, since nobody can judge 8 × 8
@@ -70,7 +68,7 @@ def relabel(table: pd.DataFrame, *, file: str | os.PathLike[str], size: int = 48
     return Relabel(table, file, size)
 
 
-class Relabel(ipywidgets.VBox):
+class Relabel(Pictured):
     """The panel that `widgets.relabel` returns."""
 
     def __init__(self, table: pd.DataFrame, file: str | os.PathLike[str], size: int):
@@ -98,7 +96,7 @@ class Relabel(ipywidgets.VBox):
 
     def undo(self) -> None:
         """Takes back the last decision about one of these images, and shows that image again."""
-        found = latest(self.table, self.file)["row"]
+        found = audit.latest(self.table, self.file)["row"]
         if found.max() >= 0:
             self.place = int(found.to_numpy().argmax())
             self._choice.value = ALL if self.place not in self._rows() else self._choice.value
@@ -134,7 +132,7 @@ class Relabel(ipywidgets.VBox):
     @property
     def left(self) -> int:
         """How many images are without a decision."""
-        return int((latest(self.table, self.file)["action"] == "").sum())
+        return int((audit.latest(self.table, self.file)["action"] == "").sum())
 
     # --------------------------------------------------------------------------------------------------- what is shown
 
@@ -210,7 +208,7 @@ class Relabel(ipywidgets.VBox):
         rows = self._rows()
         if self.place not in rows:
             self.place = int(rows[0])
-            if latest(self.table, self.file)["action"][self.place]:
+            if audit.latest(self.table, self.file)["action"][self.place]:
                 self._to_next_open()
         self._draw()
 
@@ -236,14 +234,14 @@ class Relabel(ipywidgets.VBox):
     def _to_next_open(self) -> None:
         """The next image of the class chosen without a decision: behind this one, else from the start, else stays."""
         rows = self._rows()
-        open_rows = rows[(latest(self.table, self.file)["action"][rows] == "").to_numpy()]
+        open_rows = rows[(audit.latest(self.table, self.file)["action"][rows] == "").to_numpy()]
         if len(open_rows):
             behind = open_rows[open_rows >= self.place]
             self.place = int(behind[0] if len(behind) else open_rows[0])
 
     def _draw(self) -> None:
         row, rows = self.table.iloc[self.place], self._rows()
-        found = latest(self.table, self.file)
+        found = audit.latest(self.table, self.file)
         left = int((found["action"][rows] == "").sum())
         at = int(np.searchsorted(rows, self.place)) + 1
         words = (
@@ -252,18 +250,27 @@ class Relabel(ipywidgets.VBox):
             else f"all decided: <code>audit.apply(table, {html.escape(repr(str(self.file)))})</code>"
         )
         self._count.value = f"&nbsp; image {at} of {len(rows)} &nbsp;·&nbsp; {words}"
-        self._picture.value = enlarged(str(row["path"]), self.size)
-        self._facts.value = _facts(row, found.iloc[self.place])
+        facts = _facts(row, found.iloc[self.place])
+        try:
+            self._picture.value = enlarged(row["path"], self.size, audit.levels(self.table))
+        except (OSError, ValueError) as error:
+            self._picture.value = NOTHING
+            facts.append(f"<b>The picture cannot be shown.</b> {html.escape(str(error))}")
+        self._facts.value = "<br>".join(facts)
         suggested = self._suggested()
         self._accept.description = f"it is {suggested} [{ACCEPT}]"
         self._accept.layout.display = "" if suggested else "none"
 
-    def _repr_mimebundle_(self, **options: Any) -> dict[str, Any]:
-        bundle = super()._repr_mimebundle_(**options)
-        bundle["image/png"] = base64.b64encode(static_picture(self.table)).decode()
-        if is_quiet():  # nobody is there to press a button: the picture alone
-            del bundle["application/vnd.jupyter.widget-view+json"]
-        return bundle
+    def static(self) -> bytes:
+        """The first suspects, as PNG."""
+        table = self.table[["path", "label"]]
+        if {"suggested", "suspicion"} <= set(self.table) and self.table["suggested"].notna().any():
+            table = table.assign(predicted=self.table["suggested"], confidence=self.table["suspicion"])
+            table = table.dropna(subset="predicted")
+        count = min(STATIC, len(table))
+        figure = Figure((8.2, 1.7 * -(-count // 6)), layout="constrained")
+        plots.images(table.head(count), count=count, ax=figure.subplots())
+        return as_png(figure, dpi=80)
 
 
 def letters_for(names: Sequence[str]) -> dict[str, str]:
@@ -281,35 +288,26 @@ def letters_for(names: Sequence[str]) -> dict[str, str]:
     return taken
 
 
-def enlarged(path: str, size: int) -> bytes:
+def enlarged(path: str | os.PathLike[str], size: int, levels: tuple[float, float] | None = None) -> bytes:
     """An image as PNG with a longer side of at most `size` pixels; tiny ones are enlarged, pixel by pixel."""
-    pixels = thumbnail(path, size)
+    pixels = np.clip(np.rint(images.read(path, levels=levels)), 0, 255).astype(np.uint8)
     image = Image.fromarray(pixels)
+    image.thumbnail((size, size))
     times = max(1, SMALLEST // max(image.size))
     how = Image.Resampling.NEAREST if max(image.size) < 64 else Image.Resampling.BICUBIC
-    image = image.resize((image.width * times, image.height * times), how)
+    return _png(image.resize((image.width * times, image.height * times), how))
+
+
+def _png(image: Image.Image) -> bytes:
     buffer = io.BytesIO()
     image.save(buffer, "PNG")
     return buffer.getvalue()
 
 
-def static_picture(table: pd.DataFrame) -> bytes:
-    """The first suspects as a PNG, for pages on which widgets do not run."""
-    from matplotlib.figure import Figure
-
-    part = table.head(STATIC)
-    titles = [shown(label, 18) for label in part["label"]]
-    if "suggested" in part:
-        titles = [f"{title} → {shown(name, 18)}?" for title, name in zip(titles, part["suggested"], strict=True)]
-    columns = min(6, len(part))
-    figure = Figure((1.5 * columns, 1.7 * -(-len(part) // columns)), layout="constrained")
-    image_grid((thumbnail(path) for path in part["path"]), titles, columns=columns, ax=figure.subplots())
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=80)
-    return buffer.getvalue()
+NOTHING = _png(Image.new("L", (SMALLEST, SMALLEST), 200))
 
 
-def _facts(row: pd.Series, decision: pd.Series) -> str:
+def _facts(row: pd.Series, decision: pd.Series) -> list[str]:
     """What is known about an image, as HTML; the words are the person's own and may hold anything."""
     lines = [f"<small>{html.escape(str(row['path']))}</small>", f"labelled <b>{html.escape(str(row['label']))}</b>"]
     if "suggested" in row and pd.notna(row["suggested"]):
@@ -319,4 +317,4 @@ def _facts(row: pd.Series, decision: pd.Series) -> str:
     if decision["action"]:
         words = f"{decision['action']} {decision['label']}".strip()
         lines.append(f"decided: <b>{html.escape(words)}</b>")
-    return "<br>".join(lines)
+    return lines

@@ -6,7 +6,6 @@ from matplotlib.figure import Figure
 
 from cnnlab import metrics, plots
 from cnnlab._common import require_columns
-from cnnlab.plots.style import shown
 from cnnlab.widgets.exploring import Explorer
 
 
@@ -82,6 +81,5 @@ class Threshold(Explorer):
         figure = Figure((10, 3.9), layout="constrained")
         left, right = figure.subplots(1, 2, width_ratios=(1.2, 1))
         plots.thresholds(self.levels, left, show=("precision", "recall", "cost"), chosen=self.value)
-        left.set_xlabel(f"called {shown(self.positive, 20)} from this probability up (n = {len(self.predictions):,})")
         plots.confusion(metrics.apply_threshold(self.predictions, self.positive, self.value), right)
         return figure
