@@ -149,12 +149,13 @@ def _refusing(name: str, data: bytes) -> Iterator[None]:
 def _decode_jpeg(data: bytes, reduce: Reduce, name: str) -> Picture | None:
     """The fast way; None where Pillow has to decode."""
     head = jpeg.header(data)
-    jpeg.require_few_scans(data, head, name)
+    size = (0, 0) if head is None else (head.height, head.width)
+    stored = 9 if head is not None and head.progressive else 3  # progressive ones are held twice, as 16-bit numbers too
+    if head is not None:
+        _require_sensible(size, stored, name)
+    jpeg.require_few_scans(data, size, name)
     if head is None or not jpeg.is_usual(head):
         return None
-    size = head.height, head.width
-    stored = 9 if head.progressive else 3  # a progressive picture is held twice: as numbers of 16 bits, and as pixels
-    _require_sensible(size, stored, name)
     turn = orientation(head.exif)
     seen = turned_size(size, turn)
     factor = reduce(seen)
@@ -205,18 +206,26 @@ def _from_opened(image: Image.Image, reduce: Reduce, name: str, data: bytes) -> 
     alpha, mode = colours.has_alpha(image), image.mode
     held = 0 if kind == "WEBP" and data else size[0] * size[1] * each
     with MEMORY.hold(held):
-        _require_all_rows(image, name)
+        if data:
+            _require_all_rows(image, name)
+        deep_colour = bool(data) and _is_deep_colour(image)
         image.load()
-        values = _deep_values(image, kind, data)
+        values = _deep_values(image, kind, data if deep_colour else b"")
         if values is None:
             values = colours.to_rgb(image, reduce(seen))
     return Picture(upright(values, to_turn), kind, mode, seen, turn, 1 + several, alpha)
 
 
 def _bytes_behind(image: Image.Image) -> bytes:
-    """The file of an image that was opened and not yet loaded, so that it is decoded as that file is; else b""."""
+    """The file of an image that was opened and not yet loaded, where its pixels would be others: else b"".
+
+    Those of a large JPEG file are decoded at reduced size, and Pillow keeps 8 bits of colours of 16.
+    """
     file = getattr(image, "fp", None)
     if not isinstance(image, ImageFile.ImageFile) or not image.tile or file is None or image.tell() != 0:
+        return b""
+    large = isinstance(image, JpegImagePlugin.JpegImageFile) and image.width * image.height >= SCALED
+    if not large and not _is_deep_colour(image):
         return b""
     position = file.tell()
     file.seek(0)
@@ -226,12 +235,18 @@ def _bytes_behind(image: Image.Image) -> bytes:
 
 
 def _deep_values(image: Image.Image, kind: str, data: bytes) -> np.ndarray | None:
-    """The numbers of an image that has more than 8 bits, shape (height, width, 1 or 3); None of any other."""
+    """The numbers of an image that has more than 8 bits, shape (height, width, 1 or 3); None of any other.
+
+    Args:
+        image: Loaded.
+        kind: Its format.
+        data: The file, where that has 16 bits a colour.
+    """
     if image.mode.startswith("I;16"):
         return np.asarray(image, dtype=np.uint16)[..., None]
     if image.mode in DEEP:
         return np.asarray(image, dtype=np.uint16 if kind == "PPM" else None)[..., None]
-    if not _is_deep_colour(image, data):
+    if not data:
         return None
     deep = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)  # Pillow keeps 8 of the 16 bits
     if deep is None or deep.dtype != np.uint16 or deep.ndim != 3 or deep.shape[2] not in (3, 4):
@@ -243,13 +258,13 @@ def _deep_values(image: Image.Image, kind: str, data: bytes) -> np.ndarray | Non
     return np.ascontiguousarray(values)
 
 
-def _is_deep_colour(image: Image.Image, data: bytes) -> bool:
+def _is_deep_colour(image: Image.Image) -> bool:
     """Whether a file with 16 bits a colour lies behind an image of 8, and no profile that only 8 bits can follow."""
-    if image.mode not in ("RGB", "RGBA") or not data or colours.has_profile(image):
+    if image.mode not in ("RGB", "RGBA") or colours.has_profile(image):
         return False
     if isinstance(image, TiffImagePlugin.TiffImageFile):
         return set(image.tag_v2.get(TiffImagePlugin.BITSPERSAMPLE, ())) == {16}
-    return isinstance(image, PngImagePlugin.PngImageFile) and data[24:25] == b"\x10"
+    return isinstance(image, PngImagePlugin.PngImageFile) and any("16B" in str(tile[3]) for tile in image.tile)
 
 
 def turned_size(size: tuple[int, int], turn: int) -> tuple[int, int]:

@@ -82,10 +82,9 @@ def is_usual(header: Header) -> bool:
     )
 
 
-def require_few_scans(data: bytes, head: Header | None, name: str) -> None:
+def require_few_scans(data: bytes, size: tuple[int, int], name: str) -> None:
     """Refuses what would take minutes to decode: each scan goes over the whole picture."""
-    pixels = 0 if head is None else head.height * head.width
-    most = min(MOST_SCANS, MOST_WORK // max(pixels, 1))
+    most = min(MOST_SCANS, MOST_WORK // max(size[0] * size[1], 1))
     if data.count(SCAN) > most and layout(data)[0] > most:
         problem = f"damaged: more than {most} scans, which would take very long to decode"
         raise UnreadableImageError(problem, name)

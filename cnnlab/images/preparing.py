@@ -106,18 +106,11 @@ def read(source: Source, *, levels: Levels | None = None, reduce: int = 1) -> np
     return read_reduced(source, lambda size: reduce, require_levels(levels))
 
 
-def read_reduced(
-    source: Source, reduce: Reduce, levels: Levels | None, name: str = "", *, whole: bool = False
-) -> np.ndarray:
-    """As `read`, reduced as a function of (height, width) says; float32 only of a deep image without levels.
-
-    With `whole` that one is uint8 as well, by the levels that its numbers usually mean.
-    """
+def read_reduced(source: Source, reduce: Reduce, levels: Levels | None, name: str = "") -> np.ndarray:
+    """As `read`, reduced as a function of (height, width) says; float32 only of a deep image read without levels."""
     picture = decoded(source, reduce, name)
     if not picture.deep:
         return picture.values
-    if whole and levels is None:
-        levels = picture.window or colours.usual_levels(picture.values)
     with MEMORY.hold(4 * picture.values.size if levels is None else picture.values.size):
         values = sizing.reduce_by(colours.toned(picture.values, levels, picture.window), reduce(picture.size))
     return colours.repeated(values)
@@ -196,4 +189,6 @@ def reduced(
     name: str = "",
 ) -> np.ndarray:
     """Decodes to the smallest size that holds all that the result needs, enlarged by `detail` at most; uint8."""
-    return read_reduced(source, lambda size: sizing.reduction(size, image_size, mode, detail), levels, name, whole=True)
+    return colours.as_bytes(
+        read_reduced(source, lambda size: sizing.reduction(size, image_size, mode, detail), levels, name)
+    )

@@ -8,6 +8,7 @@ from matplotlib.axes import Axes
 from PIL import Image
 
 from cnnlab._common import require_columns
+from cnnlab.images.levels import levels_of
 from cnnlab.plots.style import image_grid, shown, thumbnail
 
 CHOICES = 99  # draws of which a row shows a few, from the weakest to the strongest
@@ -53,7 +54,7 @@ def augmentations(
     require_columns(table, "path", "label", caller="plots.augmentations")
     if not -len(table) <= row < len(table):
         raise ValueError(f"`row` must be from 0 to {len(table) - 1}, the rows of the table. Received: row={row}.")
-    image = _square(table["path"].iloc[row], size)
+    image = _square(table["path"].iloc[row], size, levels_of(table))
     pictures, titles = [image], [shown(table["label"].iloc[row], 18)]
     batch = np.repeat(image[None], columns - 1, axis=0)
     pictures.extend(policy.apply(batch, policy.draw(columns - 1, seed=seed)))
@@ -66,9 +67,9 @@ def augmentations(
     return image_grid(pictures, titles, columns=columns, ax=ax)
 
 
-def _square(path: str, size: int) -> np.ndarray:
+def _square(path: str, size: int, levels: tuple[float, float] | None) -> np.ndarray:
     """The middle of an image."""
-    image = thumbnail(path, 2 * size)
+    image = thumbnail(path, 2 * size, levels=levels)
     side = min(image.shape[:2])
     top, left = (image.shape[0] - side) // 2, (image.shape[1] - side) // 2
     middle = Image.fromarray(image[top : top + side, left : left + side])
@@ -87,7 +88,7 @@ def _sweep(image: np.ndarray, policy: Any, columns: int, seed: int) -> tuple[np.
 def _mixed(table: pd.DataFrame, policy: Any, columns: int, size: int, seed: int) -> tuple[np.ndarray, list[str]]:
     """Several images mixed with one another, and the parts of their labels."""
     some = table.sample(columns, random_state=seed, replace=len(table) < columns)
-    images = np.stack([_square(path, size) for path in some["path"]])
+    images = np.stack([_square(path, size, levels_of(table)) for path in some["path"]])
     names = [str(name) for name in some["label"].cat.categories]
     labels = np.eye(len(names), dtype=np.float32)[some["label"].cat.codes]
     mixed, soft = policy.mix(images, labels, policy.draw(columns, seed=seed))

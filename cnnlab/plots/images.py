@@ -5,6 +5,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from cnnlab._common import require_columns
+from cnnlab.images.levels import levels_of
 from cnnlab.plots.style import CYCLE, GREEN, RED, image_grid, new_axes, readable, shown, thumbnail
 
 TITLE = 19  # letters of label and prediction that fit above an image in one line
@@ -84,7 +85,7 @@ def _show(table: pd.DataFrame, count: int, columns: int, ax: Axes | None) -> Axe
             f"{name}{arrow}{guess}\n{confidence:.0%} certain" if wrong else f"{name}\n{confidence:.0%} certain"
             for name, guess, confidence, wrong in zip(names, guesses, part["confidence"], _differ(part), strict=True)
         ]
-    pictures = (thumbnail(path) for path in part["path"])
+    pictures = (thumbnail(path, levels=levels_of(table)) for path in part["path"])
     return image_grid(pictures, names, columns=min(columns, len(part)), colors=colors, ax=ax)
 
 
