@@ -38,8 +38,7 @@ TRAINING_LIMIT = 1e-2
 CRASHES = {
     "SIGILL": (
         "the processor lacks an instruction that the package was compiled with (AVX)",
-        "In a virtual machine set the processor type to “host”, or take a build for older processors:\n"
-        "conda install -c conda-forge tensorflow",
+        "In a virtual machine set the processor type to “host”; else: conda install -c conda-forge tensorflow",
     ),
     "SIGSEGV": ("a segmentation fault: files of two versions are mixed", _logs.REINSTALL),
     "SIGABRT": ("an abort: a check inside the library failed", _logs.REINSTALL),
@@ -202,9 +201,8 @@ def check_log(machine: Machine, text: str, *, has_card: bool) -> list[Finding]:
             harmless[part.group() if part else line] = meaning.meaning
         elif meaning:
             words = f"TensorFlow logs “{_short(line)}”"
-            found[meaning.meaning] = warning(
-                "log", words, f"That is: {meaning.meaning}.", _logs.fill_in(machine, meaning.fix)
-            )
+            fix = _logs.fill_in(machine, meaning.fix)
+            found[meaning.meaning] = warning("log", words, f"That is: {meaning.meaning}.", fix)
         elif re.match(r"(\d{4}-\d\d-\d\d [\d:.]+: )?[EF](\d{4} | tensorflow| external)", line):  # its levels E and F
             why = "Not known here. As long as the proof below holds, training works."
             found[_short(line)] = note("log", f"TensorFlow logs, as an error: “{_short(line)}”", why)

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from typing import NamedTuple
 
-from cnnlab.doctor._graphics import install_gpu, install_jax
+from cnnlab.doctor._graphics import INSTALL_DRIVER, install_gpu, install_jax
 from cnnlab.doctor._machine import Machine
 
 
-@dataclass(frozen=True)
-class Meaning:
+class Meaning(NamedTuple):
     """What a line means.
 
     Attributes:
@@ -38,127 +37,57 @@ REINSTALL = "{pip install --force-reinstall --no-cache-dir tensorflow keras}"
 CLOSE_OTHERS = "nvidia-smi\nThen shut down the other notebook: Kernel, Shut Down All Kernels."
 
 HARMLESS = [
-    Meaning(pattern, meaning, harmless=True)
-    for pattern, meaning in [
-        ("oneDNN custom operations are on", "faster CPU code; last digits may differ"),
-        ("optimized to use available CPU instr|rebuild TensorFlow with", "an advertisement for building it oneself"),
-        (r"before absl::InitializeLog\(\) is called", "logging that starts before its settings are read"),
-        ("Unable to register cu(DNN|FFT|BLAS) factory", "the same part is linked twice; the first one serves"),
-        ("computation placer already registered", "the same part is linked twice; the first one serves"),
-        ("Could not find TensorRT", "an optional accelerator for inference"),
-        ("NUMA node|NUMA support", "a question about memory banks that a PC or WSL2 does not answer"),
-        ("Local rendezvous is aborting with status: OUT_OF_RANGE", "a dataset came to its end"),
-        ("exceeds 10% of free system memory", "a large array; a problem only if the kernel dies after it"),
-    ]
+    ("oneDNN custom operations are on", "faster CPU code; last digits may differ"),
+    ("optimized to use available CPU instr|rebuild TensorFlow with", "an advertisement for building it oneself"),
+    (r"before absl::InitializeLog\(\) is called", "logging that starts before its settings are read"),
+    ("Unable to register cu(DNN|FFT|BLAS) factory", "the same part is linked twice; the first one serves"),
+    ("computation placer already registered", "the same part is linked twice; the first one serves"),
+    ("Could not find TensorRT", "an optional accelerator for inference"),
+    ("NUMA node|NUMA support", "a question about memory banks that a PC or WSL2 does not answer"),
+    ("Local rendezvous is aborting with status: OUT_OF_RANGE", "a dataset came to its end"),
+    ("exceeds 10% of free system memory", "a large array; a problem only if the kernel dies after it"),
 ]
 
 # Harmless without a usable card; with one, the sign that TensorFlow does not reach it.
-NO_CARD = Meaning(
-    r"Could not find cuda drivers|failed call to cuInit|CUDA_ERROR_NO_DEVICE|cuda_diagnostics\.cc",
-    "no NVIDIA card, so the processor is used",
-    harmless=True,
-)
-NO_DRIVER = Meaning(NO_CARD.pattern, "TensorFlow does not reach the NVIDIA driver of your card", "nvidia-smi")
+NO_DRIVER = r"Could not find cuda drivers|failed call to cuInit|CUDA_ERROR_NO_DEVICE|cuda_diagnostics\.cc"
 
 SERIOUS = [
-    Meaning(pattern, meaning, fix)
-    for pattern, meaning, fix in [
-        ("Cannot dlopen some GPU libraries", "a CUDA library is missing or does not load", "{gpu}"),
-        ("Loaded runtime CuDNN library", "cuDNN is older than the one TensorFlow was built for", "{gpu}"),
-        (
-            "An NVIDIA GPU may be present on this machine, but a CUDA-enabled jaxlib is not installed",
-            "the installed JAX is the one for processors",
-            "{jax}",
-        ),
-        (
-            r"CUDA_ERROR_(INVALID_PTX|INVALID_HANDLE|NO_BINARY_FOR_GPU)|does not support target 'sm_",
-            "this TensorFlow has no code for this generation of cards",
-            "{jax}\n{set KERAS_BACKEND jax}",
-        ),
-        (
-            "CUDA driver version is insufficient|forward compatibility was attempted on non supported HW",
-            "the driver is too old for CUDA",
-            "Install the current driver from nvidia.com/drivers.",
-        ),
-        (
-            r"kernel version [\d.]+ does not match DSO version",
-            "the driver was updated while the old one was running",
-            "sudo reboot",
-        ),
-        (
-            "Can't find libdevice directory|libdevice not found|ptxas.*(not found|No such file)",
-            "XLA, the compiler that Keras uses on a card, lacks a file of CUDA's nvcc package",
-            "{pip install nvidia-cuda-nvcc-cu12}",
-        ),
-        (
-            "DNN library is not found|CUDNN_STATUS_NOT_INITIALIZED|CUDNN_STATUS_INTERNAL_ERROR",
-            "cuDNN could not start: usually another process holds the card's memory",
-            CLOSE_OTHERS,
-        ),
-        (
-            "OOM when allocating|RESOURCE_EXHAUSTED|CUDA_ERROR_OUT_OF_MEMORY|failed to allocate",
-            "the card's memory is used up, by this model (take a smaller batch_size) or by another process",
-            CLOSE_OTHERS,
-        ),
-        (
-            r"Ignoring visible gpu device.*(core count|multiprocessor)",
-            "TensorFlow leaves out a card that is much weaker than the other",
-            "{set TF_MIN_GPU_MULTIPROCESSOR_COUNT 1}",
-        ),
-    ]
+    ("Cannot dlopen some GPU libraries", "a CUDA library is missing or does not load", "{gpu}"),
+    ("Loaded runtime CuDNN library", "cuDNN is older than the one TensorFlow was built for", "{gpu}"),
+    ("a CUDA-enabled jaxlib is not installed", "the installed JAX is the one for processors", "{jax}"),
+    (
+        "CUDA_ERROR_(INVALID_PTX|INVALID_HANDLE|NO_BINARY_FOR_GPU)|does not support target 'sm_",
+        "this TensorFlow has no code for this generation of cards",
+        "{jax}\n{set KERAS_BACKEND jax}",
+    ),
+    ("CUDA driver version is insufficient|forward compatibility", "the driver is too old for CUDA", INSTALL_DRIVER),
+    ("does not match DSO version", "the driver was updated while the old one was running", "sudo reboot"),
+    ("libdevice|ptxas", "XLA, Keras's compiler, lacks a file of CUDA", "{pip install nvidia-cuda-nvcc-cu12}"),
+    ("DNN library is not found|CUDNN_STATUS_", "cuDNN could not start: another process holds the card", CLOSE_OTHERS),
+    ("OOM when|RESOURCE_EXHAUSTED|OUT_OF_MEMORY|failed to allocate", "the card's memory is used up", CLOSE_OTHERS),
+    ("Ignoring visible gpu .*(core|multiproc)", "one card is much weaker", "{set TF_MIN_GPU_MULTIPROCESSOR_COUNT 1}"),
 ]
 
 # Errors that end `import tensorflow` or `import keras`, from the most telling to the most general.
 IMPORT_ERRORS = [
-    Meaning(pattern, meaning, fix)
-    for pattern, meaning, fix in [
-        (
-            r"NumPy 1\.x|numpy\.dtype size changed|_ARRAY_API not found|numpy\._?core\.(multiarray|umath) failed|"
-            r"C extension: \S+ not built",  # the last is pandas's way
-            "a package was compiled for another numpy than the one installed (numpy mismatch)",
-            "{everything}",
-        ),
-        (
-            "[Ii]ncompatible Protobuf|Descriptors cannot be created directly|google.protobuf|MessageFactory",
-            "protobuf has another version than TensorFlow needs",
-            "{everything}",
-        ),
-        ("libmetal_plugin", "tensorflow-metal does not fit this TensorFlow", "{pip uninstall -y tensorflow-metal}"),
-        (
-            "DLL load failed",
-            "a library of Windows is missing: Microsoft's Visual C++ runtime, or AVX on this processor",
-            "winget install Microsoft.VCRedist.2015+.x64",
-        ),
-        (
-            r"GLIBCXX_[\d.]+'? not found",
-            "the C++ library found first is older than TensorFlow needs; conda brings such a one",
-            "conda install -c conda-forge libstdcxx-ng",
-        ),
-        (
-            "failed to map segment from shared object",
-            "the environment lies on a disk from which programs may not run (noexec), or memory has ended",
-            "Make the environment in another folder.",
-        ),
-        (
-            "incompatible architecture|wrong ELF class",
-            "a package for another processor is installed",
-            REINSTALL,
-        ),
-        (
-            "partially initialized module|circular import",
-            "a file of the working folder has the name of a library, or the installation is incomplete",
-            REINSTALL,
-        ),
-        ("undefined symbol|Symbol not found", "files of two versions are mixed in one installation", REINSTALL),
-        (
-            "Unable to import backend",
-            "Keras shall use a backend that is not there",
-            "{set KERAS_BACKEND tensorflow}",
-        ),
-        ("No space left on device", "the disk is full", "{pip cache purge}"),
-        ("MemoryError|Cannot allocate memory", "memory has ended", "Close other notebooks and programs."),
-        ("No module named", "a package is missing", "{everything}"),
-    ]
+    (
+        r"NumPy 1\.x|numpy\.dtype size changed|_ARRAY_API not found|numpy\._?core\.(multiarray|umath) failed|"
+        r"C extension: \S+ not built",  # the last is pandas's way
+        "a package was compiled for another numpy than the one installed (numpy mismatch)",
+        "{everything}",
+    ),
+    ("[Pp]rotobuf|MessageFactory", "protobuf has another version than TensorFlow needs", "{everything}"),
+    ("libmetal_plugin", "tensorflow-metal does not fit this TensorFlow", "{pip uninstall -y tensorflow-metal}"),
+    ("DLL load failed", "Microsoft's Visual C++ runtime is missing", "winget install Microsoft.VCRedist.2015+.x64"),
+    ("GLIBCXX_.* not found", "the C++ library found first is too old", "conda install -c conda-forge libstdcxx-ng"),
+    ("failed to map segment", "programs may not run on this disk (noexec)", "Make the environment in another folder."),
+    ("incompatible architecture|wrong ELF class", "a package for another processor is installed", REINSTALL),
+    ("partially initialized module", "a file in the working folder has the name of a library", REINSTALL),
+    ("undefined symbol|Symbol not found", "files of two versions are mixed in one installation", REINSTALL),
+    ("Unable to import backend", "Keras's backend is not installed", "{set KERAS_BACKEND tensorflow}"),
+    ("No space left on device", "the disk is full", "{pip cache purge}"),
+    ("MemoryError|Cannot allocate memory", "memory has ended", "Close other notebooks and programs."),
+    ("No module named", "a package is missing", "{everything}"),
 ]
 
 
@@ -168,10 +97,14 @@ def meaning_of(line: str, *, has_card: bool) -> Meaning | None:
     >>> meaning_of("I0000 oneDNN custom operations are on.", has_card=False).meaning
     'faster CPU code; last digits may differ'
     """
-    known = [*SERIOUS, *HARMLESS, NO_DRIVER if has_card else NO_CARD]
+    known = [Meaning(*entry) for entry in SERIOUS] + [Meaning(*entry, harmless=True) for entry in HARMLESS]
+    if has_card:
+        known.append(Meaning(NO_DRIVER, "TensorFlow does not reach the NVIDIA driver of your card", "nvidia-smi"))
+    else:
+        known.append(Meaning(NO_DRIVER, "no NVIDIA card, so the processor is used", harmless=True))
     return next((meaning for meaning in known if re.search(meaning.pattern, line)), None)
 
 
 def import_error(text: str) -> Meaning | None:
     """The cause of a failed import, from its traceback."""
-    return next((meaning for meaning in IMPORT_ERRORS if re.search(meaning.pattern, text)), None)
+    return next((Meaning(*entry) for entry in IMPORT_ERRORS if re.search(entry[0], text)), None)

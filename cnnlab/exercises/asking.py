@@ -1,9 +1,10 @@
 """What an exercise is, and how an answer of any kind is read and compared."""
 
 import collections.abc
-import functools
+import inspect
 import math
 import numbers
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -33,11 +34,15 @@ class Exercise:
     judge: Callable[[Any], str | None]
 
 
-def exercise(
-    *, question: str, answer: str, hints: tuple[str, str, str], right: str
-) -> Callable[[Callable[[Any], str | None]], Exercise]:
-    """Makes an exercise of the function below, which judges its answers; see `Exercise`."""
-    return functools.partial(Exercise, question, answer, hints, right)
+def exercise(judge: Callable[[Any], str | None]) -> Exercise:
+    """Makes an exercise of a function that judges answers and whose docstring holds all words.
+
+    The docstring begins with the question; `Answer:`, three times `Hint:` and `Right:` begin lines of their own.
+    """
+    question, _, rest = inspect.cleandoc(judge.__doc__ or "").partition("\n\nAnswer: ")
+    answer, *hints, right = (" ".join(part.split()) for part in re.split(r"\n(?:Hint|Right): ", rest))
+    first, second, third = hints
+    return Exercise(" ".join(question.split()), answer, (first, second, third), right, judge)
 
 
 class Off(Exception):  # noqa: N818  (it is an answer that is off, not a failure)

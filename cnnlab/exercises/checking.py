@@ -25,8 +25,7 @@ class Reply(NamedTuple):
 def check(exercise: str, answer: Any, *, file: str | os.PathLike[str] | None = None, keep: bool = True) -> None:
     """Prints whether an answer is right; if not, what is off and the next of three hints.
 
-    What is right is computed anew from the question, so any right way counts. With `...` in place of an answer it only
-    says what it waits for.
+    What is judged is the answer, not the way to it. With `...` in place of an answer it only says what it waits for.
 
     Args:
         exercise: Notebook and number: "05.2".

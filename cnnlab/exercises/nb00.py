@@ -21,18 +21,17 @@ def _width(images: int) -> float:
     return float(accuracy["high"] - accuracy["low"])
 
 
-@exercise(
-    question="With four times as many test images, how many times as wide would the interval around the accuracy "
-    "be? Write your guess down as a number (1 means: as wide as now), then check it.",
-    answer="a number",
-    hints=(
-        "An average of more draws moves less. Does its spread halve when the draws double?",
-        "The spread of an average falls with the square root of the number of draws.",
-        "It is one divided by the square root of four.",
-    ),
-    right="Four times the images buy half the width: that is why the last digit of an accuracy is so expensive.",
-)
+@exercise
 def predict(answer: Any) -> str:
+    """With four times as many test images, how many times as wide would the interval around the accuracy be? Write your
+    guess down as a number (1 means: as wide as now), then check it.
+
+    Answer: a number
+    Hint: An average of more draws moves less. Does its spread halve when the draws double?
+    Hint: The spread of an average falls with the square root of the number of draws.
+    Hint: It is one divided by the square root of four.
+    Right: Four times the images buy half the width: that is why the last digit of an accuracy is so expensive.
+    """
     mistakes = {
         1: "The same width would mean that more images tell nothing more.",
         0.25: "A quarter would be splendid; but chance does not average out as fast as images add up.",
@@ -43,18 +42,17 @@ def predict(answer: Any) -> str:
     return f"At an accuracy of 0.9 it is {_width(300):.3f} wide with 300 images and {_width(1200):.3f} with 1,200."
 
 
-@exercise(
-    question="Load the training set again without augmentation and train on it. What happens to the gap between "
-    "the two curves? Hand in your table and the dataset: `(train, data)`.",
-    answer="a table and a dataset from `pipelines.load`",
-    hints=(
-        "Look at the cell that makes `train_data`: which argument brings the changes?",
-        "Leave everything else as it is, above all `training=True`, which shuffles.",
-        "`pipelines.load(train, image_size=size, training=True, augment=…, seed=seed)`, with nothing for the dots.",
-    ),
-    right="The same pictures in a new order each time; memorized sooner, which is the gap you saw.",
-)
+@exercise
 def change(answer: Any) -> None:
+    """Load the training set again without augmentation and train on it. What happens to the gap between the two curves?
+    Hand in your table and the dataset: `(train, data)`.
+
+    Answer: a table and a dataset from `pipelines.load`
+    Hint: Look at the cell that makes `train_data`: which argument brings the changes?
+    Hint: Leave everything else as it is, above all `training=True`, which shuffles.
+    Hint: `pipelines.load(train, image_size=size, training=True, augment=…, seed=seed)`, with nothing for the dots.
+    Right: The same pictures in a new order each time; memorized sooner, which is the gap you saw.
+    """
     from cnnlab import pipelines
 
     expect(isinstance(answer, tuple) and len(answer) == 2, "Expected two things: a table, and the dataset of it.")
@@ -94,18 +92,17 @@ def _reference(predictions: pd.DataFrame, count: int) -> list[str]:
     return wrong.sort_values("confidence", ascending=False)["path"].head(count).tolist()
 
 
-@exercise(
-    question="Write `surprises(predictions, count)`: the rows that are wrong with the highest confidence, surest "
-    "first. Then point `data` at a folder of your own and look at your three.",
-    answer="a function of a prediction table and a count",
-    hints=(
-        "First keep the rows that are wrong, then bring them into order, then take some.",
-        "A row is wrong where `label` differs from `predicted`; compare them as text.",
-        '`wrong.sort_values("confidence", ascending=…).head(count)`: which way round is surest first?',
-    ),
-    right="These few images teach more about a model than its accuracy does.",
-)
+@exercise
 def build(answer: Any) -> None:
+    """Write `surprises(predictions, count)`: the rows that are wrong with the highest confidence, surest first. Then
+    point `data` at a folder of your own and look at your three.
+
+    Answer: a function of a prediction table and a count
+    Hint: First keep the rows that are wrong, then bring them into order, then take some.
+    Hint: A row is wrong where `label` differs from `predicted`; compare them as text.
+    Hint: `wrong.sort_values("confidence", ascending=…).head(count)`: which way round is surest first?
+    Right: These few images teach more about a model than its accuracy does.
+    """
     for seed in range(3):
         predictions = made_predictions(seed=seed)
         found = table(call(answer, predictions.copy(), 3), "path", "label", "predicted", "confidence")

@@ -1,34 +1,25 @@
 """Exercises of 02_cnn_basics: sizes, kernels, how far a layer sees."""
 
-import functools
 from typing import Any
 
 import numpy as np
 
-from cnnlab.exercises.asking import array, call, equal_number, exercise, expect, number
+from cnnlab.exercises.asking import array, call, equal_number, exercise, expect
+
+HEIGHT = 15  # 31 rows after the convolution, in pairs
 
 
-@functools.cache
-def _height() -> int:
-    import cnnlab._quiet  # noqa: F401, I001
-    import keras
+@exercise
+def predict(answer: Any) -> None:
+    """An image of 64 × 64 pixels goes through `Conv2D(8, 3, strides=2, padding="valid")` and then `MaxPooling2D(2)`.
+    How high is the result? Calculate before you try.
 
-    after = keras.layers.Conv2D(8, 3, strides=2, padding="valid").compute_output_shape((None, 64, 64, 3))
-    return int(keras.layers.MaxPooling2D(2).compute_output_shape(after)[1])
-
-
-@exercise(
-    question='An image of 64 × 64 pixels goes through `Conv2D(8, 3, strides=2, padding="valid")` and then '
-    "`MaxPooling2D(2)`. How high is the result? Calculate before you try.",
-    answer="a whole number",
-    hints=(
-        "Count the places where the kernel fits in: first without, then with the stride.",
-        "A kernel of 3 fits in 62 places of 64; with a stride of 2 every second of them is used.",
-        "The convolution leaves 31 rows. Pooling takes them in pairs and drops what is left over.",
-    ),
-    right="You can now read a `model.summary()` and know why its numbers are so.",
-)
-def predict(answer: Any) -> str:
+    Answer: a whole number
+    Hint: Count the places where the kernel fits in: first without, then with the stride.
+    Hint: A kernel of 3 fits in 62 places of 64; with a stride of 2 every second of them is used.
+    Hint: The convolution leaves 31 rows. Pooling takes them in pairs and drops what is left over.
+    Right: You can now read a `model.summary()` and know why its numbers are so.
+    """
     mistakes = {
         16: '16 would be right with `padding="same"`; with "valid" the kernel must lie inside the image.',
         15.5: "Half a pixel does not exist: what does pooling do with a row that is left over?",
@@ -36,8 +27,7 @@ def predict(answer: Any) -> str:
         30: "Count the pooling as well as the convolution's stride, each once.",
         32: "Stride 2 alone halves; the kernel's size and the pooling count, too.",
     }
-    equal_number(answer, _height(), mistakes=mistakes)
-    return f"Keras says {_height()}, too."
+    equal_number(answer, HEIGHT, mistakes=mistakes)
 
 
 def _responses(kernel: np.ndarray, image: np.ndarray) -> np.ndarray:
@@ -45,18 +35,17 @@ def _responses(kernel: np.ndarray, image: np.ndarray) -> np.ndarray:
     return np.einsum("abij,ij->ab", windows, kernel)
 
 
-@exercise(
-    question="Change the kernel so that it answers to edges between dark above and bright below (with a positive "
-    "number), but neither to edges between left and right nor to a flat surface. Hand in the 3 × 3 numbers.",
-    answer="3 × 3 numbers",
-    hints=(
-        "Below minus above: which rows should count as plus, which as minus?",
-        "Along a row nothing may change, else edges between left and right are seen.",
-        "Take the kernel for edges between left and right, and exchange its rows with its columns.",
-    ),
-    right="Networks find such kernels by themselves; you have seen some of them among the first filters.",
-)
+@exercise
 def change(answer: Any) -> None:
+    """Change the kernel so that it answers to edges between dark above and bright below (with a positive number), but
+    neither to edges between left and right nor to a flat surface. Hand in the 3 × 3 numbers.
+
+    Answer: 3 × 3 numbers
+    Hint: Below minus above: which rows should count as plus, which as minus?
+    Hint: Along a row nothing may change, else edges between left and right are seen.
+    Hint: Take the kernel for edges between left and right, and exchange its rows with its columns.
+    Right: Networks find such kernels by themselves; you have seen some of them among the first filters.
+    """
     kernel = array(answer, shape=(3, 3), what="The kernel")
     step = np.zeros((9, 9))
     step[5:] = 255.0
@@ -88,33 +77,30 @@ NETWORKS = (
 )
 
 
-@exercise(
-    question="Write `field(layers)`: how many pixels in a row a place of the last map sees. `layers` is a list of "
-    "pairs (kernel, stride) such as `[(3, 1), (2, 2), (3, 1)]`: convolution, pooling, convolution.",
-    answer="a function of a list of pairs",
-    hints=(
-        "Start with one pixel, and go through the layers in order. What does a kernel of 3 add at first?",
-        "Each layer adds (kernel - 1) × step, where step is how far apart two places of its input are in pixels.",
-        "After each layer multiply the step by its stride; the first step is 1, and the field starts at 1.",
-    ),
-    right="Compare it with the largest thing in your images: what no place sees whole must be judged from parts.",
-)
+@exercise
 def build(answer: Any) -> None:
+    """Write `field(layers)`: how many pixels in a row a place of the last map sees. `layers` is a list of pairs
+    (kernel, stride) such as `[(3, 1), (2, 2), (3, 1)]`: convolution, pooling, convolution.
+
+    Answer: a function of a list of pairs
+    Hint: Start with one pixel, and go through the layers in order. What does a kernel of 3 add at first?
+    Hint: Each layer adds (kernel - 1) × step, where step is how far apart two places of its input are in pixels.
+    Hint: After each layer multiply the step by its stride; the first step is 1, and the field starts at 1.
+    Right: Compare it with the largest thing in your images: what no place sees whole must be judged from parts.
+    """
     for layers in NETWORKS:
-        found, truth = number(call(answer, list(layers))), _seen(list(layers))
-        without = 1 + sum(kernel - 1 for kernel, _ in layers)
-        step, late = 1, 1
+        truth, step, late = _seen(list(layers)), 1, 1
         for kernel, stride in layers:
             step *= stride
             late += (kernel - 1) * step
-        words = f"For {layers} it gives {found:g}"
-        expect(
-            found == truth or found != without,
-            f"{words}: that forgets the strides. After a pooling, one step in the map is two pixels.",
-        )
-        expect(
-            found == truth or found != late,
-            f"{words}: a layer's own stride counts for the layers after it, not for itself.",
-        )
-        expect(found == truth or found != truth - 1, f"{words}, one too few: a single pixel sees itself.")
-        expect(found == truth, f"{words}, where {truth} pixels in a row matter.")
+        mistakes = {
+            1
+            + sum(
+                kernel - 1 for kernel, _ in layers
+            ): "forgets the strides. After a pooling, one step in the map is two pixels",
+            late: "uses a layer's own stride for that layer; it counts for the layers after it",
+            truth - 1: "gives one too few: a single pixel sees itself",
+        }
+        mistakes = {wrong: f"For {layers} it {words}." for wrong, words in mistakes.items()}
+        words = f" for {layers}, where {truth} pixels in a row matter."
+        equal_number(call(answer, list(layers)), truth, mistakes=mistakes, words=words)

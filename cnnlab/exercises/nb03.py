@@ -1,41 +1,29 @@
 """Exercises of 03_prepare_images: what copies do to a test, a split by groups, finding leaks."""
 
-import functools
 import os
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from sklearn.model_selection import train_test_split
 
 from cnnlab import tables
 from cnnlab.exercises.asking import call, equal_number, exercise, expect, table
 
-
-@functools.cache
-def _copied_share() -> float:
-    """The share of test images whose copy is in training, over many random splits of 500 pairs."""
-    pictures = np.repeat(np.arange(500), 2)
-    shares = []
-    for seed in range(40):
-        train, test = train_test_split(pictures, test_size=0.2, random_state=seed)
-        shares.append(np.isin(test, train).mean())
-    return float(np.mean(shares))
+COPIED = 800 / 999  # of the other 999 images, 800 are for training
 
 
-@exercise(
-    question="Of 500 pictures each is in the folder twice, under different names. A random fifth of the images "
-    "becomes the test set. Which share of the test images has its copy in training? Guess a number from 0 to 1.",
-    answer="a number from 0 to 1",
-    hints=(
-        "Take one test image. Its copy is somewhere among all the other images.",
-        "The copy lands in the test set about as often as any other image does.",
-        "One minus the share of the test set.",
-    ),
-    right="A test that asks mostly for what was memorized: this is why `group` exists.",
-)
-def predict(answer: Any) -> str:
+@exercise
+def predict(answer: Any) -> None:
+    """Of 500 pictures each is in the folder twice, under different names. A random fifth of the images becomes the test
+    set. Which share of the test images has its copy in training? Guess a number from 0 to 1.
+
+    Answer: a number from 0 to 1
+    Hint: Take one test image. Its copy is somewhere among all the other images.
+    Hint: The copy lands in the test set about as often as any other image does.
+    Hint: One minus the share of the test set.
+    Right: A test that asks mostly for what was memorized: this is why `group` exists.
+    """
     mistakes = {
         0.2: "That is the share of the images that are in the test set; ask where the copy of one of them is.",
         0.5: "Each picture is there twice, but its copy does not choose between the splits like a coin.",
@@ -43,22 +31,20 @@ def predict(answer: Any) -> str:
         0.04: "That is how often both copies land in the test set; the question is the other case.",
         0.16: "Count among the test images, not among all images.",
     }
-    equal_number(answer, _copied_share(), within=0.03, mistakes=mistakes)
-    return f"Forty random splits give {_copied_share():.2f} on average."
+    equal_number(answer, COPIED, within=0.03, mistakes=mistakes)
 
 
-@exercise(
-    question="Split the table so that each camera is in one split only, and hand in the table. How far does the "
-    "result for a new camera differ?",
-    answer="a table with path, label, camera and split",
-    hints=(
-        "`tables.split` can keep rows together that share something.",
-        "The argument `group` names the column whose values stay together.",
-        '`tables.split(table, val=…, test=…, group="camera", seed=0)`; with two cameras only, take `val=0`.',
-    ),
-    right="Now the test asks what you will want to know on the day a new camera is mounted.",
-)
+@exercise
 def change(answer: Any) -> None:
+    """Split the table so that each camera is in one split only, and hand in the table. How far does the result for a
+    new camera differ?
+
+    Answer: a table with path, label, camera and split
+    Hint: `tables.split` can keep rows together that share something.
+    Hint: The argument `group` names the column whose values stay together.
+    Hint: `tables.split(table, val=…, test=…, group="camera", seed=0)`; with two cameras only, take `val=0`.
+    Right: Now the test asks what you will want to know on the day a new camera is mounted.
+    """
     found = table(answer, "path", "label", "camera", "split")
     names = set(found["split"].astype(str))
     expect({"train", "test"} <= names, f"Expected the splits train and test. Received {', '.join(sorted(names))}.")
@@ -92,17 +78,16 @@ def _made_table(seed: int) -> pd.DataFrame:
     return pd.DataFrame({"path": [f"{place}.png" for place in range(60)], "group": group, "split": split})
 
 
-@exercise(
-    question="Write `leaked(table)`: the rows of val and test whose picture (the same `group`) is also in train.",
-    answer="a function of a table with path, group and split",
-    hints=(
-        "First collect the groups that occur in training.",
-        "Then keep the rows that are not training and whose group is among those.",
-        '`table[(table["split"] != "train") & table["group"].isin(…)]`.',
-    ),
-    right="Three lines that belong in every project, before the first number is believed.",
-)
+@exercise
 def build(answer: Any) -> None:
+    """Write `leaked(table)`: the rows of val and test whose picture (the same `group`) is also in train.
+
+    Answer: a function of a table with path, group and split
+    Hint: First collect the groups that occur in training.
+    Hint: Then keep the rows that are not training and whose group is among those.
+    Hint: `table[(table["split"] != "train") & table["group"].isin(…)]`.
+    Right: Three lines that belong in every project, before the first number is believed.
+    """
     for seed in range(3):
         made = _made_table(seed).sample(frac=1, random_state=seed)
         learned = set(made.loc[made["split"] == "train", "group"])

@@ -27,19 +27,18 @@ def _harmful() -> frozenset[str]:
     return frozenset(found)
 
 
-@exercise(
-    question="Tomatoes are sorted into ripe (red), half ripe (yellow) and unripe (green). Which of these change what "
-    "such a picture means: `flip` (both), `rotate` (180), `shift` (0.05), `brightness` (0.1), `hue` (0.3), "
-    "`grayscale` (0.5)? Hand in a list of names.",
-    answer="a list of names",
-    hints=(
-        "Imagine each picture after it: would you still put the tomato into the same box?",
-        "A tomato has no up and down. What is it that tells the three classes apart?",
-        "Light and a small shift happen to every photograph; a tomato of another colour belongs into another box.",
-    ),
-    right="What is right for a 6 is wrong for a tomato: always ask what the label means.",
-)
+@exercise
 def predict(answer: Any) -> None:
+    """Tomatoes are sorted into ripe (red), half ripe (yellow) and unripe (green). Which of these change what such a
+    picture means: `flip` (both), `rotate` (180), `shift` (0.05), `brightness` (0.1), `hue` (0.3), `grayscale` (0.5)?
+    Hand in a list of names.
+
+    Answer: a list of names
+    Hint: Imagine each picture after it: would you still put the tomato into the same box?
+    Hint: A tomato has no up and down. What is it that tells the three classes apart?
+    Hint: Light and a small shift happen to every photograph; a tomato of another colour belongs into another box.
+    Right: What is right for a 6 is wrong for a tomato: always ask what the label means.
+    """
     chosen = choices(answer, ASKED.operations)
     harmless = sorted(chosen - _harmful())
     expect(not harmless, f"{', '.join(harmless)}: a tomato so changed still goes into the same box.")
@@ -47,18 +46,17 @@ def predict(answer: Any) -> None:
     expect(not missed, f"Right so far, but {missed} more of them changes into which box it goes.")
 
 
-@exercise(
-    question="Change `medium` so that it also makes images up to a fifth of the range brighter or darker, and adds "
-    "noise of up to 6 grey levels. Everything else stays. Hand in the policy.",
-    answer="an `augment.Policy`",
-    hints=(
-        "`brightness` is a fraction of the range; `noise` is in grey levels from 0 to 255.",
-        "`a | b` joins two policies; where both set the same operation, the right one counts.",
-        "`medium | augment.Policy(brightness=…, noise=…)`, in the units of the first hint.",
-    ),
-    right="Units are the commonest mistake with augmentation; you have got them right.",
-)
+@exercise
 def change(answer: Any) -> None:
+    """Change `medium` so that it also makes images up to a fifth of the range brighter or darker, and adds noise of up
+    to 6 grey levels. Everything else stays. Hand in the policy.
+
+    Answer: an `augment.Policy`
+    Hint: `brightness` is a fraction of the range; `noise` is in grey levels from 0 to 255.
+    Hint: `a | b` joins two policies; where both set the same operation, the right one counts.
+    Hint: `medium | augment.Policy(brightness=…, noise=…)`, in the units of the first hint.
+    Right: Units are the commonest mistake with augmentation; you have got them right.
+    """
     policy = _policy(answer)
     before = {"rotate": 10, "zoom": 0.1, "shift": 0.1, "shear": 5}
     lost = [name for name, value in before.items() if getattr(policy, name) != value]
@@ -101,18 +99,17 @@ LIGHT = {"brightness": 0.04, "contrast": 0.08}
 MOVES = {"rotate": 2, "zoom": 0.03, "shift": 0.02, "shear": 2, "crop": 0.05}
 
 
-@exercise(
-    question="Write a policy for photographs of street signs, and defend each of its numbers. The check shows "
-    "it an arrow to the left, three hundred times.",
-    answer="an `augment.Policy`",
-    hints=(
-        "What happens to a sign on the road: weather, distance, a bent post?",
-        "What never happens to it? An arrow to the left has a mirror image that means something else.",
-        "Small `rotate`, `zoom` and `shift`, some `brightness` and `contrast`, and no `flip`.",
-    ),
-    right="The arrow still points left, in any weather.",
-)
+@exercise
 def build(answer: Any) -> None:
+    """Write a policy for photographs of street signs, and defend each of its numbers. The check shows it an arrow to
+    the left, three hundred times.
+
+    Answer: an `augment.Policy`
+    Hint: What happens to a sign on the road: weather, distance, a bent post?
+    Hint: What never happens to it? An arrow to the left has a mirror image that means something else.
+    Hint: Small `rotate`, `zoom` and `shift`, some `brightness` and `contrast`, and no `flip`.
+    Right: The arrow still points left, in any weather.
+    """
     policy = _policy(answer)
     expect(policy.operations, "It does nothing at all.")
     expect(not policy.mixes, "It blends signs with one another, so that no single sign is left to point at.")

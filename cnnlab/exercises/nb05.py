@@ -1,6 +1,5 @@
 """Exercises of 05_training: when training stops, a schedule, batch normalisation in its place."""
 
-import functools
 from typing import Any
 
 import numpy as np
@@ -8,50 +7,31 @@ import numpy as np
 from cnnlab.exercises.asking import Off, array, exercise, expect, kind_of, model
 
 LOSSES = (0.90, 0.61, 0.50, 0.55, 0.48, 0.49, 0.52, 0.51, 0.40, 0.60)
-PATIENCE = 3
+STOPPED, KEPT = 8, 5  # with a patience of 3; epochs count from 1
 
 
-@functools.cache
-def _stop() -> tuple[int, int]:
-    """After which epoch Keras stops on `LOSSES`, and of which it keeps the weights; counted from 1."""
-    import cnnlab._quiet  # noqa: F401, I001
-    import keras
-
-    stopping = keras.callbacks.EarlyStopping("val_loss", patience=PATIENCE)
-    stopping.set_model(keras.Sequential([keras.Input((1,)), keras.layers.Dense(1)]))
-    stopping.model.stop_training = False
-    stopping.on_train_begin()
-    for epoch, loss in enumerate(LOSSES):
-        stopping.on_epoch_end(epoch, {"val_loss": loss})
-        if stopping.model.stop_training:
-            return epoch + 1, stopping.best_epoch + 1
-    raise RuntimeError("Keras did not stop on losses that stop.")
-
-
-@exercise(
-    question=f"`val_loss` goes {', '.join(f'{loss:.2f}' for loss in LOSSES)}, and `patience={PATIENCE}`. After "
-    "which epoch does training stop, and of which epoch are the weights kept? Two numbers; the first epoch is 1.",
-    answer="two whole numbers: last epoch, kept epoch",
-    hints=(
-        "Walk along the losses and count: how many epochs since the best one so far?",
-        "Each new best sets the count back to zero; the third epoch without one is the last.",
-        "The best loss before the first row of three without improvement is 0.48.",
-    ),
-    right="Patience is a bet: with one epoch more, this training would have seen 0.40.",
-)
+@exercise
 def predict(answer: Any) -> None:
+    """`val_loss` goes 0.90, 0.61, 0.50, 0.55, 0.48, 0.49, 0.52, 0.51, 0.40, 0.60, and `patience=3`. After which epoch
+    does training stop, and of which epoch are the weights kept? Two numbers; the first epoch is 1.
+
+    Answer: two whole numbers: last epoch, kept epoch
+    Hint: Walk along the losses and count: how many epochs since the best one so far?
+    Hint: Each new best sets the count back to zero; the third epoch without one is the last.
+    Hint: The best loss before the first row of three without improvement is 0.48.
+    Right: Patience is a bet: with one epoch more, this training would have seen 0.40.
+    """
     found = array(answer, shape=(2,), what="The answer").astype(int)
-    stopped, kept = _stop()
     mistakes = {
-        (stopped - 1, kept - 1): "You counted from 0; people, and the figures here, count epochs from 1.",
-        (kept, stopped): "The right numbers; first the last epoch, then the epoch that is kept.",
-        (stopped, stopped): "The right end; but the weights of the last epoch are not the best ones.",
+        (STOPPED - 1, KEPT - 1): "You counted from 0; people, and the figures here, count epochs from 1.",
+        (KEPT, STOPPED): "The right numbers; first the last epoch, then the epoch that is kept.",
+        (STOPPED, STOPPED): "The right end; but the weights of the last epoch are not the best ones.",
         (len(LOSSES), 9): "By epoch 9 nobody is there any more: patience has ended before.",
     }
     given = (int(found[0]), int(found[1]))
     expect(given not in mistakes, mistakes.get(given, ""))
-    expect(given[1] == kept, f"Epoch {given[1]} is not the best one that was seen until training stopped.")
-    expect(given[0] == stopped, f"It does not stop after epoch {given[0]}; count the epochs since the best one.")
+    expect(given[1] == KEPT, f"Epoch {given[1]} is not the best one that was seen until training stopped.")
+    expect(given[0] == STOPPED, f"It does not stop after epoch {given[0]}; count the epochs since the best one.")
 
 
 def _values(answer: Any, steps: int) -> np.ndarray:
@@ -64,18 +44,16 @@ def _values(answer: Any, steps: int) -> np.ndarray:
     return np.array([float(keras.ops.convert_to_numpy(answer(step))) for step in np.linspace(0, steps, 101)])
 
 
-@exercise(
-    question="Change the schedule: 600 steps, a peak of 0.003, low at the start and near zero at the end. Hand in "
-    "the schedule.",
-    answer="a learning-rate schedule",
-    hints=(
-        "`training.one_cycle` makes such a schedule; look at its arguments.",
-        "Steps are batches, not epochs: how many of them does it need to know of?",
-        "`training.one_cycle(…, steps=…)`: the peak, and 600.",
-    ),
-    right="Warm up, go fast, come to rest: it is the schedule that most of these notebooks use.",
-)
+@exercise
 def change(answer: Any) -> None:
+    """Change the schedule: 600 steps, a peak of 0.003, low at the start and near zero at the end. Hand in the schedule.
+
+    Answer: a learning-rate schedule
+    Hint: `training.one_cycle` makes such a schedule; look at its arguments.
+    Hint: Steps are batches, not epochs: how many of them does it need to know of?
+    Hint: `training.one_cycle(…, steps=…)`: the peak, and 600.
+    Right: Warm up, go fast, come to rest: it is the schedule that most of these notebooks use.
+    """
     import cnnlab._quiet  # noqa: F401
 
     values = _values(answer, 600)
@@ -91,18 +69,17 @@ def change(answer: Any) -> None:
     expect(late.max() > 0.01 * peak, "It is over long before step 600: it was made for fewer steps.")
 
 
-@exercise(
-    question="Build a network of at least two convolutions in which batch normalisation stands between each "
-    "convolution and its activation. Hand in the model.",
-    answer="a Keras model",
-    hints=(
-        "Three layers in a row: convolution, normalisation, activation.",
-        'A convolution with `activation="relu"` inside leaves no room in between.',
-        '`Conv2D(16, 3, use_bias=False)`, then `BatchNormalization()`, then `Activation("relu")`.',
-    ),
-    right="Normalise first, then cut off below zero, and every layer gets numbers of a known size.",
-)
+@exercise
 def build(answer: Any) -> str:
+    """Build a network of at least two convolutions in which batch normalisation stands between each convolution and its
+    activation. Hand in the model.
+
+    Answer: a Keras model
+    Hint: Three layers in a row: convolution, normalisation, activation.
+    Hint: A convolution with `activation="relu"` inside leaves no room in between.
+    Hint: `Conv2D(16, 3, use_bias=False)`, then `BatchNormalization()`, then `Activation("relu")`.
+    Right: Normalise first, then cut off below zero, and every layer gets numbers of a known size.
+    """
     import keras
 
     network = model(answer)

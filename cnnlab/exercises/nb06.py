@@ -18,18 +18,17 @@ def _luck() -> float:
     return float(np.random.default_rng(0).normal(0, SPREAD, (20_000, TRIALS)).max(axis=1).mean())
 
 
-@exercise(
-    question=f"{TRIALS} settings are in truth equally good, and chance moves each measured accuracy by {SPREAD} "
-    "(standard deviation). By how much does the best of them look better than it is? Guess a number.",
-    answer="a number such as 0.01",
-    hints=(
-        "Would the largest of twenty draws lie nearer to the middle than one draw alone?",
-        "Simulate it: twenty normal draws, their maximum, many times over.",
-        "`numpy.random.default_rng(0).normal(0, 0.01, (10000, 20))`, then the largest of each row, then the mean.",
-    ),
-    right="The winner of a search is partly lucky: that is why it is trained again on fresh seeds.",
-)
+@exercise
 def predict(answer: Any) -> str:
+    """20 settings are in truth equally good, and chance moves each measured accuracy by 0.01 (standard deviation). By
+    how much does the best of them look better than it is? Guess a number.
+
+    Answer: a number such as 0.01
+    Hint: Would the largest of twenty draws lie nearer to the middle than one draw alone?
+    Hint: Simulate it: twenty normal draws, their maximum, many times over.
+    Hint: `numpy.random.default_rng(0).normal(0, 0.01, (10000, 20))`, then the largest of each row, then the mean.
+    Right: The winner of a search is partly lucky: that is why it is trained again on fresh seeds.
+    """
     mistakes = {
         0.0: "It would be nothing if you looked at one trial. You picked the best of them.",
         SPREAD: "That is how far a single trial strays; the best of many strays further.",
@@ -40,18 +39,17 @@ def predict(answer: Any) -> str:
     return f"Twenty thousand simulated searches say {_luck():.4f}."
 
 
-@exercise(
-    question="Change the grid: five learning rates from 0.0001 to 0.01, each the same number of times the one "
-    "before. Hand in the grid.",
-    answer="a dictionary with learning_rate",
-    hints=(
-        "What matters of a learning rate is its order of magnitude: steps should multiply, not add.",
-        "From the first to the last it is a factor of 100, in four steps.",
-        "numpy has a function for it: its name begins with geom.",
-    ),
-    right="Equal steps would have spent four of five trials on the upper half.",
-)
+@exercise
 def change(answer: Any) -> None:
+    """Change the grid: five learning rates from 0.0001 to 0.01, each the same number of times the one before. Hand in
+    the grid.
+
+    Answer: a dictionary with learning_rate
+    Hint: What matters of a learning rate is its order of magnitude: steps should multiply, not add.
+    Hint: From the first to the last it is a factor of 100, in four steps.
+    Hint: numpy has a function for it: its name begins with geom.
+    Right: Equal steps would have spent four of five trials on the upper half.
+    """
     if not isinstance(answer, Mapping):
         raise Off(f"Expected the grid, a dictionary of names and lists. Received {kind_of(answer)}.")
     expect("learning_rate" in answer, f"It has no 'learning_rate'. It has {', '.join(map(str, answer)) or 'nothing'}.")
@@ -96,18 +94,17 @@ def _made_results(seed: int) -> tuple[pd.DataFrame, dict[str, tuple[float, int]]
     return pd.DataFrame(rows), chosen
 
 
-@exercise(
-    question="Write `best(results)`: from a table of one row per setting and fold, the `learning_rate` and "
-    "`batch_size` whose mean `val_accuracy` is highest, as a dictionary.",
-    answer="a function of a results table",
-    hints=(
-        "Which number says how good a setting is, if there are several folds of it?",
-        "Group by both parameters together and look at the mean of `val_accuracy`.",
-        '`means = results.groupby([…])["val_accuracy"].mean()`; `means.idxmax()` names the setting.',
-    ),
-    right="One lucky fold no longer decides.",
-)
+@exercise
 def build(answer: Any) -> None:
+    """Write `best(results)`: from a table of one row per setting and fold, the `learning_rate` and `batch_size` whose
+    mean `val_accuracy` is highest, as a dictionary.
+
+    Answer: a function of a results table
+    Hint: Which number says how good a setting is, if there are several folds of it?
+    Hint: Group by both parameters together and look at the mean of `val_accuracy`.
+    Hint: `means = results.groupby([…])["val_accuracy"].mean()`; `means.idxmax()` names the setting.
+    Right: One lucky fold no longer decides.
+    """
     for seed in range(4):
         results, by_rule = _made_results(seed)
         found = call(answer, results.sample(frac=1, random_state=seed))

@@ -10,28 +10,17 @@ from cnnlab.exercises.asking import call, choice, exercise, expect, layers_in_or
 STEPS, WARM, PEAK = 1000, 100, 1e-3
 
 
-@functools.cache
-def _kept_in() -> str:
-    import cnnlab._quiet  # noqa: F401, I001
-    import keras
-
-    layer = keras.layers.Dense(2, dtype="mixed_float16")
-    layer.build((None, 2))
-    return str(layer.kernel.dtype)
-
-
-@exercise(
-    question="Under the policy `mixed_float16` the layers calculate in float16. In which type are their weights "
-    "kept? Guess, then look at `layer.kernel.dtype`.",
-    answer="a word such as 'float16'",
-    hints=(
-        "A weight of 1 gets an update of 0.0001. How many digits does float16 have?",
-        "Small updates must not get lost, so the weights need more digits than the calculation.",
-        "It is the type that Keras uses without any policy, too.",
-    ),
-    right="Fast where digits do not matter, exact where they add up: hence “mixed”.",
-)
+@exercise
 def predict(answer: Any) -> None:
+    """Under the policy `mixed_float16` the layers calculate in float16. In which type are their weights kept? Guess,
+    then look at `layer.kernel.dtype`.
+
+    Answer: a word such as 'float16'
+    Hint: A weight of 1 gets an update of 0.0001. How many digits does float16 have?
+    Hint: Small updates must not get lost, so the weights need more digits than the calculation.
+    Hint: It is the type that Keras uses without any policy, too.
+    Right: Fast where digits do not matter, exact where they add up: hence “mixed”.
+    """
     options = ["float16", "float32", "float64", "bfloat16"]
     chosen = choice(answer, options)
     words = {
@@ -39,21 +28,20 @@ def predict(answer: Any) -> None:
         "float64": "No: that would be more exact than without mixed precision.",
         "bfloat16": "That belongs to the policy mixed_bfloat16, and the weights are not kept in it either.",
     }
-    expect(chosen == _kept_in(), words.get(chosen, ""))
+    expect(chosen == "float32", words.get(chosen, ""))
 
 
-@exercise(
-    question="Take `models.pretrained(…, weights=None)` and let only its last layers learn, with every batch "
-    "normalisation at rest. Hand in the model.",
-    answer="a Keras model",
-    hints=(
-        "`models.unfreeze` does it for a share of the layers.",
-        "A batch normalisation whose `trainable` is False stays in inference mode.",
-        "`models.unfreeze(model, share=0.3)`.",
-    ),
-    right="That is the safe way: remember to compile again after it.",
-)
+@exercise
 def change(answer: Any) -> str:
+    """Take `models.pretrained(…, weights=None)` and let only its last layers learn, with every batch normalisation at
+    rest. Hand in the model.
+
+    Answer: a Keras model
+    Hint: `models.unfreeze` does it for a share of the layers.
+    Hint: A batch normalisation whose `trainable` is False stays in inference mode.
+    Hint: `models.unfreeze(model, share=0.3)`.
+    Right: That is the safe way: remember to compile again after it.
+    """
     import keras
 
     network = model(answer)
@@ -84,18 +72,17 @@ def _reference() -> Any:
     return keras.optimizers.schedules.CosineDecay(0.0, STEPS - WARM, warmup_target=PEAK, warmup_steps=WARM)
 
 
-@exercise(
-    question=f"Write `rate(step)` for {STEPS} steps: from zero straight up to {PEAK} at step {WARM}, then down to "
-    "zero along half a cosine.",
-    answer="a function of a step",
-    hints=(
-        "Two parts: one before step 100, one after.",
-        "The way down, with p from 0 to 1: half of one plus the cosine of pi times p.",
-        f"p is `(step - {WARM}) / ({STEPS} - {WARM})`; the way up is `step / {WARM}`; both times the peak.",
-    ),
-    right="It is Keras's own `CosineDecay` with warm-up, step for step.",
-)
+@exercise
 def build(answer: Any) -> None:
+    """Write `rate(step)` for 1000 steps: from zero straight up to 0.001 at step 100, then down to zero along half a
+    cosine.
+
+    Answer: a function of a step
+    Hint: Two parts: one before step 100, one after.
+    Hint: The way down, with p from 0 to 1: half of one plus the cosine of pi times p.
+    Hint: p is `(step - 100) / (1000 - 100)`; the way up is `step / 100`; both times the peak.
+    Right: It is Keras's own `CosineDecay` with warm-up, step for step.
+    """
     at = {step: number(call(answer, step)) for step in (0, 25, 50, 100, 325, 550, 775, 1000)}
     expect(at[0] < 0.05 * PEAK, f"At step 0 it is {at[0]:g}; the warm-up should begin at zero.")
     expect(abs(at[100] - PEAK) < 0.01 * PEAK, f"At step {WARM} it is {at[100]:g}; the peak {PEAK} should be there.")

@@ -1,12 +1,11 @@
 """Exercises of 10_imbalance_and_fairness: what accuracy hides, class weights, the gap between groups."""
 
-import functools
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from sklearn.metrics import balanced_accuracy_score, recall_score
+from sklearn.metrics import recall_score
 from sklearn.utils.class_weight import compute_class_weight
 
 from cnnlab.exercises.asking import Off, call, equal_number, exercise, expect, kind_of, made_predictions, number
@@ -14,46 +13,38 @@ from cnnlab.exercises.asking import Off, call, equal_number, exercise, expect, k
 COUNTS = {"good": 900, "crack": 75, "pit": 25}
 
 
-@functools.cache
-def _balanced() -> float:
-    truth = np.repeat(["good", "crack"], [950, 50])
-    return float(balanced_accuracy_score(truth, np.full(1000, "good")))
-
-
-@exercise(
-    question="Of 1,000 parts 50 are cracked, and a model calls all of them good. Its accuracy is 0.95. What is its "
-    "balanced accuracy? Guess first.",
-    answer="a number from 0 to 1",
-    hints=(
-        "Balanced accuracy is the mean of the recalls of the classes.",
-        "What share of the good parts does it call good? What share of the cracks does it call a crack?",
-        "The mean of one and zero.",
-    ),
-    right="So look at the recall of each class before you believe an accuracy.",
-)
+@exercise
 def predict(answer: Any) -> str:
+    """Of 1,000 parts 50 are cracked, and a model calls all of them good. Its accuracy is 0.95. What is its balanced
+    accuracy? Guess first.
+
+    Answer: a number from 0 to 1
+    Hint: Balanced accuracy is the mean of the recalls of the classes.
+    Hint: What share of the good parts does it call good? What share of the cracks does it call a crack?
+    Hint: The mean of one and zero.
+    Right: So look at the recall of each class before you believe an accuracy.
+    """
     mistakes = {
         0.95: "That is the plain accuracy. Balanced means: the mean of the recalls of the classes.",
         0.05: "That is the share of the cracks.",
         0.0: "It finds no crack, but all good parts: take the mean.",
         0.475: "Take the recall of each class, not its share.",
     }
-    equal_number(answer, _balanced(), within=0.005, mistakes=mistakes)
+    equal_number(answer, 0.5, within=0.005, mistakes=mistakes)
     return "With any two classes, always answering one of them gives one half."
 
 
-@exercise(
-    question="Change the weights for a training set of 900 good parts, 75 cracks and 25 pits, so that each class "
-    "weighs the same in sum and an image weighs 1 on average. Hand in a dictionary.",
-    answer="a dictionary of class name and weight",
-    hints=(
-        "The rarer the class, the larger the weight of each of its images.",
-        "The three classes share 1,000 images' worth of weight evenly.",
-        "All images, divided by the number of classes times the images of this class.",
-    ),
-    right="It is what scikit-learn calls “balanced”.",
-)
+@exercise
 def change(answer: Any) -> None:
+    """Change the weights for a training set of 900 good parts, 75 cracks and 25 pits, so that each class weighs the
+    same in sum and an image weighs 1 on average. Hand in a dictionary.
+
+    Answer: a dictionary of class name and weight
+    Hint: The rarer the class, the larger the weight of each of its images.
+    Hint: The three classes share 1,000 images' worth of weight evenly.
+    Hint: All images, divided by the number of classes times the images of this class.
+    Right: It is what scikit-learn calls “balanced”.
+    """
     if not isinstance(answer, Mapping):
         raise Off(f"Expected a dictionary of class name and weight. Received {kind_of(answer)}.")
     expect(set(answer) == set(COUNTS), f"Expected the classes {', '.join(COUNTS)}. Received {list(answer)}.")
@@ -84,17 +75,16 @@ def _made(seed: int) -> pd.DataFrame:
     return made.assign(camera=camera)
 
 
-@exercise(
-    question="Write `gap(predictions)`: the recall of `crack` of the best camera minus that of the worst one.",
-    answer="a function of a prediction table with a column camera",
-    hints=(
-        "Recall looks at the rows that are cracks; which rows can you leave out first?",
-        "Of these, what share is predicted as a crack, for each camera?",
-        "Group the comparison by camera, take the mean, then `max() - min()`.",
-    ),
-    right="Whenever images come from several sources, this is the first number to look at.",
-)
+@exercise
 def build(answer: Any) -> None:
+    """Write `gap(predictions)`: the recall of `crack` of the best camera minus that of the worst one.
+
+    Answer: a function of a prediction table with a column camera
+    Hint: Recall looks at the rows that are cracks; which rows can you leave out first?
+    Hint: Of these, what share is predicted as a crack, for each camera?
+    Hint: Group the comparison by camera, take the mean, then `max() - min()`.
+    Right: Whenever images come from several sources, this is the first number to look at.
+    """
     for seed in range(3):
         made = _made(seed)
         cracks = made[made["label"] == "crack"]
@@ -103,13 +93,11 @@ def build(answer: Any) -> None:
             for _, part in cracks.groupby("camera")
         ]
         accuracy = (made["label"].astype(str) == made["predicted"].astype(str)).groupby(made["camera"]).mean()
-        found = number(call(answer, made.copy()))
         truth = max(recalls) - min(recalls)
-        right = abs(found - truth) < 1e-6
-        expect(
-            right or abs(found - (accuracy.max() - accuracy.min())) > 1e-6,
-            "That is the gap in accuracy; the question is about the cracks alone.",
-        )
-        expect(right or abs(found + truth) > 1e-6, "The right size with the wrong sign: best minus worst.")
-        expect(right or abs(found - min(recalls)) > 1e-6, "That is the recall of the worst camera, not the gap.")
-        expect(right, f"It gives {found:.3f}; the best camera finds {max(recalls):.3f}, the worst {min(recalls):.3f}.")
+        mistakes = {
+            float(accuracy.max() - accuracy.min()): "That is the gap in accuracy; the question is about cracks.",
+            -truth: "The right size with the wrong sign: best minus worst.",
+            min(recalls): "That is the recall of the worst camera, not the gap.",
+        }
+        words = f"; the best camera finds {max(recalls):.3f}, the worst {min(recalls):.3f}."
+        equal_number(call(answer, made.copy()), truth, mistakes=mistakes, words=words)

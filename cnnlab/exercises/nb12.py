@@ -22,18 +22,17 @@ def _images() -> int:
     raise RuntimeError("No number of images is enough.")
 
 
-@exercise(
-    question=f"Your model is right in {ACCURACY:.0%} of the cases. How many test images do you need so that the "
-    f"95 % interval reaches no further than {REACH} either way? Guess a number.",
-    answer="a whole number",
-    hints=(
-        "With 100 images the standard deviation of the accuracy is 0.03. How does it fall with more images?",
-        "The standard deviation is the root of p (1 - p) / n, and the interval reaches about twice as far.",
-        "Solve 1.96 × root of 0.09 / n = 0.02 for n.",
-    ),
-    right="Now you can say before collecting how many images a promise costs.",
-)
+@exercise
 def predict(answer: Any) -> str:
+    """Your model is right in 90% of the cases. How many test images do you need so that the 95 % interval reaches no
+    further than 0.02 either way? Guess a number.
+
+    Answer: a whole number
+    Hint: With 100 images the standard deviation of the accuracy is 0.03. How does it fall with more images?
+    Hint: The standard deviation is the root of p (1 - p) / n, and the interval reaches about twice as far.
+    Hint: Solve 1.96 × root of 0.09 / n = 0.02 for n.
+    Right: Now you can say before collecting how many images a promise costs.
+    """
     mistakes: dict[float, str] = {
         100: "With 100 images the interval reaches about 0.06 either way.",
         50: "One image of 50 is 0.02; but chance moves more than one image.",
@@ -45,18 +44,17 @@ def predict(answer: Any) -> str:
     return f"Wilson's interval asks for {_images()} images."
 
 
-@exercise(
-    question="Change `data` to a folder of your own and hand in the table that the network would learn from: "
-    "scanned, without problems, and split.",
-    answer="a table with path, label, problem, group and split",
-    hints=(
-        "Three steps: `tables.from_folder`, `audit.scan`, `tables.split`.",
-        "Keep the rows whose `problem` is the empty text before you split.",
-        '`tables.split(table, val=0.15, test=0.15, group="group", seed=0)`.',
-    ),
-    right="Readable, split, and no picture in two splits.",
-)
+@exercise
 def change(answer: Any) -> str:
+    """Change `data` to a folder of your own and hand in the table that the network would learn from: scanned, without
+    problems, and split.
+
+    Answer: a table with path, label, problem, group and split
+    Hint: Three steps: `tables.from_folder`, `audit.scan`, `tables.split`.
+    Hint: Keep the rows whose `problem` is the empty text before you split.
+    Hint: `tables.split(table, val=0.15, test=0.15, group="group", seed=0)`.
+    Right: Readable, split, and no picture in two splits.
+    """
     found = table(answer, "path", "label", "split", "group", "problem")
     expect(isinstance(found["label"].dtype, pd.CategoricalDtype), "`label` is no Categorical any more.")
     broken = int((found["problem"].fillna("") != "").sum())
@@ -75,18 +73,17 @@ def change(answer: Any) -> str:
     return f"{len(found):,} images of {len(counts)} classes."
 
 
-@exercise(
-    question="Write `report(predictions)`: one row per class with `class`, `images`, `recall` and its interval "
-    "`low` and `high`; the worst class first.",
-    answer="a function of a prediction table",
-    hints=(
-        "`metrics.per_class` has nearly all of it; which columns and which order remain?",
-        'With `bootstrap=…` it adds intervals; by hand, scipy\'s `binomtest(…).proportion_ci(method="wilson")`.',
-        'One row for each class: images that are it, share found, interval; then `sort_values("recall")`.',
-    ),
-    right="That table fits on one slide, and says where to collect images next.",
-)
+@exercise
 def build(answer: Any) -> None:
+    """Write `report(predictions)`: one row per class with `class`, `images`, `recall` and its interval `low` and
+    `high`; the worst class first.
+
+    Answer: a function of a prediction table
+    Hint: `metrics.per_class` has nearly all of it; which columns and which order remain?
+    Hint: With `bootstrap=…` it adds intervals; by hand, scipy's `binomtest(…).proportion_ci(method="wilson")`.
+    Hint: One row for each class: images that are it, share found, interval; then `sort_values("recall")`.
+    Right: That table fits on one slide, and says where to collect images next.
+    """
     for seed in range(3):
         made = made_predictions(rows=90, seed=seed)
         found = table(call(answer, made.copy()), "class", "images", "recall", "low", "high")
