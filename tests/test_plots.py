@@ -56,6 +56,44 @@ def test_rows_without_a_prediction_are_left_out(predictions):
     assert len(plots.uncertain(predictions).child_axes) == 11
 
 
+def test_titles_say_what_is_known(predictions):
+    """With and without label, prediction and confidence, in the table and in a single row."""
+    table = predictions.head(3).copy().astype({"label": object, "predicted": object})
+    table["label"] = ["a", "a", "a"]
+    table["predicted"], table["confidence"] = ["b", "a", None], [0.5, 0.75, np.nan]
+    table = table.astype({"label": pd.CategoricalDtype(["a", "b"]), "predicted": pd.CategoricalDtype(["a", "b"])})
+    ax = plots.images(table)
+    assert titles(ax) == ["a → b\n50% certain", "a\n75% certain", "a → —"]
+    assert [cell.title.get_color() for cell in ax.child_axes] == [style.RED, style.GREEN, "#000000"]
+    assert titles(plots.images(table.drop(columns="confidence"))) == ["a → b", "a", "a → —"]
+    assert titles(plots.images(table.drop(columns="label"))) == ["b\n50% certain", "a\n75% certain", "—"]
+    assert titles(plots.images(table[["path"]])) == ["", "", ""]
+    table.loc[table.index[1], "label"] = None
+    ax = plots.images(table)
+    assert sorted(titles(ax)) == ["a → b\n50% certain", "a → —", "— → a\n75% certain"]
+    assert [cell.title.get_color() for cell in ax.child_axes if cell.get_title()[0] == "—"] == ["#000000"]
+    assert len(plots.worst(table).child_axes) == 1
+
+
+def test_deep_images_are_shown_by_one_scale_for_all(tmp_path):
+    for number, value in enumerate((0, 2000, 4000)):
+        Image.fromarray(np.full((40, 40), value, np.uint16)).save(tmp_path / f"{number}.png")
+    paths = [str(tmp_path / f"{number}.png") for number in range(3)]
+    table = pd.DataFrame({"path": paths, "label": pd.Categorical(["a"] * 3), "levels": "0-4000"})
+    shown = [int(np.asarray(cell.images[0].get_array())[0, 0, 0]) for cell in plots.images(table).child_axes]
+    assert shown == [0, 127, 255] or shown == [0, 128, 255]
+
+
+def test_class_counts_say_what_has_no_label_or_no_split(parts):
+    table = parts.copy()
+    table.loc[table.index[:3], "label"] = None
+    table.loc[table.index[3:5], "split"] = None
+    ax = plots.class_counts(table)
+    assert "n = 120, 3 without label" in ax.get_xlabel()
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["train", "val", "test", "no split"]
+    assert sum(bar.get_width() for bar in ax.patches) == 117
+
+
 def test_class_counts_are_the_tables(parts):
     ax = plots.class_counts(parts)
     counts = pd.crosstab(parts["label"], parts["split"])
@@ -71,6 +109,8 @@ def test_history_draws_what_keras_returns():
     np.testing.assert_array_equal(axes[0].lines[1].get_ydata(), table["val_loss"])
     assert axes[0].get_legend().get_texts()[1].get_text() == "validation (best 1.500, epoch 2)"
     assert len(axes[1].lines) == 1
+    falling = pd.DataFrame({"mae": [3, 2.0, 1], "val_mae": [3, 1.5, 2.0]})
+    assert "best 1.500, epoch 2" in plots.history(falling, metrics=["mae"])[0].get_legend().get_texts()[1].get_text()
     given = plt.figure().subplots(1, 1)
     assert plots.history(table, metrics=["loss"], axes=[given])[0] is given
     with pytest.raises(ValueError, match="Received: 'f1'"):

@@ -72,6 +72,28 @@ def test_deep_networks_show_some_of_their_layers():
     assert len(ax.patches) == 7
 
 
+def test_all_layers_that_are_asked_for_are_drawn():
+    deep = models.residual_cnn(image_size=(32, 32), classes=["a", "b"], filters=(4, 8, 8))
+    fields = explain.receptive_fields(deep)
+    names = fields.loc[fields["kind"] == "Conv2D", "layer"].tolist()
+    assert len(names) > 7
+    boxes = plots.receptive_field(fields, np.zeros((32, 32, 3)), layers=names).patches
+    assert len(boxes) == len({(box.get_edgecolor(), box.get_linestyle()) for box in boxes}) == len(names)
+
+
+def test_a_colour_means_the_same_number_in_every_image():
+    images = np.full((3, 8, 8, 3), 100.0)
+    heat = np.zeros((3, 8, 8))
+    heat[0, 0, 0], heat[0, 1, 1], heat[1, 0, 0], heat[2, 0, 0] = 0.5, 0.1, 0.1, -0.1
+    pictures = [shown(cell) for cell in plots.heatmap(images, heat, columns=3).child_axes[3:]]
+    assert (pictures[0][1, 1] == pictures[1][0, 0]).all()  # 0.1, though it is the strongest of its image
+    assert not (pictures[0][0, 0] == pictures[1][0, 0]).all()
+    assert pictures[1][0, 0, 0] > pictures[1][0, 0, 2]  # red speaks for the class, in an image without blue, too
+    assert pictures[2][0, 0, 2] > pictures[2][0, 0, 0]
+    alone = [shown(plots.heatmap(images[:1], part[None]).child_axes[1]) for part in (heat[0], 2 * heat[0])]
+    assert (alone[0] == alone[1]).all()
+
+
 def test_titles_of_heat_maps_keep_their_lines(image):
     ax = plots.heatmap(image, np.zeros((16, 12)), titles=["inclusion\n→ inclusion"])
     assert ax.child_axes[0].get_title() == "inclusion\n→ inclusion"

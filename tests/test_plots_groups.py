@@ -56,6 +56,14 @@ def test_groups_refuses_what_is_not_there(table, options):
         plots.groups(fairness.groups(table, "camera"), **options)
 
 
+@pytest.mark.filterwarnings("ignore:Groups with fewer than")
+def test_groups_of_a_repeated_index_are_drawn_the_same(table):
+    found = fairness.groups(table, "camera")
+    twice = found.set_axis([0] * len(found))
+    values = [[line.get_xdata()[0] for line in lines(plots.groups(part), True)] for part in (found, twice)]
+    assert values[0] == values[1]
+
+
 def row(remedy, verdict, difference, metric="macro_f1"):
     moved = {"difference": difference, "difference_low": difference - 0.1, "difference_high": difference + 0.1}
     facts = {"remedy": remedy, "metric": metric, "images": 90, "value": 0.4 + difference, "low": 0.3, "high": 0.5}

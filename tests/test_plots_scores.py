@@ -9,7 +9,7 @@ import pytest
 import sklearn.metrics as reference
 from test_metrics import drawn_table
 
-from cnnlab import metrics, plots
+from cnnlab import fairness, metrics, plots
 
 STRANGE = ["$x_1$", "two\nlines", "猫の写真", "<b>&amp;</b>", "a" * 80, "naïve ∞ ✓ \U0001f600"]
 FIGURES = {
@@ -73,8 +73,25 @@ def test_confusion_writes_every_count_and_takes_either_table():
         words = [text.get_text() for text in ax.texts]
         assert words == [str(count) for count in counts.ravel()]
         np.testing.assert_allclose(ax.images[0].get_array(), counts / counts.sum(axis=1, keepdims=True))
-    shares = plots.confusion(metrics.confusion(table, normalize="row"))
-    assert shares.texts[0].get_text() == f"{counts[0, 0] / counts[0].sum():.2f}".removeprefix("0")
+
+
+@pytest.mark.parametrize("normalize", ["row", "column", "all"])
+@pytest.mark.parametrize("right", [False, True])
+def test_a_divided_confusion_shows_its_shares_and_the_true_number_of_images(normalize, right):
+    table = table_of(4)
+    table = table.assign(predicted=table["label"]) if right else table
+    words = {"row": "true", "column": "pred", "all": "all"}[normalize]
+    expected = reference.confusion_matrix(table["label"], table["predicted"], normalize=words)
+    ax = plots.confusion(metrics.confusion(table, normalize=normalize))
+    np.testing.assert_allclose(ax.images[0].get_array(), expected)
+    assert [text.get_text() for text in ax.texts] == [f"{share:.2f}".removeprefix("0") for share in expected.ravel()]
+    assert ax.get_title(loc="left") == "n = 600 images"
+    assert ax.get_ylabel() == "label"
+    assert "(" not in ax.get_yticklabels()[0].get_text()
+    plain = pd.DataFrame(metrics.confusion(table, normalize=normalize).to_numpy(), table["label"].cat.categories)
+    plain.columns = plain.index
+    if not right:  # shares from elsewhere: how many images they are of is not known, and not said
+        assert plots.confusion(plain).get_title(loc="left") == ""
 
 
 def test_confusion_of_100_classes_lists_the_most_frequent_mistakes():
@@ -94,7 +111,7 @@ def test_confusion_of_100_classes_lists_the_most_frequent_mistakes():
 def test_confusion_refuses_what_it_cannot_show():
     with pytest.raises(ValueError, match="square table"):
         plots.confusion(pd.DataFrame({"a": [1, 2]}))
-    with pytest.raises(ValueError, match="Received none"):
+    with pytest.raises(ValueError, match="none of which has all"):
         plots.confusion(table_of(2).assign(predicted=None))
 
 
@@ -181,6 +198,33 @@ def test_reliability_compares_several_tables():
     assert ax.get_xlabel() == "confidence (n = 600 images)"
     with pytest.raises(ValueError, match="Received none"):
         plots.reliability({})
+
+
+def test_reliability_of_more_models_than_there_are_colours():
+    table = metrics.reliability(table_of(5))
+    ax = plots.reliability({f"model {number}": table for number in range(9)})
+    assert legend_of(ax) == [f"model {number}" for number in range(9)]
+    looks = {(container[0].get_color(), container[0].get_marker()) for container in ax.containers}
+    assert len(looks) == 9
+
+
+UNDER = ["_under", "__init__", "over"]
+
+
+def test_names_that_begin_with_an_underline_are_in_every_legend():
+    table = drawn_table(200, 3, names=UNDER).assign(camera=["a", "b"] * 100, split=["_train", "test"] * 100)
+    reliable = metrics.reliability(table)
+    figures = {
+        "roc": plots.roc(metrics.roc(table)),
+        "precision_recall": plots.precision_recall(metrics.precision_recall(table)),
+        "reliability": plots.reliability(dict.fromkeys(UNDER, reliable)),
+        "groups": plots.groups(fairness.groups(table, "camera"), metric="selection_rate"),
+        "schedule": plots.schedule(dict.fromkeys(UNDER, lambda step: 0.1), steps=10),
+    }
+    for name, ax in figures.items():
+        found = [text.strip().split(" (")[0] for text in legend_of(ax)]
+        assert sorted(found) == sorted(UNDER), name
+    assert [text.strip() for text in legend_of(plots.class_counts(table))] == ["test", "_train"]
 
 
 def test_thresholds_draw_steps_that_hold_what_the_table_says():

@@ -37,7 +37,7 @@ def gaps(
     The gap between groups that are served equally well is never 0 by chance alone, and grows with their number. So its
     limits are those of all differences between two groups at once, by Tukey's studentized range: the largest that is
     certain, and the largest that is possible. Where `low` is 0, there may be no gap. In simulated tables with 200
-    images a group the interval held the true gap in 95 to 99 of 100 cases.
+    images a group the interval held the true gap in 93 to 99 of 100 cases; with 60 patients of 5 images, in 97.
 
     Args:
         predictions: A table with label, predicted and the columns of `by`.

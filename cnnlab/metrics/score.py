@@ -168,7 +168,9 @@ def confusion(predictions: pd.DataFrame, *, normalize: str | None = None) -> pd.
     if normalize is not None and normalize not in whole:
         raise ValueError(f"`normalize` expects None, 'row', 'column' or 'all'. Received: normalize={normalize!r}.")
     shown = cells if normalize is None else divide(cells, whole[normalize], np.nan)
-    return pd.DataFrame(shown, pd.Index(seen.classes, name="label"), pd.Index(seen.classes, name="predicted"))
+    table = pd.DataFrame(shown, pd.Index(seen.classes, name="label"), pd.Index(seen.classes, name="predicted"))
+    table.attrs = {"normalize": normalize, "images": len(seen)}  # for `plots.confusion`
+    return table
 
 
 def confused_pairs(predictions: pd.DataFrame, *, top: int | None = None) -> pd.DataFrame:

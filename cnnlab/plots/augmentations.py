@@ -8,8 +8,7 @@ from matplotlib.axes import Axes
 from PIL import Image
 
 from cnnlab._common import require_columns
-from cnnlab.images.levels import levels_of
-from cnnlab.plots.style import image_grid, shown, thumbnail
+from cnnlab.plots.style import image_grid, shown, thumbnails
 
 CHOICES = 99  # draws of which a row shows a few, from the weakest to the strongest
 
@@ -54,7 +53,7 @@ def augmentations(
     require_columns(table, "path", "label", caller="plots.augmentations")
     if not -len(table) <= row < len(table):
         raise ValueError(f"`row` must be from 0 to {len(table) - 1}, the rows of the table. Received: row={row}.")
-    image = _square(table["path"].iloc[row], size, levels_of(table))
+    image = _squares(table.iloc[[row]], size, table)[0]
     pictures, titles = [image], [shown(table["label"].iloc[row], 18)]
     batch = np.repeat(image[None], columns - 1, axis=0)
     pictures.extend(policy.apply(batch, policy.draw(columns - 1, seed=seed)))
@@ -67,13 +66,15 @@ def augmentations(
     return image_grid(pictures, titles, columns=columns, ax=ax)
 
 
-def _square(path: str, size: int, levels: tuple[float, float] | None) -> np.ndarray:
-    """The middle of an image."""
-    image = thumbnail(path, 2 * size, levels=levels)
-    side = min(image.shape[:2])
-    top, left = (image.shape[0] - side) // 2, (image.shape[1] - side) // 2
-    middle = Image.fromarray(image[top : top + side, left : left + side])
-    return np.asarray(middle.resize((size, size), Image.Resampling.BILINEAR))
+def _squares(part: pd.DataFrame, size: int, table: pd.DataFrame) -> np.ndarray:
+    """The middles of some images of a table."""
+    squares = []
+    for image in thumbnails(part, 2 * size, of=table):
+        side = min(image.shape[:2])
+        top, left = (image.shape[0] - side) // 2, (image.shape[1] - side) // 2
+        middle = Image.fromarray(image[top : top + side, left : left + side])
+        squares.append(np.asarray(middle.resize((size, size), Image.Resampling.BILINEAR)))
+    return np.stack(squares)
 
 
 def _sweep(image: np.ndarray, policy: Any, columns: int, seed: int) -> tuple[np.ndarray, list[str]]:
@@ -88,7 +89,7 @@ def _sweep(image: np.ndarray, policy: Any, columns: int, seed: int) -> tuple[np.
 def _mixed(table: pd.DataFrame, policy: Any, columns: int, size: int, seed: int) -> tuple[np.ndarray, list[str]]:
     """Several images mixed with one another, and the parts of their labels."""
     some = table.sample(columns, random_state=seed, replace=len(table) < columns)
-    images = np.stack([_square(path, size, levels_of(table)) for path in some["path"]])
+    images = _squares(some, size, table)
     names = [str(name) for name in some["label"].cat.categories]
     labels = np.eye(len(names), dtype=np.float32)[some["label"].cat.codes]
     mixed, soft = policy.mix(images, labels, policy.draw(columns, seed=seed))

@@ -8,13 +8,16 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
 from cnnlab._common import require_columns
-from cnnlab.plots.style import CYCLE, GREY, new_axes, readable, shown
+from cnnlab.plots.style import CYCLE, GREY, color_of, finish, new_axes, shown
+
+MARKERS = "os^Dv"  # the next one where the colours begin again
 
 
 def reliability(tables: pd.DataFrame | Mapping[str, pd.DataFrame], ax: Axes | None = None) -> Axes:
     """Shows accuracy against confidence, bin by bin with 95 % intervals, and above it how many images each bin has.
 
-    On the diagonal confidence is honest; below it the model is too sure of itself, above it not sure enough.
+    On the diagonal confidence is honest; below it the model is too sure of itself, above it not sure enough. Several
+    tables have colours of their own, and markers where they are more than seven.
 
     Args:
         tables: From `metrics.reliability`; or several under names, as `{"before": …, "after": …}`.
@@ -41,14 +44,15 @@ def reliability(tables: pd.DataFrame | Mapping[str, pd.DataFrame], ax: Axes | No
     ax = new_axes(ax, (4.8, 4.8))
     above = ax.inset_axes((0, 1.04, 1, 0.2), sharex=ax)
     ax.plot([0, 1], [0, 1], color=GREY, linewidth=1, linestyle=":")
-    for (name, table), color in zip(named.items(), CYCLE, strict=False):
+    for number, (name, table) in enumerate(named.items()):
+        color, again = color_of(number), number // len(CYCLE)
         ends = [table["accuracy"] - table["low"], table["high"] - table["accuracy"]]
         ax.errorbar(
             table["confidence"],
             table["accuracy"],
             np.maximum(ends, 0),
             color=color,
-            marker="o",
+            marker=MARKERS[again % len(MARKERS)],
             markersize=4,
             linewidth=1.2,
             elinewidth=0.9,
@@ -58,16 +62,13 @@ def reliability(tables: pd.DataFrame | Mapping[str, pd.DataFrame], ax: Axes | No
         fill = {"color": color, "alpha": 0.7} if len(named) == 1 else {"edgecolor": color, "facecolor": "none"}
         above.bar(table["left"], table["images"], table["right"] - table["left"], align="edge", **fill)
     counts = {f"{int(table['images'].sum()):,}" for table in named.values()}
-    ax.set_xlabel(f"confidence (n = {' and '.join(sorted(counts))} images)")
-    ax.set_ylabel("accuracy of the images in the bin")
     ax.set_xlim(0, 1.01)
     ax.set_ylim(0, 1.02)
-    ax.spines[["top", "right"]].set_visible(False)
     ax.annotate("too sure", (0.97, 0.04), xycoords="axes fraction", ha="right", fontsize=8, color=GREY)
     ax.annotate("not sure enough", (0.03, 0.97), xycoords="axes fraction", va="top", fontsize=8, color=GREY)
-    ax.legend(frameon=False, fontsize=8, ncols=3, loc="lower center", bbox_to_anchor=(0.5, 1.24))
     above.tick_params(labelbottom=False, labelsize=8)
     above.yaxis.set_major_locator(MaxNLocator(2, integer=True))
-    above.set_ylabel("images", fontsize=8)
-    above.spines[["top", "right"]].set_visible(False)
-    return readable(ax)
+    finish(above, y="images")
+    words = f"confidence (n = {' and '.join(sorted(counts))} images)"
+    above_bars = {"ncols": 3, "loc": "lower center", "bbox_to_anchor": (0.5, 1.24)}
+    return finish(ax, words, "accuracy of the images in the bin", **above_bars)

@@ -9,7 +9,9 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
-from cnnlab.plots.style import BLUE, CYCLE, GREY, ORANGE, new_axes
+from cnnlab.plots.style import BLUE, GREY, ORANGE, color_of, finish, new_axes, shown
+
+LOWER_IS_BETTER = ("loss", "error", "mae", "mse", "mape", "msle", "brier", "false", "crossentropy")
 
 
 def history(
@@ -54,15 +56,13 @@ def _curve(table: pd.DataFrame, metric: str, ax: Axes) -> None:
     ax.plot(epochs, table[metric], color=BLUE, label="training", marker=".")
     validation = f"val_{metric}"
     if validation in table and table[validation].notna().any():
-        row = int(table[validation].argmin() if "loss" in metric else table[validation].argmax())
+        lower = any(word in metric for word in LOWER_IS_BETTER)
+        row = int(table[validation].argmin() if lower else table[validation].argmax())
         best = f"validation (best {table[validation].iloc[row]:.3f}, epoch {row + 1})"
         ax.plot(epochs, table[validation], color=ORANGE, label=best, marker=".")
         ax.axvline(row + 1, color=GREY, linewidth=0.8, linestyle=":")
-    ax.set_xlabel("epoch")
-    ax.set_ylabel(metric)
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
-    ax.spines[["top", "right"]].set_visible(False)
-    ax.legend(frameon=False, fontsize=8)
+    finish(ax, "epoch", metric, loc="best")
 
 
 def learning_rates(found: Any, *, ax: Axes | None = None) -> Axes:
@@ -89,11 +89,7 @@ def learning_rates(found: Any, *, ax: Axes | None = None) -> Axes:
     ax.plot(chosen["learning_rate"], chosen["smoothed"], "o", color=ORANGE, markersize=8, label=label)
     ax.set_xscale("log")
     ax.set_ylim(0, 1.3 * float(table["smoothed"].iloc[: max(len(table) // 2, 1)].max()))
-    ax.set_xlabel("learning rate")
-    ax.set_ylabel("loss before the step")
-    ax.spines[["top", "right"]].set_visible(False)
-    ax.legend(frameon=False, fontsize=8)
-    return ax
+    return finish(ax, "learning rate", "loss before the step", loc="best")
 
 
 def schedule(
@@ -114,12 +110,7 @@ def schedule(
     named = schedules if isinstance(schedules, Mapping) else {"": schedules}
     ax = new_axes(ax, (5, 2.8))
     places = np.unique(np.linspace(0, steps, 400, dtype=int))
-    for index, (name, rate) in enumerate(named.items()):
-        ax.plot(places, [float(rate(int(step))) for step in places], color=CYCLE[index % len(CYCLE)], label=name)
-    ax.set_xlabel("step")
-    ax.set_ylabel("learning rate")
+    for number, (name, rate) in enumerate(named.items()):
+        ax.plot(places, [float(rate(int(step))) for step in places], color=color_of(number), label=shown(name))
     ax.set_ylim(0, None)
-    ax.spines[["top", "right"]].set_visible(False)
-    if any(named):
-        ax.legend(frameon=False, fontsize=8)
-    return ax
+    return finish(ax, "step", "learning rate", **({"loc": "best"} if any(named) else {}))

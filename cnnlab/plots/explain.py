@@ -7,13 +7,12 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.colors import TwoSlopeNorm
 from matplotlib.patches import Rectangle
 
 from cnnlab._common import require_columns
-from cnnlab.plots.style import CYCLE, image_grid, new_axes, readable, shown
+from cnnlab.plots.style import CYCLE, color_of, finish, image_grid, new_axes, shown
 
-HAS_FIELD = ("Conv2D", "DepthwiseConv2D", "SeparableConv2D", "MaxPooling2D", "AveragePooling2D")
+CONVOLUTIONS = ("Conv2D", "DepthwiseConv2D", "SeparableConv2D")
 
 
 def filters(weights: np.ndarray, *, count: int = 32, columns: int = 8, ax: Axes | None = None) -> Axes:
@@ -48,7 +47,10 @@ def filters(weights: np.ndarray, *, count: int = 32, columns: int = 8, ax: Axes 
     pictures = 127.5 + 127.5 * np.divide(part, largest, out=np.zeros_like(part), where=largest > 0)
     names = [str(number) for number in range(len(part))]
     ax = image_grid(_grey_or_colour(pictures), names, columns=min(columns, len(part)), ax=ax)
-    return _titled(ax, f"{len(part)} of {len(weights)} filters, {weights.shape[1]} × {weights.shape[2]}")
+    ax.set_title(
+        f"{len(part)} of {len(weights)} filters, {weights.shape[1]} × {weights.shape[2]}", fontsize=9, loc="left"
+    )
+    return ax
 
 
 def feature_maps(maps: Mapping[str, np.ndarray], *, image: Any = None, count: int = 7, ax: Axes | None = None) -> Axes:
@@ -122,7 +124,7 @@ def receptive_field(
         'conv_1: 3 × 3'
     """
     require_columns(fields, "layer", "kind", "top", "left", "bottom", "right", caller="plots.receptive_field")
-    rows = fields[fields["kind"].isin(HAS_FIELD[:3]) & fields["top"].notna()]
+    rows = fields[fields["kind"].isin(CONVOLUTIONS) & fields["top"].notna()]
     if layers is not None:
         missing = set(layers) - set(fields.loc[fields["top"].notna(), "layer"])
         if missing:
@@ -133,27 +135,24 @@ def receptive_field(
         rows = fields[fields["layer"].isin(layers)]
     if not len(rows):
         raise ValueError("`plots.receptive_field` expects a table with convolutions. Received one without.")
-    rows = rows.iloc[np.unique(np.linspace(0, len(rows) - 1, min(len(rows), len(CYCLE))).round().astype(int))]
+    if layers is None:
+        rows = rows.iloc[np.unique(np.linspace(0, len(rows) - 1, min(len(rows), len(CYCLE))).round().astype(int))]
     ax = new_axes(ax, (4.6, 3.2))
     picture = next(iter(_grey_or_colour(np.asarray(image)[None])))
     height, width = picture.shape[:2]
     ax.imshow(picture, cmap="gray", vmin=0, vmax=255, interpolation="nearest")
-    for row, color in zip(rows.to_dict("records"), CYCLE, strict=False):
+    for number, row in enumerate(rows.to_dict("records")):
         left, top = float(row["left"]), float(row["top"])
         across, down = float(row["right"]) - left, float(row["bottom"]) - top
         label = f"{shown(str(row['layer']).rsplit('/', 1)[-1], 20)}: {row['field_height']} × {row['field_width']}"
-        ax.add_patch(
-            Rectangle((left - 0.5, top - 0.5), across, down, fill=False, edgecolor=color, linewidth=2, label=label)
-        )
+        box = Rectangle((left - 0.5, top - 0.5), across, down, fill=False, edgecolor=color_of(number), linewidth=2)
+        box.set(label=label, linestyle=("-", "--", ":")[number // len(CYCLE) % 3])
+        ax.add_patch(box)
     left, right = min(-0.5, rows["left"].min() - 1), max(width - 0.5, rows["right"].max())
     top, bottom = min(-0.5, rows["top"].min() - 1), max(height - 0.5, rows["bottom"].max())
     ax.set_xlim(max(left, -0.75 * width), min(right, 1.75 * width))
     ax.set_ylim(min(bottom, 1.75 * height), max(top, -0.75 * height))
-    ax.set_xlabel("pixels")
-    ax.set_ylabel("pixels")
-    ax.legend(frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(1.0, 1.0))
-    ax.spines[["top", "right"]].set_visible(False)
-    return readable(ax)
+    return finish(ax, "pixels", "pixels", loc="upper left", bbox_to_anchor=(1.0, 1.0))
 
 
 def heatmap(
@@ -166,10 +165,12 @@ def heatmap(
 ) -> Axes:
     """Shows images, and beneath each what made the network decide: its heat laid over it.
 
+    All maps have one scale: a colour means the same number in every image.
+
     Args:
         images: One image (height, width, channels) of 0-255, or a batch of them.
-        heat: From `explain.grad_cam` (0 to 1) or `explain.occlusion` (loss in probability; red speaks for the class,
-            blue against it), one for each image.
+        heat: From `explain.grad_cam` (0 to 1) or `explain.occlusion` (loss in probability; where any of it is below 0,
+            red speaks for the class and blue against it), one for each image.
         titles: One for each image, of one line or several.
         columns: Images in a row.
         ax: Where to draw; new Axes where None.
@@ -193,7 +194,7 @@ def heatmap(
             f"Received images of shape {images.shape}, heat of shape {heat.shape} and {len(names)} titles."
         )
     columns = min(columns, len(images))
-    originals, mixed = list(_grey_or_colour(images)), [_laid_over(*pair) for pair in zip(images, heat, strict=True)]
+    originals, mixed = list(_grey_or_colour(images)), list(_laid_over(images, heat))
     pictures: list[np.ndarray] = []
     lines: list[str] = []
     for first in range(0, len(images), columns):
@@ -205,17 +206,13 @@ def heatmap(
     return image_grid(pictures, lines, columns=columns, ax=ax)
 
 
-def _laid_over(image: np.ndarray, heat: np.ndarray) -> np.ndarray:
-    """The image in grey under its heat, uint8 (height, width, 3)."""
-    grey = np.repeat(image.mean(axis=-1, keepdims=True), 3, axis=-1)
-    if heat.min() < 0:
-        extent = max(np.abs(heat).max(), 1e-12)
-        values = TwoSlopeNorm(0, -extent, extent)(heat)
-        colors, strength = plt.get_cmap("RdBu_r")(values)[..., :3], np.abs(heat) / extent
-    else:
-        values = heat / max(heat.max(), 1e-12)
-        colors, strength = plt.get_cmap("inferno")(values)[..., :3], values
-    strength = 0.75 * np.sqrt(strength)[..., None]
+def _laid_over(images: np.ndarray, heat: np.ndarray) -> np.ndarray:
+    """The images in grey under their heat, uint8 (images, height, width, 3)."""
+    grey = np.repeat(images.mean(axis=-1, keepdims=True), 3, axis=-1)
+    values = heat / max(float(np.abs(heat).max()), 1e-12)
+    signed = heat.min() < 0
+    colors = plt.get_cmap("RdBu_r" if signed else "inferno")(values / 2 + 0.5 if signed else values)[..., :3]
+    strength = 0.75 * np.sqrt(np.abs(values))[..., None]
     return np.clip((1 - strength) * grey + strength * 255 * colors, 0, 255).astype(np.uint8)
 
 
@@ -227,8 +224,3 @@ def _grey_or_colour(pictures: np.ndarray) -> list[np.ndarray]:
 
 def _lines(title: object) -> str:
     return "\n".join(shown(line, 20) for line in str(title).split("\n"))
-
-
-def _titled(ax: Axes, words: str) -> Axes:
-    ax.set_title(words, fontsize=9, loc="left")
-    return ax

@@ -7,7 +7,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from cnnlab._common import require_columns
-from cnnlab.plots.style import BLUE, CYCLE, GREY, new_axes, readable, shown
+from cnnlab.plots.style import GREY, color_of, finish, new_axes, shown, with_interval
 
 FACTS = ("metric", "class", "value", "low", "high", "images", "small")
 
@@ -45,16 +45,21 @@ def groups(
             f"{', '.join(map(str, table['class'].unique()[:10]))}. Received: metric={metric!r}, positive={positive!r}."
         )
     keys = [column for column in table.columns if column not in FACTS]
+    chosen = chosen.reset_index(drop=True)
     names = chosen[keys].astype(str).agg(", ".join, axis=1)
     order = list(dict.fromkeys(names))
     classes = list(dict.fromkeys(chosen["class"]))
     ax = new_axes(ax, (6.5, 1.2 + len(order) * max(0.32, 0.13 * len(classes))))
     for number, name in enumerate(classes):
-        part = chosen[(chosen["class"] == name).to_numpy()]
+        part = chosen[chosen["class"] == name]
         offset = (number - (len(classes) - 1) / 2) * min(0.16, 0.7 / len(classes))
         places = np.array([order.index(group) for group in names[part.index]]) + offset
-        color = BLUE if len(classes) == 1 else CYCLE[number % len(CYCLE)]
-        _dots(ax, part, places, color, "" if len(classes) == 1 else shown(name, 18))
+        label = "" if len(classes) == 1 else shown(name, 18)
+        rates = part[["value", "low", "high"]].to_numpy(dtype=float)
+        for index, (place, rate, small) in enumerate(zip(places, rates, part["small"], strict=True)):
+            pale = {"alpha": 0.35 if small else 1.0, "face": color_of(number)}
+            color = GREY if small else color_of(number)
+            with_interval(ax, place, rate, color, label=label if not index else None, **pale)
     one = chosen.groupby(names.to_numpy(), sort=False)["images"].agg(["min", "max"])
     sizes = [f"{low:,}" if low == high else f"{low:,}-{high:,}" for low, high in one.itertuples(index=False)]
     ax.set_yticks(range(len(order)), [f"{shown(name)} ({n})" for name, n in zip(one.index, sizes, strict=True)])
@@ -65,17 +70,6 @@ def groups(
     words = metric.replace("_", " ")
     if len(classes) == 1 and classes[0] != "all":
         words = f"{words} of {shown(classes[0], 18)}"
-    ax.set_xlabel(f"{words}, with its 95 % interval" + ("; pale: too few images" if chosen["small"].any() else ""))
-    ax.set_ylabel(", ".join(shown(key, 14) for key in keys) + " (images)")
-    ax.spines[["top", "right"]].set_visible(False)
-    if len(classes) > 1:
-        ax.legend(frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(1, 1))
-    return readable(ax)
-
-
-def _dots(ax: Axes, part: pd.DataFrame, places: np.ndarray, color: str, label: str) -> None:
-    rates = part[["value", "low", "high"]].to_numpy(dtype=float)
-    for index, (place, (value, low, high), small) in enumerate(zip(places, rates, part["small"], strict=True)):
-        pale = 0.35 if small else 1.0
-        ax.plot([low, high], [place, place], color=GREY if small else color, linewidth=2, alpha=pale)
-        ax.plot(value, place, "o", color=color, alpha=pale, markersize=6, label=label if not index else None)
+    words += ", with its 95 % interval" + ("; pale: too few images" if chosen["small"].any() else "")
+    legend = {"loc": "upper left", "bbox_to_anchor": (1, 1)} if len(classes) > 1 else {}
+    return finish(ax, words, ", ".join(shown(key, 14) for key in keys) + " (images)", **legend)

@@ -1,13 +1,15 @@
 """Figures of images: what is in a table, how many of each, and what a model got wrong."""
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
 from cnnlab._common import require_columns
-from cnnlab.images.levels import levels_of
-from cnnlab.plots.style import CYCLE, GREEN, RED, image_grid, new_axes, readable, shown, thumbnail
+from cnnlab.plots.style import GREEN, RED, color_of, finish, image_grid, new_axes, shown, thumbnails
 
+BLACK = "#000000"
 TITLE = 19  # letters of label and prediction that fit above an image in one line
 
 
@@ -15,7 +17,8 @@ def images(table: pd.DataFrame, *, count: int = 12, columns: int = 6, ax: Axes |
     """Shows images with their labels, taking turns through the classes so that each is seen.
 
     Args:
-        table: With the columns path and label; with `predicted`, titles say so, green where right and red where wrong.
+        table: With the column path; with `label`, its classes take turns; with `predicted`, titles say so, green where
+            right and red where wrong, and `confidence` how certain the model was.
         count: How many at most.
         columns: Images in a row.
         ax: Where to draw; new Axes where None.
@@ -32,9 +35,11 @@ def images(table: pd.DataFrame, *, count: int = 12, columns: int = 6, ax: Axes |
         >>> len(ax.child_axes)
         6
     """
-    require_columns(table, "path", "label", caller="plots.images")
-    turn = table.groupby("label", observed=True).cumcount()
-    return _show(table.assign(_turn=turn.to_numpy()).sort_values(["_turn", "label"], kind="stable"), count, columns, ax)
+    require_columns(table, "path", *(["label"] if "label" in table else []), caller="plots.images")
+    if "label" in table:
+        turn = table.groupby("label", observed=True, dropna=False).cumcount()
+        table = table.assign(_turn=turn.to_numpy()).sort_values(["_turn", "label"], kind="stable")
+    return _show(table, count, columns, ax)
 
 
 def worst(predictions: pd.DataFrame, *, count: int = 12, columns: int = 6, ax: Axes | None = None) -> Axes:
@@ -47,7 +52,7 @@ def worst(predictions: pd.DataFrame, *, count: int = 12, columns: int = 6, ax: A
         ax: Where to draw; new Axes where None.
     """
     require_columns(predictions, "path", "label", "predicted", "confidence", caller="plots.worst")
-    wrong = predictions[predictions["predicted"].notna() & _differ(predictions)]
+    wrong = predictions[_judged(predictions) == RED]
     if not len(wrong):
         return _nothing(f"no mistakes in {len(predictions)} images", ax)
     return _show(wrong.sort_values("confidence", ascending=False, kind="stable"), count, columns, ax)
@@ -67,26 +72,38 @@ def uncertain(predictions: pd.DataFrame, *, count: int = 12, columns: int = 6, a
     return _show(known.sort_values("confidence", kind="stable"), count, columns, ax)
 
 
-def _differ(table: pd.DataFrame) -> np.ndarray:
-    return table["label"].astype(str).to_numpy() != table["predicted"].astype(str).to_numpy()
+def _judged(table: pd.DataFrame) -> np.ndarray:
+    """The colour of each prediction: right, wrong, or black where label or prediction are not known."""
+    if not {"label", "predicted"} <= set(table):
+        return np.full(len(table), BLACK)
+    wrong = table["label"].astype(str).to_numpy() != table["predicted"].astype(str).to_numpy()
+    known = table[["label", "predicted"]].notna().all(axis=1).to_numpy()
+    return np.where(known, np.where(wrong, RED, GREEN), BLACK)
 
 
 def _show(table: pd.DataFrame, count: int, columns: int, ax: Axes | None) -> Axes:
     if not len(table):
         raise ValueError("Expected a table with at least one image to show. Received one without rows.")
     part = table.head(count)
-    names = [shown(name, 18) for name in part["label"]]
-    colors = None
-    if "predicted" in part:
-        colors = [RED if wrong else GREEN for wrong in _differ(part)]
-        guesses = [shown(name, 18) for name in part["predicted"]]
-        arrow = " → " if max(len(a) + len(b) for a, b in zip(names, guesses, strict=True)) <= TITLE else "\n→ "
-        names = [
-            f"{name}{arrow}{guess}\n{confidence:.0%} certain" if wrong else f"{name}\n{confidence:.0%} certain"
-            for name, guess, confidence, wrong in zip(names, guesses, part["confidence"], _differ(part), strict=True)
-        ]
-    pictures = (thumbnail(path, levels=levels_of(table)) for path in part["path"])
-    return image_grid(pictures, names, columns=min(columns, len(part)), colors=colors, ax=ax)
+    colors = _judged(part).tolist()
+    rows = [dict(zip(part, values, strict=True)) for values in part.itertuples(index=False, name=None)]
+    long = max(sum(map(len, _names(row))) for row in rows) > TITLE
+    titles = [_title(row, color, "\n→ " if long else " → ") for row, color in zip(rows, colors, strict=True)]
+    return image_grid(thumbnails(part, of=table), titles, columns=min(columns, len(part)), colors=colors, ax=ax)
+
+
+def _names(row: dict[Any, Any]) -> list[str]:
+    """Label and prediction, as far as they are known."""
+    names = [row[name] for name in ("label", "predicted") if name in row]
+    return [shown(name, 18) if pd.notna(name) else "—" for name in names]
+
+
+def _title(row: dict[Any, Any], color: str, arrow: str) -> str:
+    """`cat → dog`, or `cat` where the prediction is right, and how certain it is where that is known."""
+    names = _names(row)
+    title = names[0] if color == GREEN else arrow.join(names)
+    certain = row.get("confidence") if "predicted" in row else None
+    return title if certain is None or pd.isna(certain) else f"{title}\n{certain:.0%} certain"
 
 
 def _nothing(words: str, ax: Axes | None) -> Axes:
@@ -112,22 +129,22 @@ def class_counts(table: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
     """
     require_columns(table, "label", caller="plots.class_counts")
     classes = table["label"].cat.categories
-    parts = table["split"].astype(str) if "split" in table else pd.Series("images", index=table.index)
+    parts = pd.Series("images", index=table.index)
+    if "split" in table:
+        parts = table["split"].astype(object).where(table["split"].notna(), "no split").astype(str)
     order = [name for name in ("train", "val", "test") if (parts == name).any()]
     order += sorted(set(parts) - set(order))
     counts = pd.crosstab(table["label"], parts).reindex(index=classes, columns=order, fill_value=0)
     ax = new_axes(ax, (7, 0.8 + 0.28 * len(classes)))
     left = np.zeros(len(classes))
-    for name, color in zip(order, CYCLE * len(order), strict=False):
-        ax.barh(range(len(classes)), counts[name], left=left, label=name, color=color, height=0.75)
+    for number, name in enumerate(order):
+        ax.barh(range(len(classes)), counts[name], 0.75, left, label=shown(name), color=color_of(number))
         left += counts[name].to_numpy()
     for row, total in enumerate(left):
         ax.text(total, row, f" {int(total)}", va="center", fontsize=8)
     ax.set_yticks(range(len(classes)), [shown(name) for name in classes], fontsize=9 if len(classes) <= 30 else 6)
     ax.invert_yaxis()
     ax.margins(x=0.08)
-    ax.set_xlabel(f"images (n = {len(table):,})")
-    ax.spines[["top", "right"]].set_visible(False)
-    if len(order) > 1:
-        ax.legend(frameon=False, ncols=len(order), loc="lower center", bbox_to_anchor=(0.5, 1.0), fontsize=9)
-    return readable(ax)
+    without = f", {table['label'].isna().sum():,} without label" if table["label"].isna().any() else ""
+    legend: dict[str, Any] = {"ncols": len(order), "loc": "lower center", "bbox_to_anchor": (0.5, 1.0)}
+    return finish(ax, f"images (n = {len(table):,}{without})", **(legend if len(order) > 1 else {}))

@@ -5,7 +5,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import FixedLocator, NullLocator
 
 from cnnlab._common import require_columns
-from cnnlab.plots.style import BLUE, ORANGE, new_axes, readable
+from cnnlab.plots.style import BLUE, ORANGE, finish, new_axes
 
 COLORS = {"training": BLUE, "held out": ORANGE}
 
@@ -47,11 +47,8 @@ def learning_curve(table: pd.DataFrame, ax: Axes | None = None, *, metric: str =
     ax.xaxis.set_major_locator(FixedLocator(_apart(sizes)))
     ax.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
     ax.xaxis.set_minor_locator(NullLocator())
-    ax.set_xlabel("training images (logarithmic scale)")
-    ax.set_ylabel(metric.replace("_", " "))
-    ax.spines[["top", "right"]].set_visible(False)
-    ax.legend(frameon=False, fontsize=8, loc="lower center", bbox_to_anchor=(0.5, 1), ncols=2)
-    return readable(ax)
+    words = "training images (logarithmic scale)", metric.replace("_", " ")
+    return finish(ax, *words, loc="lower center", bbox_to_anchor=(0.5, 1), ncols=2)
 
 
 def _words(part: str, rows: pd.DataFrame) -> str:

@@ -8,7 +8,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from cnnlab._common import require_columns
-from cnnlab.plots.style import BLUE, GREEN, GREY, RED, readable, shown
+from cnnlab.plots.style import BLUE, GREEN, GREY, RED, finish, shown, with_interval
 
 COLORS = {"baseline": BLUE, "better": GREEN, "worse": RED, "noise": GREY}
 NEEDED = ("remedy", "metric", "value", "low", "high", "difference", "difference_low", "difference_high", "verdict")
@@ -68,9 +68,8 @@ def remedies(
 def _differences(part: pd.DataFrame, tried: list[str], metric: str, ax: Axes) -> None:
     moved = part.loc[tried, ["difference", "difference_low", "difference_high"]].to_numpy(dtype=float)
     colors = [COLORS.get(str(verdict), GREY) for verdict in part.loc[tried, "verdict"]]
-    for place, ((middle, low, high), color) in enumerate(zip(moved, colors, strict=True)):
-        ax.plot([low, high], [place, place], color=color, linewidth=2)
-        ax.plot(middle, place, "o", color=color, markersize=6)
+    for place, (rate, color) in enumerate(zip(moved, colors, strict=True)):
+        with_interval(ax, place, rate, color)
     ax.axvline(0, color="black", linewidth=0.8)
     ax.xaxis.grid(True, color="0.92")
     ax.set_axisbelow(True)
@@ -79,6 +78,4 @@ def _differences(part: pd.DataFrame, tried: list[str], metric: str, ax: Axes) ->
     words = metric.replace("_", " ").replace("f1", "F1")
     ax.set_title(f"{words}{number}\nnone: {value:.2f} ({low:.2f} to {high:.2f})", fontsize=9)
     side = "left" if metric in LESS_IS_BETTER else "right"
-    ax.set_xlabel(f"difference from none\n({side} is better)", fontsize=9)
-    ax.spines[["top", "right"]].set_visible(False)
-    readable(ax)
+    finish(ax, f"difference from none\n({side} is better)")

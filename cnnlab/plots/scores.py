@@ -6,10 +6,18 @@ from matplotlib.axes import Axes
 from matplotlib.colors import PowerNorm
 from matplotlib.ticker import PercentFormatter
 
+from cnnlab import metrics
 from cnnlab._common import require_columns
-from cnnlab.plots.style import SKY, new_axes, readable, shown
+from cnnlab.plots.style import SKY, finish, new_axes, readable, shown
 
 NUMBERS_UP_TO = 25  # classes: beyond, numbers in the cells of a confusion would not be legible
+SHARES = {
+    None: "of the label's images",
+    "row": "of the label's images",
+    "column": "of the prediction's images",
+    "all": "of all images",
+    "unknown": "as the table says",
+}
 NAMES_UP_TO = 40  # … and beyond this, not every name at its sides; the most frequent mistakes are then listed
 
 
@@ -17,10 +25,11 @@ def confusion(predictions: pd.DataFrame, ax: Axes | None = None, *, mistakes: in
     """Shows what is taken for what: a row for each label, a column for each prediction, the diagonal is right.
 
     Colour is the share of the label's images, so that a rare class is as visible as a frequent one; numbers are images.
+    A table that was divided (`normalize=`) shows its shares in both.
     With more than 40 classes the most frequent mistakes are listed in words, since not every name fits at the sides.
 
     Args:
-        predictions: With label and predicted; or a square table of counts, such as `metrics.confusion` gives.
+        predictions: With label and predicted; or a square table of counts or shares, as `metrics.confusion` gives.
         ax: Where to draw; new Axes where None.
         mistakes: How many of the most frequent mistakes to list beyond 40 classes.
 
@@ -35,10 +44,10 @@ def confusion(predictions: pd.DataFrame, ax: Axes | None = None, *, mistakes: in
         >>> [text.get_text() for text in ax.texts]
         ['1', '1', '0', '2']
     """
-    table = _confusion_table(predictions)
+    table, divided, images = _confusion_table(predictions)
     counts = table.to_numpy(dtype=float)
     rows = counts.sum(axis=1, keepdims=True)
-    share = np.divide(counts, rows, out=np.zeros_like(counts), where=rows > 0)
+    share = counts if divided else np.divide(counts, rows, out=np.zeros_like(counts), where=rows > 0)
     classes = len(table)
     side = min(1.5 + 0.5 * classes, 5.8)
     longest = min(max(len(str(name)) for name in table.columns), 22)
@@ -48,50 +57,52 @@ def confusion(predictions: pd.DataFrame, ax: Axes | None = None, *, mistakes: in
     # a root lifts the few mistakes of a good model out of white
     picture = ax.imshow(share, cmap="Blues", norm=PowerNorm(0.5, 0, 1), interpolation="nearest")
     ax.set_xlabel("predicted")
-    ax.set_ylabel("label (images)")
-    ax.set_title(f"n = {int(counts.sum()):,} images", fontsize=9, loc="left")
-    _names(ax, table, counts)
+    ax.set_ylabel("label" if divided else "label (images)")
+    if images is not None:
+        ax.set_title(f"n = {images:,} images", fontsize=9, loc="left")
+    _names(ax, table, None if divided else counts.sum(axis=1))
     if classes <= NUMBERS_UP_TO:
-        _numbers(ax, counts, share)
+        _numbers(ax, counts, share, divided is not None)
     if classes > NAMES_UP_TO:
-        _mistakes(ax, table, counts, mistakes)
+        _mistakes(ax, table, divided, mistakes)
         bar = ax.figure.colorbar(picture, cax=ax.inset_axes((1.04, 0.0, 0.03, 0.25)))
     else:
         bar = ax.figure.colorbar(picture, ax=ax, shrink=0.8, pad=0.02)
     bar.ax.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
     bar.set_ticks([0, 0.05, 0.25, 0.5, 1])
-    bar.set_label("of the label's images", fontsize=8)
+    bar.set_label(SHARES[divided], fontsize=8)
     bar.ax.tick_params(labelsize=8)
     bar.outline.set_visible(False)
     return readable(ax)
 
 
-def _confusion_table(predictions: pd.DataFrame) -> pd.DataFrame:
-    if isinstance(predictions, pd.DataFrame) and "label" in predictions.columns:
-        require_columns(predictions, "label", "predicted", caller="plots.confusion")
-        classes = predictions["label"].cat.categories
-        table = pd.crosstab(predictions["label"].astype(object), predictions["predicted"].astype(object))
-        table = table.reindex(index=classes, columns=classes, fill_value=0)
+def _confusion_table(predictions: pd.DataFrame) -> tuple[pd.DataFrame, str | None, int | None]:
+    """The square table, what it was divided by if it was, and how many images it counts if that is known."""
+    require_columns(predictions, caller="plots.confusion")
+    if "label" in predictions.columns:
+        table = metrics.confusion(predictions)
     else:
-        require_columns(predictions, caller="plots.confusion")
         table = predictions
         if list(table.index) != list(table.columns):
             raise ValueError(
                 "`plots.confusion` expects a prediction table with the columns label and predicted, or the square "
                 f"table of `metrics.confusion`. Received the columns {', '.join(map(str, table.columns[:8]))}."
             )
-    if not table.to_numpy(dtype=float).sum() > 0:
+    values = table.to_numpy(dtype=float)
+    if not np.nansum(values) > 0:
         raise ValueError("`plots.confusion` expects rows that have a label and a prediction. Received none.")
-    return table.fillna(0)
+    whole = np.allclose(np.nan_to_num(values), np.round(np.nan_to_num(values)))
+    divided = table.attrs.get("normalize", None if whole else "unknown")
+    images = table.attrs.get("images", int(np.nansum(values)) if whole and divided is None else None)
+    return table.fillna(0), divided, images
 
 
-def _numbers(ax: Axes, counts: np.ndarray, share: np.ndarray) -> None:
+def _numbers(ax: Axes, counts: np.ndarray, share: np.ndarray, divided: bool) -> None:
     classes = len(counts)
     size = float(np.clip(10.5 - 0.2 * classes, 5.5, 10))
-    whole = np.allclose(counts, np.round(counts))
     for (row, column), count in np.ndenumerate(counts):
         if count or classes <= 5:
-            words = f"{count:,.0f}" if whole else f"{count:.2f}".removeprefix("0")
+            words = f"{count:.2f}".removeprefix("0") if divided else f"{count:,.0f}"
             color = "white" if share[row, column] > 0.35 else "black"
             ax.text(column, row, words, ha="center", va="center", fontsize=size, color=color)
 
@@ -101,7 +112,7 @@ def _straight(names: int, longest: int) -> bool:
     return longest * names <= 24
 
 
-def _names(ax: Axes, table: pd.DataFrame, counts: np.ndarray) -> None:
+def _names(ax: Axes, table: pd.DataFrame, images: np.ndarray | None) -> None:
     """Names at the sides: all of them, or every second, third … where they would run into each other."""
     classes = len(table)
     size = 9 if classes <= 12 else 7.5 if classes <= NUMBERS_UP_TO else 6
@@ -110,21 +121,22 @@ def _names(ax: Axes, table: pd.DataFrame, counts: np.ndarray) -> None:
     names = [shown(table.columns[place], 22 if classes <= 12 else 16) for place in places]
     straight = _straight(len(names), max(map(len, names)))
     ax.set_xticks(places, names, fontsize=size, rotation=0 if straight else 90)
-    sums = counts.sum(axis=1)
-    whole = np.allclose(counts, np.round(counts))
-    rows = [f"{name} ({sums[place]:,.0f})" if whole else name for name, place in zip(names, places, strict=True)]
-    ax.set_yticks(places, rows, fontsize=size)
+    if images is not None:
+        names = [f"{name} ({images[place]:,.0f})" for name, place in zip(names, places, strict=True)]
+    ax.set_yticks(places, names, fontsize=size)
 
 
-def _mistakes(ax: Axes, table: pd.DataFrame, counts: np.ndarray, most: int) -> None:
+def _mistakes(ax: Axes, table: pd.DataFrame, divided: str | None, most: int) -> None:
     """Lists the largest cells off the diagonal, at the right of the picture."""
-    off = counts - np.diag(np.diag(counts))
+    cells = table.to_numpy(dtype=float)
+    off = cells - np.diag(np.diag(cells))
     order = np.argsort(-off, axis=None, kind="stable")[:most]
     lines = []
     for row, column in zip(*np.unravel_index(order, off.shape), strict=True):
         if off[row, column] > 0:
             label, guess = shown(table.index[row], 18), shown(table.columns[column], 18)
-            lines.append(f"{label} → {guess}: {off[row, column]:g} of {counts[row].sum():g}")
+            words = f"{off[row, column]:.1%}" if divided else f"{off[row, column]:g} of {cells[row].sum():g}"
+            lines.append(f"{label} → {guess}: {words}")
     if lines:
         words = "most frequent mistakes\n(label → predicted)\n\n" + "\n".join(lines)
         ax.annotate(words, (1.04, 1.0), xycoords="axes fraction", va="top", fontsize=7.5, linespacing=1.5)
@@ -173,14 +185,11 @@ def per_class(
     if f"{score}_low" in table:
         low, high = table[f"{score}_low"].to_numpy(dtype=float), table[f"{score}_high"].to_numpy(dtype=float)
         ax.hlines(places, low, high, color="black", linewidth=1.2 if classes <= 40 else 0.7, label="95 % interval")
-        ax.legend(frameon=False, fontsize=8, loc="lower right", bbox_to_anchor=(1, 1))
     names = [f"{shown(name)} ({n:,})" for name, n in zip(table.index, table["support"], strict=True)]
     ax.set_yticks(places, names, fontsize=9 if classes <= 25 else 8)
     ax.set_ylim(classes - 0.4, -0.6)
     ax.set_xlim(0, 1)
-    ax.set_xlabel(f"{score} (n = {int(whole['support'].sum()):,} images)")
     if classes < len(whole):
         ax.set_title(f"the worst {classes} of {len(whole)} classes", fontsize=9, loc="left")
-    ax.set_ylabel("class (images)")
-    ax.spines[["top", "right"]].set_visible(False)
-    return readable(ax)
+    legend = {"loc": "lower right", "bbox_to_anchor": (1, 1)} if f"{score}_low" in table else {}
+    return finish(ax, f"{score} (n = {int(whole['support'].sum()):,} images)", "class (images)", **legend)

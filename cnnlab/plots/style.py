@@ -1,15 +1,18 @@
 """What all figures share: colours that colour-blind people tell apart, names as they can be drawn, grids of images."""
 
 import functools
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
 from matplotlib import font_manager
 from matplotlib.axes import Axes
 from matplotlib.text import Text
 
 from cnnlab.images import resize
+from cnnlab.images.levels import levels_of
 from cnnlab.images.preparing import reduced
 
 # Okabe and Ito's palette: told apart with any colour vision.
@@ -50,13 +53,45 @@ def new_axes(ax: Axes | None, size: tuple[float, float]) -> Axes:
 def shown(name: object, length: int = 28) -> str:
     """A name as a figure can show it: one line, not too long, no mathematics between dollar signs.
 
-    A letter that no font here holds becomes a box.
+    A letter that no font here holds becomes a box. A name that begins with an underline gets a blank before it, since
+    matplotlib leaves such names out of legends.
     """
     text = " ".join(str(name).split()) or "(empty)"
     text = text if len(text) <= length else text[: length - 1] + "…"
     if not text.isascii():
         text = "".join(letter if _has_glyph(letter) else "□" for letter in text)
-    return text.replace("$", r"\$")
+    return f"{' ' * text.startswith('_')}{text}".replace("$", r"\$")
+
+
+def finish(ax: Axes, x: str | None = None, y: str | None = None, **legend: Any) -> Axes:
+    """Names the axes, takes the frame off at the top and the right, and adds a legend where it is said how.
+
+    Args:
+        ax: A finished drawing.
+        x: What its horizontal axis shows.
+        y: What its vertical axis shows.
+        legend: Options of `Axes.legend`.
+    """
+    if x is not None:
+        ax.set_xlabel(x)
+    if y is not None:
+        ax.set_ylabel(y)
+    ax.spines[["top", "right"]].set_visible(False)
+    if legend:
+        ax.legend(**{"frameon": False, "fontsize": 8} | legend)
+    return readable(ax)
+
+
+def color_of(number: int) -> str:
+    """The colour of the so-manieth of several things; after seven they begin again."""
+    return CYCLE[number % len(CYCLE)]
+
+
+def with_interval(ax: Axes, place: float, rate: np.ndarray, color: str, **dot: Any) -> None:
+    """Draws a value as a dot on the line of its interval; `rate` is value, low, high."""
+    value, low, high = rate
+    ax.plot([low, high], [place, place], color=color, linewidth=2, alpha=dot.get("alpha"))
+    ax.plot(value, place, "o", color=dot.pop("face", color), markersize=6, **dot)
 
 
 def readable(ax: Axes) -> Axes:
@@ -113,6 +148,12 @@ def image_grid(
         cell.spines[:].set_visible(False)
         cell.set_title(title, fontsize=8, pad=3, color=(colors or ["black"] * len(titles))[index])
     return readable(ax)
+
+
+def thumbnails(part: pd.DataFrame, size: int = 160, *, of: pd.DataFrame) -> Iterator[np.ndarray]:
+    """The images of a part of a table for looking at, deep ones by one scale for the whole table."""
+    levels = levels_of(of)
+    return (thumbnail(path, size, levels=levels) for path in part["path"])
 
 
 def thumbnail(path: str, size: int = 160, *, levels: tuple[float, float] | None = None) -> np.ndarray:

@@ -1,7 +1,7 @@
 """Figures of what a moving threshold trades: ROC curves, precision against recall, and scores against the threshold."""
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -9,9 +9,10 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
 from cnnlab._common import require_columns
-from cnnlab.plots.style import BLUE, CYCLE, GREEN, GREY, ORANGE, PURPLE, RED, SKY, new_axes, readable, shown
+from cnnlab.plots.style import BLUE, CYCLE, GREEN, GREY, ORANGE, PURPLE, RED, SKY, finish, new_axes, readable, shown
 
 COLORED = CYCLE[:6]  # beyond so many classes only the worst have a colour, since more are not told apart
+BOX: dict[str, Any] = {"frameon": True, "framealpha": 0.85, "edgecolor": "none"}
 Drawstyle = Literal["default", "steps-pre"]
 SHARES = {"precision": BLUE, "recall": ORANGE, "f1": GREEN, "false_positive_rate": PURPLE}
 AMOUNTS = {"cost": RED, "flagged": SKY, "misses": GREY, "false_alarms": PURPLE}
@@ -49,9 +50,8 @@ def roc(curves: pd.DataFrame, ax: Axes | None = None, *, highlight: int = 5, up_
     if up_to == 1:
         ax.annotate("by chance", (0.5, 0.5), (3, -3), textcoords="offset points", va="top", fontsize=8, color=GREY)
     _lines(ax, curves, "false_positive_rate", "true_positive_rate", highlight)
-    ax.set_xlabel(f"false alarms, share of the other classes (n = {_images(curves):,} images)")
-    ax.set_ylabel("found, share of the class")
-    return _finish(ax, "lower right", up_to)
+    words = f"false alarms, share of the other classes (n = {_images(curves):,} images)", "found, share of the class"
+    return _within(finish(ax, *words, loc="lower right", **BOX), up_to)
 
 
 def precision_recall(curves: pd.DataFrame, ax: Axes | None = None, *, highlight: int = 5) -> Axes:
@@ -81,9 +81,8 @@ def precision_recall(curves: pd.DataFrame, ax: Axes | None = None, *, highlight:
     ax = new_axes(ax, (5.2, 4.4))
     # between two thresholds the precision is that of the one which reaches the recall, as average precision counts it
     _lines(ax, curves, "recall", "precision", highlight, drawstyle="steps-pre")
-    ax.set_xlabel(f"recall: found, share of the class (n = {_images(curves):,} images)")
-    ax.set_ylabel("precision: right, share of those called so")
-    return _finish(ax, "lower left")
+    words = f"recall: found, share of the class (n = {_images(curves):,} images)"
+    return _within(finish(ax, words, "precision: right, share of those called so", loc="lower left", **BOX))
 
 
 def _require(curves: pd.DataFrame, *columns: str, caller: str) -> None:
@@ -115,12 +114,10 @@ def _lines(ax: Axes, curves: pd.DataFrame, x: str, y: str, highlight: int, draws
         ax.plot(parts[name][x], parts[name][y], label=label, color=color, linewidth=1.6, drawstyle=drawstyle)
 
 
-def _finish(ax: Axes, corner: Literal["lower left", "lower right"], up_to: float = 1.0) -> Axes:
+def _within(ax: Axes, up_to: float = 1.0) -> Axes:
     ax.set_xlim(-0.01 * up_to, 1.01 * up_to)
     ax.set_ylim(-0.01, 1.03)
-    ax.spines[["top", "right"]].set_visible(False)
-    ax.legend(frameon=True, framealpha=0.85, edgecolor="none", fontsize=8, loc=corner)
-    return readable(ax)
+    return ax
 
 
 def thresholds(
