@@ -55,7 +55,7 @@ PROPERTIES: dict[str, Any] = {
     "formats": {
         "type": "object",
         "minProperties": 1,
-        "properties": dict.fromkeys(FILE_OF, {"$ref": "#/definitions/file"}),
+        "properties": {key: {"$ref": "#/definitions/file"} for key in FILE_OF},
         "additionalProperties": False,
     },
 }
