@@ -99,7 +99,7 @@ class Predictor:
         trust: bool = False,
     ) -> None:
         self.folder = Path(folder)
-        self._at, self._threads, self._trust = self.folder.absolute(), threads, trust
+        self._at, self._threads, self._trust = self.folder.absolute(), threads, trust and format is not None
         self._asked = {"format": format, "temperature": temperature, "threshold": threshold}
         self._facts = facts = read_description(self.folder)
         self.classes: list[str] = facts.classes
