@@ -166,11 +166,11 @@ def test_unfreezing_chooses_from_the_head_down():
     for share in (0, 0.01, 0.3, 0.5, 1):
         count = max(round(share * len(names)), share > 0)
         models.unfreeze(model, share=share)
-        assert [layer.name for layer in models.learning(model)] == names[len(names) - count :]
+        assert [layer.name for layer in models.trainable_layers(model)] == names[len(names) - count :]
         head = {weight.path for weight in model.get_layer("probabilities").weights}
         assert head <= {weight.path for weight in model.trainable_weights}
     models.unfreeze(model, layers=["conv_pw_13", "conv_*_1"])
-    assert [layer.name for layer in models.learning(model)] == ["conv_dw_1", "conv_pw_1", "conv_pw_13"]
+    assert [layer.name for layer in models.trainable_layers(model)] == ["conv_dw_1", "conv_pw_1", "conv_pw_13"]
 
 
 def test_what_was_unfrozen_survives_saving(tmp_path):
@@ -178,8 +178,8 @@ def test_what_was_unfrozen_survives_saving(tmp_path):
     models.unfreeze(model, share=0.25)
     model.save(tmp_path / "model.keras")
     again = keras.models.load_model(tmp_path / "model.keras")
-    chosen = [layer.name for layer in models.learning(model)]
-    assert [layer.name for layer in models.learning(again)] == chosen
+    chosen = [layer.name for layer in models.trainable_layers(model)]
+    assert [layer.name for layer in models.trainable_layers(again)] == chosen
     assert [weight.shape for weight in again.trainable_weights] == [weight.shape for weight in model.trainable_weights]
 
 

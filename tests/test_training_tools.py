@@ -224,7 +224,7 @@ def test_fine_tuning_moves_what_it_should_and_nothing_else(learned, digits, data
     before = {weight.path: weight.numpy() for weight in inside.weights}
     history = training.fine_tune(learned, data, val, head_epochs=2, epochs=3, unfreeze=0.5)
     moved = {path for path, value in before.items() if not np.array_equal(value, _weight(inside, path))}
-    assert moved == {weight.path for layer in models.learning(learned) for weight in layer.trainable_weights}
+    assert moved == {weight.path for layer in models.trainable_layers(learned) for weight in layer.trainable_weights}
     assert moved
     phases = history.phases
     assert phases["phase"].tolist() == ["head", "layers"]
@@ -274,7 +274,7 @@ def test_rates_fall_from_the_head_down(learned):
     models.unfreeze(learned, share=1.0)
     rule = discriminative(learned, 0.01, steps=10)
     rates = [rule._optimizer_map(weight)._learning_rate.warmup_target or rule._optimizer_map(weight)._learning_rate
-             for layer in [*models.learning(learned), learned.get_layer("probabilities")]
+             for layer in [*models.trainable_layers(learned), learned.get_layer("probabilities")]
              for weight in layer.trainable_weights[:1]]  # fmt: skip
     assert rates == sorted(rates)
     assert rates[0] < rates[-1] == 0.01

@@ -24,7 +24,7 @@ def predict(
     Args:
         model: Carries its class names, as those of `cnnlab.models` do and `models.with_classes` makes any; one without
             names takes those of the table.
-        table: With the columns path and label; the order of its rows is kept.
+        table: With the column path; the order of its rows is kept. Labels may be there or not.
         batch_size: Images at a time.
         resize: Another resize mode than the model's, for a trial.
 
@@ -48,19 +48,19 @@ def predict(
         >>> predictions.columns[-6:].tolist()
         ['p_crack', 'p_good', 'p_inclusion', 'p_pit', 'p_scratch', 'p_stain']
     """
-    require_columns(table, "path", "label", caller="experiments.predict")
-    categories = [str(name) for name in table["label"].cat.categories]
+    require_columns(table, "path", *(["label"] if "label" in table else []), caller="experiments.predict")
+    categories = [str(name) for name in table["label"].cat.categories] if "label" in table else None
     names = models.ensure_classes(model, categories, caller="experiments.predict")
-    if categories != names:
+    if categories not in (None, names):
         raise ValueError(
             f"`experiments.predict` expects a table with the model's classes, in the model's order: {names}. Received "
             f"{categories}. Use `table['label'].cat.set_categories([...])`, or train a model for these classes."
         )
-    prepared = models.preparation(model)
-    said = pipelines.prepared_otherwise(names, prepared)
+    said = pipelines.prepared_otherwise(names, models.preparation(model))
     if said and resize is None:
         warnings.warn(said, stacklevel=2)
-    return with_probabilities(table, answers(model, table, batch_size=batch_size, resize=resize))
+    found = answers(model, table, batch_size=batch_size, resize=resize)
+    return with_probabilities(table, found, None if "label" in table else names)
 
 
 def answers(
@@ -74,7 +74,8 @@ def answers(
     prepared = models.preparation(model)
     if resize is not None:
         prepared = replace(prepared, resize=resize)
-    data = pipelines.load(table, like=prepared, batch_size=batch_size, cache=False)
+    unlabelled = table.assign(label=pd.Categorical.from_codes(np.zeros(len(table), int), categories=["any"]))
+    data = pipelines.load(unlabelled, like=prepared, batch_size=batch_size, cache=False)
     found = models.class_probabilities(model, model.predict(data, verbose=0))
     rows = pipelines.delivered(data)
     probabilities = np.full((len(table), found.shape[1]), np.nan, np.float32)

@@ -1,11 +1,12 @@
 """Uncompiled `keras.Model`s that own their preprocessing: raw pixels 0-255 in, one probability per class out."""
 
 from cnnlab.models.catalogue import table
+from cnnlab.models.freezing import backbone, learning, trainable_layers, unfreeze
 from cnnlab.models.losses import LogitAdjusted
 from cnnlab.models.metadata import class_names, preparation
 from cnnlab.models.naming import class_probabilities, ensure_classes, require_supported, with_classes
 from cnnlab.models.scratch import residual_cnn, small_cnn
-from cnnlab.models.transfer import backbone, learning, pretrained, reuse, unfreeze
+from cnnlab.models.transfer import pretrained, reuse
 
 __all__ = [
     "LogitAdjusted",
@@ -21,6 +22,7 @@ __all__ = [
     "reuse",
     "small_cnn",
     "table",
+    "trainable_layers",
     "unfreeze",
     "with_classes",
 ]

@@ -29,17 +29,19 @@ class Metadata:
     levels: tuple[float, float] | None = None
     image_size: tuple[int, int] | None = None
     channels: int | None = None
+    rates: tuple[tuple[str, float], ...] = ()  # layer and rate of the dropout that freezing switched off
 
     @classmethod
-    def of(cls, classes: Sequence[str], prepared: Preparation) -> "Metadata":
+    def of(cls, classes: Sequence[str], prepared: Preparation, rates: tuple[tuple[str, float], ...] = ()) -> "Metadata":
         """What a network says whose input has the size and the channels already."""
-        return cls(tuple(classes), prepared.resize, prepared.levels)
+        return cls(tuple(classes), prepared.resize, prepared.levels, rates=rates)
 
 
 def tagged(probabilities: keras.KerasTensor, metadata: Metadata) -> keras.KerasTensor:
     """The output of a model that is being built, with the metadata attached."""
     values = {name: value for name, value in asdict(metadata).items() if value is not None}
     values = {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
+    values["rates"] = dict(metadata.rates)
     # float32, or mixed precision would cast the probabilities back to 16 bits, where small ones vanish
     return keras.layers.Dropout(0.0, seed=values, dtype="float32", name=TAG)(probabilities)
 
@@ -69,9 +71,16 @@ def _checked(values: dict[str, Any], model: keras.Model) -> Metadata:
             levels=valid.levels,
             image_size=None if size is None else valid.image_size,
             channels=None if channels is None else valid.channels,
+            rates=_checked_rates(values.get("rates", {})),
         )
     except (KeyError, ValueError) as error:
         raise ValueError(f"The model {model.name!r} carries damaged metadata: {error}") from None
+
+
+def _checked_rates(rates: Any) -> tuple[tuple[str, float], ...]:
+    if isinstance(rates, dict) and all(isinstance(rate, int | float) and 0 <= rate < 256 for rate in rates.values()):
+        return tuple((str(name), float(rate)) for name, rate in rates.items())
+    raise ValueError(f"the dropout rates are {rates!r:.200}")
 
 
 def class_names(model: keras.Model) -> list[str]:
@@ -97,8 +106,12 @@ def class_names(model: keras.Model) -> list[str]:
     return list(metadata.classes)
 
 
-def preparation(model: keras.Model) -> Preparation:
+def preparation(model: keras.Model, metadata: Metadata | None = None) -> Preparation:
     """How images are prepared for a model: size, channels, resize mode, levels; `pipelines.load(like=model)` does it.
+
+    Args:
+        model: Any network for images.
+        metadata: What it says of itself, where that is known already.
 
     Raises:
         ValueError: If the model does not take one batch of images, or leaves their size open and was not told it.
@@ -108,7 +121,7 @@ def preparation(model: keras.Model) -> Preparation:
         >>> models.preparation(models.small_cnn(image_size=(8, 8), classes=["cat", "dog"], resize="pad"))
         Preparation(image_size=(8, 8), channels=3, resize='pad', levels=None)
     """
-    metadata = find_metadata(model) or Metadata(classes=())
+    metadata = metadata or find_metadata(model) or Metadata(classes=())
     height, width, channels = input_shape(model)
     if height is None or width is None:
         if metadata.image_size is None:

@@ -11,7 +11,16 @@ import numpy as np
 from cnnlab.images import Preparation
 from cnnlab.images.sizing import Resize
 from cnnlab.models.arguments import checked_classes
-from cnnlab.models.metadata import ATTRIBUTE, TAG, Metadata, find_metadata, input_shape, preparation, tagged
+from cnnlab.models.metadata import (
+    ATTRIBUTE,
+    TAG,
+    Metadata,
+    class_names,
+    find_metadata,
+    input_shape,
+    preparation,
+    tagged,
+)
 
 
 def with_classes(
@@ -60,12 +69,11 @@ def with_classes(
     if isinstance(model, keras.Sequential) and not model.built and size is not None:
         model.build((None, *size, 3))
     metadata = Metadata(names, asked.resize, asked.levels, *_open_shape(model, size))
-    if not _is_plain(model) or metadata.image_size is not None:  # an open size is asked for in the check
-        setattr(model, ATTRIBUTE, metadata)
+    prepared = preparation(model, metadata)
+    _require_probabilities(model, prepared, names, caller="models.with_classes")
     if not _is_plain(model):
-        require_supported(model, caller="models.with_classes")
+        setattr(model, ATTRIBUTE, metadata)
         return model
-    require_supported(model, classes=names, caller="models.with_classes")
     outputs = model.outputs[0]
     while outputs._keras_history.operation.name == TAG:  # named before
         outputs = outputs._keras_history.operation.input
@@ -106,10 +114,17 @@ def require_supported(
     Raises:
         ValueError: If it does not take one batch of images, or does not return probabilities of these classes.
     """
-    prepared = preparation(model)
     metadata = find_metadata(model)
     if classes is None and metadata is not None:
         classes = metadata.classes
+    prepared = preparation(model)
+    _require_probabilities(model, prepared, classes, caller=caller)
+    return prepared
+
+
+def _require_probabilities(
+    model: keras.Model, prepared: Preparation, classes: Sequence[str] | None, *, caller: str
+) -> None:
     count = output_count(model, prepared)
     if classes is not None and not (count == len(classes) or (count, len(classes)) == (1, 2)):
         raise ValueError(
@@ -125,7 +140,6 @@ def require_supported(
             f"{model.name!r} has {activation!r}.{several} Change it, or add `keras.layers.Activation({wanted!r})` and "
             "train with a loss that takes probabilities (without from_logits=True)."
         )
-    return prepared
 
 
 def output_count(model: keras.Model, prepared: Preparation) -> int:
@@ -160,7 +174,7 @@ def _last_activation(model: keras.Model) -> str | None:
     return name if name in ("sigmoid", "softmax") or (name == "linear" and weighted) else None
 
 
-def ensure_classes(model: keras.Model, classes: Sequence[str], *, caller: str) -> list[str]:
+def ensure_classes(model: keras.Model, classes: Sequence[str] | None, *, caller: str) -> list[str]:
     """The names a model carries; a model without any takes those of the table, in its order, and says so once.
 
     Raises:
@@ -169,6 +183,8 @@ def ensure_classes(model: keras.Model, classes: Sequence[str], *, caller: str) -
     metadata = find_metadata(model)
     if metadata is not None:
         return list(metadata.classes)
+    if classes is None:
+        return class_names(model)  # which says how to name them
     names = tuple(str(name) for name in classes)
     require_supported(model, classes=names, caller=caller)
     warnings.warn(

@@ -1,6 +1,5 @@
-"""Networks that have learned before: take one over, give it a new head, unfreeze its upper layers."""
+"""Networks that have learned before: take one over and give it a new head."""
 
-import fnmatch
 import inspect
 from collections.abc import Sequence
 from dataclasses import replace
@@ -16,6 +15,7 @@ from cnnlab.images.preparing import require_image_size
 from cnnlab.images.sizing import Resize
 from cnnlab.models.arguments import channels_last, checked_classes, checked_share
 from cnnlab.models.catalogue import NETWORKS, PREPROCESSING, SMALLEST_SIDE, checked_name, constructor
+from cnnlab.models.freezing import freeze
 from cnnlab.models.head import classifier, image_input
 from cnnlab.models.metadata import Metadata, find_metadata
 from cnnlab.models.weights import load_file, load_imagenet
@@ -78,14 +78,13 @@ def pretrained(
         load_imagenet(backbone, name, image_size=(height, width), options=options)
     elif weights is not None:
         load_file(backbone, weights, name=name, options=options)
-    if weights is not None:
-        _freeze(backbone)
+    rates = freeze(backbone) if weights is not None else ()
 
     inputs, x = image_input(prepared)
     x = _preprocessed(x, NETWORKS[name].family)
     x = backbone(x)
     x = layers.GlobalAveragePooling2D(name="global_pool")(x)
-    return classifier(inputs, x, Metadata.of(classes, prepared), dropout=dropout, name=name.lower())
+    return classifier(inputs, x, Metadata.of(classes, prepared, rates), dropout=dropout, name=name.lower())
 
 
 @channels_last
@@ -127,125 +126,13 @@ def reuse(model: keras.Model, *, classes: Sequence[str], dropout: float = 0.2) -
     learned = keras.Model(model.inputs, features, name=f"{model.name}_body")
     body = keras.models.clone_model(learned)
     body.set_weights(learned.get_weights())
-    _freeze(body)
+    rates = freeze(body)
     inputs = keras.Input(model.inputs[0].shape[1:], name="image")
     x = layers.Flatten(name="flatten")(body(inputs)) if len(features.shape) > 2 else body(inputs)
     before = find_metadata(model) or Metadata(())
-    return classifier(inputs, x, replace(before, classes=tuple(classes)), dropout=dropout, name=f"{model.name}_reused")
-
-
-def backbone(model: keras.Model) -> keras.Model:
-    """The network inside a model of `models.pretrained` or `models.reuse`: everything that had learned before.
-
-    Raises:
-        ValueError: If there is none inside.
-
-    Example:
-        >>> model = pretrained("MobileNet", image_size=(32, 32), classes=["cat", "dog"], weights=None, alpha=0.25)
-        >>> backbone(model).output_shape
-        (None, 1, 1, 256)
-    """
-    inside = [layer for layer in getattr(model, "layers", []) if isinstance(layer, keras.Model)]
-    if len(inside) != 1:
-        raise ValueError(
-            "Expected a model with one network inside, as `models.pretrained` and `models.reuse` build them. "
-            f"Received {getattr(model, 'name', model)!r} with {len(inside)}."
-        )
-    return inside[0]
-
-
-def unfreeze(model: keras.Model, *, share: float | None = None, layers: Sequence[str] | None = None) -> keras.Model:
-    """Chooses which layers of the pretrained network learn along with the head: the upper ones first.
-
-    Batch normalisation stays frozen and in inference mode whatever is chosen: the few images of a small data set would
-    spoil the averages it learned from millions. Each call chooses anew; `share=0` freezes everything again. The model
-    has to be compiled again afterwards, and refuses to train until it is.
-
-    Args:
-        model: From `models.pretrained` or `models.reuse`, possibly saved and loaded in between.
-        share: Share of the layers with weights, counted from the head down, 0 to 1.
-        layers: Instead of a share: names of layers, or patterns such as "block_16_*".
-
-    Returns:
-        The same model, its layers' `trainable` set.
-
-    Raises:
-        ValueError: If not exactly one of `share` and `layers` is given, `share` is out of range, or a pattern fits
-            no layer that can learn.
-
-    Example:
-        >>> model = pretrained("MobileNet", image_size=(32, 32), classes=["cat", "dog"], weights=None, alpha=0.25)
-        >>> model = unfreeze(model, share=0.1)
-        >>> [layer.name for layer in learning(model)]
-        ['conv_pw_12', 'conv_dw_13', 'conv_pw_13']
-    """
-    if (share is None) == (layers is None):
-        raise ValueError(
-            "`models.unfreeze` expects one of `share` (such as 0.3: the upper three tenths) and `layers` (names). "
-            f"Received: share={share}, layers={layers}."
-        )
-    inside = backbone(model)
-    before = [id(weight) for weight in model.trainable_weights]
-    candidates = _can_learn(inside)
-    if share is not None:
-        share = checked_share(share, argument="share", caller="models.unfreeze", one=True)
-        count = max(round(share * len(candidates)), int(share > 0))
-        chosen = candidates[len(candidates) - count :]
-    else:
-        chosen = _named(candidates, [layers] if isinstance(layers, str) else layers or [])
-    inside.trainable = True  # a frozen network would hide its layers' own setting
-    kept = {id(layer) for layer in chosen}
-    for layer in _leaves(inside):
-        layer.trainable = id(layer) in kept
-    if not chosen:
-        inside.trainable = False
-    if [id(weight) for weight in model.trainable_weights] != before:
-        model.compiled = False  # what Keras compiled earlier would go on training the earlier choice
-    return model
-
-
-def learning(model: keras.Model) -> list[keras.layers.Layer]:
-    """The layers inside the pretrained network that learn now, from the input up."""
-    return [layer for layer in _leaves(backbone(model)) if layer.trainable_weights]
-
-
-def _freeze(network: keras.Model) -> None:
-    """Freezes a network and holds it in inference mode, whichever way it is called.
-
-    `network(x, training=False)` would not do: Keras 3 hands the outer model's `training` to the networks inside. Frozen
-    batch normalisation uses its averages all the same; dropout has to be told.
-    """
-    network.trainable = False
-    for layer in _leaves(network):
-        if isinstance(layer, layers.Dropout | layers.SpatialDropout2D):
-            layer.rate = 0.0
-        elif hasattr(layer, "drop_path_rate"):
-            layer.drop_path_rate = 0.0
-
-
-def _leaves(network: Any) -> list[keras.layers.Layer]:
-    """All layers that hold no others, from the input up."""
-    inside = getattr(network, "layers", None)
-    return [network] if inside is None else [leaf for layer in inside for leaf in _leaves(layer)]
-
-
-def _can_learn(network: keras.Model) -> list[keras.layers.Layer]:
-    return [
-        layer
-        for layer in _leaves(network)
-        if layer.weights and not isinstance(layer, layers.BatchNormalization | layers.Normalization)
-    ]
-
-
-def _named(candidates: list[keras.layers.Layer], patterns: Sequence[str]) -> list[keras.layers.Layer]:
-    for pattern in patterns:
-        if not any(fnmatch.fnmatchcase(layer.name, pattern) for layer in candidates):
-            raise ValueError(
-                "`models.unfreeze` expects `layers` to name layers that can learn (batch normalisation stays frozen), "
-                f"or to be patterns that fit some. Received: {pattern!r}. The upper ones are "
-                f"{', '.join(layer.name for layer in candidates[-6:])}."
-            )
-    return [layer for layer in candidates if any(fnmatch.fnmatchcase(layer.name, pattern) for pattern in patterns)]
+    return classifier(
+        inputs, x, replace(before, classes=tuple(classes), rates=rates), dropout=dropout, name=f"{model.name}_reused"
+    )
 
 
 def _preprocessed(images: keras.KerasTensor, family: str) -> keras.KerasTensor:

@@ -1,6 +1,8 @@
 """`load`: a table becomes a batched `tf.data.Dataset`."""
 
+import logging
 import random
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,12 +13,15 @@ import tensorflow as tf
 from cnnlab._common import require_columns
 from cnnlab.images import Preparation, read_file
 from cnnlab.images.decoding import declared_size
+from cnnlab.images.levels import levels_of
 from cnnlab.images.sizing import Resize
 from cnnlab.pipelines import cache as caches
 from cnnlab.pipelines import consistency
 from cnnlab.pipelines.functions import FunctionPolicy
 from cnnlab.pipelines.source import BatchSource
 
+logger = logging.getLogger("cnnlab")
+_levels_said: set[tuple[float, float]] = set()
 SAMPLE = 48  # files whose headers tell how much memory all of them would take
 
 
@@ -81,7 +86,7 @@ def load(
     require_columns(table, "path", "label", caller="pipelines.load")
     _require_rows(table)
     _require_arguments(batch_size, training, augment, balance, cache, shard)
-    prepared = _preparation(image_size, like, resize, levels)
+    prepared = _with_levels(_preparation(image_size, like, resize, levels), table)
     source = BatchSource(table, preparation=prepared, batch_size=int(batch_size))
     if augment is not None and not hasattr(augment, "transform"):
         augment = FunctionPolicy(augment)
@@ -135,6 +140,20 @@ def _preparation(
                 f"or say it where the model is built or named: `models.with_classes(model, classes, {name}=…)`."
             )
     return prepared
+
+
+def _with_levels(prepared: Preparation, table: pd.DataFrame) -> Preparation:
+    """The levels that `audit.scan` found in the table's deep images, where neither argument nor model says others."""
+    if prepared.levels is not None or "levels" not in table:
+        return prepared
+    found = levels_of(table)
+    if found is not None and found not in _levels_said:
+        _levels_said.add(found)
+        logger.warning(
+            "Levels %g to %g of deep images become black to white, as the table's column `levels` says. Build the "
+            "model with `levels=(%g, %g)`, so that it is used like that everywhere.", *found, *found,
+        )  # fmt: skip
+    return prepared if found is None else replace(prepared, levels=found)
 
 
 def _make_cache(kind: caches.Kind, source: BatchSource) -> caches.Cache:

@@ -265,7 +265,7 @@ def discriminative(model: keras.Model, peak: float, *, steps: int) -> keras.opti
     Returns:
         A plain `keras.optimizers.MultiOptimizer`.
     """
-    layers = models.learning(model)[::-1]
+    layers = models.trainable_layers(model)[::-1]
     size = math.ceil(len(layers) / GROUPS)
     rates = {}
     for index, layer in enumerate(layers):

@@ -1,0 +1,175 @@
+"""The network inside a network: frozen as a whole, then freed from the top down."""
+
+import fnmatch
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+from cnnlab import _quiet  # noqa: F401  isort: skip
+import keras
+
+from cnnlab.models.arguments import checked_share
+from cnnlab.models.metadata import find_metadata
+
+# Layers that change features at random while training, and the attribute that says how much.
+RANDOM = {
+    keras.layers.Dropout: "rate",
+    keras.layers.SpatialDropout1D: "rate",
+    keras.layers.SpatialDropout2D: "rate",
+    keras.layers.SpatialDropout3D: "rate",
+    keras.layers.AlphaDropout: "rate",
+    keras.layers.GaussianDropout: "rate",
+    keras.layers.GaussianNoise: "stddev",
+}
+DROP_PATH = "drop_path_rate"  # of ConvNeXt's own layer
+
+
+def backbone(model: keras.Model) -> keras.Model:
+    """The network inside a model of `models.pretrained` or `models.reuse`: everything that had learned before.
+
+    Raises:
+        ValueError: If there is none inside.
+
+    Example:
+        >>> from cnnlab.models import pretrained
+        >>> model = pretrained("MobileNet", image_size=(32, 32), classes=["cat", "dog"], weights=None, alpha=0.25)
+        >>> backbone(model).output_shape
+        (None, 1, 1, 256)
+    """
+    inside = [layer for layer in getattr(model, "layers", []) if isinstance(layer, keras.Model)]
+    if len(inside) != 1:
+        raise ValueError(
+            "Expected a model with one network inside, as `models.pretrained` and `models.reuse` build them. "
+            f"Received {getattr(model, 'name', model)!r} with {len(inside)}."
+        )
+    return inside[0]
+
+
+def unfreeze(model: keras.Model, *, share: float | None = None, layers: Sequence[str] | None = None) -> keras.Model:
+    """Chooses which layers of the pretrained network learn along with the head: the upper ones first.
+
+    Batch normalisation stays frozen and in inference mode whatever is chosen: the few images of a small data set would
+    spoil the averages it learned from millions. Dropout and drop-path above the lowest layer that learns get back the
+    rates that the network was built with. Each call chooses anew; `share=0` freezes everything again. The model has to
+    be compiled again afterwards, and refuses to train until it is.
+
+    Args:
+        model: From `models.pretrained` or `models.reuse`, possibly saved and loaded in between.
+        share: Share of the layers with weights, counted from the head down, 0 to 1.
+        layers: Instead of a share: names of layers, or patterns such as "block_16_*".
+
+    Returns:
+        The same model, its layers' `trainable` set.
+
+    Raises:
+        ValueError: If not exactly one of `share` and `layers` is given, `share` is out of range, or a pattern fits
+            no layer that can learn.
+
+    Example:
+        >>> from cnnlab.models import pretrained
+        >>> model = pretrained("MobileNet", image_size=(32, 32), classes=["cat", "dog"], weights=None, alpha=0.25)
+        >>> [layer.name for layer in trainable_layers(unfreeze(model, share=0.1))]
+        ['conv_pw_12', 'conv_dw_13', 'conv_pw_13']
+    """
+    if (share is None) == (layers is None):
+        raise ValueError(
+            "`models.unfreeze` expects one of `share` (such as 0.3: the upper three tenths) and `layers` (names). "
+            f"Received: share={share}, layers={layers}."
+        )
+    inside = backbone(model)
+    before = [id(weight) for weight in model.trainable_weights]
+    candidates = _can_learn(inside)
+    if share is not None:
+        share = checked_share(share, argument="share", caller="models.unfreeze", one=True)
+        count = max(round(share * len(candidates)), int(share > 0))
+        chosen = candidates[len(candidates) - count :]
+    else:
+        chosen = _named(candidates, [layers] if isinstance(layers, str) else layers or [])
+    inside.trainable = True  # a frozen network would hide its layers' own setting
+    kept = {id(layer) for layer in chosen}
+    for layer in leaf_layers(inside):
+        layer.trainable = id(layer) in kept
+    if not chosen:
+        inside.trainable = False
+    metadata = find_metadata(model)
+    changed = _set_rates(inside, dict(metadata.rates) if metadata else {}, kept)
+    if changed or [id(weight) for weight in model.trainable_weights] != before:
+        model.compiled = False  # what Keras compiled earlier would go on training the earlier choice
+    return model
+
+
+def trainable_layers(model: keras.Model) -> list[keras.layers.Layer]:
+    """The layers inside the pretrained network that learn now, from the input up."""
+    return [layer for layer in leaf_layers(backbone(model)) if layer.trainable_weights]
+
+
+def learning(model: keras.Model) -> list[keras.layers.Layer]:
+    """The earlier name of `trainable_layers`."""
+    warnings.warn("`models.learning` is now `models.trainable_layers`.", DeprecationWarning, stacklevel=2)
+    return trainable_layers(model)
+
+
+def freeze(network: keras.Model) -> tuple[tuple[str, float], ...]:
+    """Freezes a network and holds it in inference mode, whichever way it is called.
+
+    `network(x, training=False)` would not do: Keras 3 hands the outer model's `training` to the networks inside. Frozen
+    batch normalisation uses its averages all the same; dropout has to be told.
+
+    Returns:
+        Name and rate of each layer that was switched off.
+    """
+    network.trainable = False
+    found = [(layer, _rate_name(layer)) for layer in leaf_layers(network)]
+    rates = tuple((layer.name, float(getattr(layer, name))) for layer, name in found if name and getattr(layer, name))
+    _set_rates(network, {}, set())
+    return rates
+
+
+def _set_rates(network: keras.Model, rates: dict[str, float], learning: set[int]) -> bool:
+    """Gives dropout above the lowest learning layer its rate, and all other dropout none; whether any changed."""
+    awake = changed = False
+    for layer in leaf_layers(network):
+        awake = awake or id(layer) in learning
+        name = _rate_name(layer)
+        if name is None or (awake and layer.name not in rates):
+            continue
+        rate = rates[layer.name] if awake else 0.0
+        changed = changed or getattr(layer, name) != rate
+        setattr(layer, name, rate)
+        if rate and isinstance(layer, tuple(RANDOM)) and getattr(layer, "seed_generator", None) is None:
+            # A model that was loaded from a file has none, as its rate was 0 there; Keras locks what is built.
+            layer._tracker.unlock()
+            layer.seed_generator = keras.random.SeedGenerator(layer.seed)
+            layer._tracker.lock()
+    return changed
+
+
+def _rate_name(layer: keras.layers.Layer) -> str | None:
+    """The attribute that says how strongly a layer changes features at random; None where it does not."""
+    name = next((name for kind, name in RANDOM.items() if isinstance(layer, kind)), DROP_PATH)
+    return name if hasattr(layer, name) else None
+
+
+def leaf_layers(network: Any) -> list[keras.layers.Layer]:
+    """All layers that hold no others, from the input up."""
+    inside = getattr(network, "layers", None)
+    return [network] if inside is None else [leaf for layer in inside for leaf in leaf_layers(layer)]
+
+
+def _can_learn(network: keras.Model) -> list[keras.layers.Layer]:
+    return [
+        layer
+        for layer in leaf_layers(network)
+        if layer.weights and not isinstance(layer, keras.layers.BatchNormalization | keras.layers.Normalization)
+    ]
+
+
+def _named(candidates: list[keras.layers.Layer], patterns: Sequence[str]) -> list[keras.layers.Layer]:
+    for pattern in patterns:
+        if not any(fnmatch.fnmatchcase(layer.name, pattern) for layer in candidates):
+            raise ValueError(
+                "`models.unfreeze` expects `layers` to name layers that can learn (batch normalisation stays frozen), "
+                f"or to be patterns that fit some. Received: {pattern!r}. The upper ones are "
+                f"{', '.join(layer.name for layer in candidates[-6:])}."
+            )
+    return [layer for layer in candidates if any(fnmatch.fnmatchcase(layer.name, pattern) for pattern in patterns)]
