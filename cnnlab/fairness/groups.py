@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from cnnlab.metrics.intervals import Shares, share_limits
-from cnnlab.metrics.scoring import Counts
+from cnnlab.metrics.scoring import Counts, counter
 from cnnlab.metrics.table import Group, by_columns, outcome, scored, units_of
 
 SMALLEST = 30  # images: with fewer, the 95 % interval of a rate can span a third of all there is
@@ -93,7 +93,7 @@ def rates(
         seen = outcome(part, caller=caller)
         units = units_of(part, group, keys=keys, caller=caller)
         limits = share_limits(class_shares, seen, units, count=bootstrap, seed=seed)
-        images = class_shares(Counts.of(seen))
+        images = class_shares(counter(seen)(np.ones((len(seen), 1))))
         asked: list[tuple[str, Hashable, int]] = [("accuracy", "all", 0)]
         asked += [(metric, name, list(classes).index(name)) for name in named for metric in RATES[1:]]
         for order, (metric, name, column) in enumerate(asked):

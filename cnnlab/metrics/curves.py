@@ -1,11 +1,13 @@
 """What happens when the threshold moves: ROC, precision and recall, and choosing one for a stated purpose."""
 
-from collections.abc import Callable
+from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import pandas as pd
+import sklearn.metrics
 
-from cnnlab.metrics.scoring import Areas, divide
+from cnnlab.metrics.scoring import divide
 from cnnlab.metrics.table import Outcome, known_probabilities, outcome, scored, with_calls
 
 
@@ -32,15 +34,13 @@ def roc(predictions: pd.DataFrame) -> pd.DataFrame:
         >>> metrics.roc(table)["area"].unique().tolist()
         [1.0]
     """
-
-    def curve(counts: pd.DataFrame, areas: tuple[float, float]) -> dict[str, object]:
-        return {
-            "false_positive_rate": counts["false_alarms"] / counts["negatives"],
-            "true_positive_rate": counts["hits"] / counts["positives"],
-            "area": areas[0],
-        }
-
-    return _curves(predictions, curve, caller="metrics.roc")
+    parts = []
+    for facts, positive, score in _each_class(predictions, caller="metrics.roc"):
+        alarms, found, levels = sklearn.metrics.roc_curve(positive, score, drop_intermediate=False)
+        rates = {"threshold": levels, "false_positive_rate": alarms, "true_positive_rate": found}
+        area = sklearn.metrics.roc_auc_score(positive, score)
+        parts.append(pd.DataFrame({"class": facts["class"], **rates, "area": area}).assign(**facts))
+    return pd.concat(parts, ignore_index=True)
 
 
 def precision_recall(predictions: pd.DataFrame) -> pd.DataFrame:
@@ -57,53 +57,27 @@ def precision_recall(predictions: pd.DataFrame) -> pd.DataFrame:
     Raises:
         ValueError: If the table has no probabilities.
     """
-
-    def curve(counts: pd.DataFrame, areas: tuple[float, float]) -> dict[str, object]:
-        flagged = (counts["hits"] + counts["false_alarms"]).to_numpy()
-        return {
-            "recall": counts["hits"] / counts["positives"],
-            "precision": divide(counts["hits"].to_numpy(), flagged, 1.0),
-            "area": areas[1],
-            "share": counts["positives"] / (counts["positives"] + counts["negatives"]),
-        }
-
-    return _curves(predictions, curve, caller="metrics.precision_recall")
-
-
-def _curves(
-    predictions: pd.DataFrame, curve: Callable[[pd.DataFrame, tuple[float, float]], dict[str, object]], *, caller: str
-) -> pd.DataFrame:
-    seen = outcome(scored(predictions, caller=caller), caller=caller)
-    if seen.probability is None:
-        raise ValueError(f"`{caller}` expects the columns p_<class>, such as `experiments.predict` gives.")
-    (roc_area,), (average,) = Areas(seen.true, seen.probability)(np.ones((len(seen), 1)))
     parts = []
-    for number, name in enumerate(seen.classes):
-        positive, score = seen.true == number, seen.probability[:, number]
-        if 0 < positive.sum() < len(seen):
-            counts = _counts(positive, score)
-            columns = curve(counts, (float(roc_area[number]), float(average[number])))
-            found = pd.DataFrame({"class": name, "threshold": counts["threshold"], **columns})
-            parts.append(found.assign(images=counts["positives"], others=counts["negatives"]))
-    if not parts:
-        raise ValueError(f"`{caller}` expects images of at least two classes. Received one class only.")
+    for facts, positive, score in _each_class(predictions, caller="metrics.precision_recall"):
+        precision, recall, levels = sklearn.metrics.precision_recall_curve(positive, score)
+        rates = {"threshold": np.append(levels, np.inf), "recall": recall, "precision": precision}
+        areas = {"area": sklearn.metrics.average_precision_score(positive, score), "share": positive.mean()}
+        curve = pd.DataFrame({"class": facts["class"], **rates, **areas}).assign(**facts)
+        parts.append(curve[::-1])
     return pd.concat(parts, ignore_index=True)
 
 
-def _counts(positive: np.ndarray, score: np.ndarray) -> pd.DataFrame:
-    """Hits and false alarms at each threshold at which something changes, from none flagged to all."""
-    order = np.argsort(-score, kind="stable")
-    ends = np.append(np.flatnonzero(np.diff(score[order])), len(score) - 1)
-    hits = np.cumsum(positive[order])[ends]
-    return pd.DataFrame(
-        {
-            "threshold": np.append(np.inf, score[order][ends]),
-            "hits": np.append(0, hits),
-            "false_alarms": np.append(0, ends + 1 - hits),
-            "positives": int(positive.sum()),
-            "negatives": int((~positive).sum()),
-        }
-    )
+def _each_class(predictions: pd.DataFrame, *, caller: str) -> Iterator[tuple[dict[str, Any], np.ndarray, np.ndarray]]:
+    """Name and images of each class that has some, and others; which images are it, and how likely each is."""
+    seen = outcome(scored(predictions, caller=caller), caller=caller)
+    sizes = np.bincount(seen.true, minlength=len(seen.classes))
+    if seen.probability is None:
+        raise ValueError(f"`{caller}` expects the columns p_<class>, such as `experiments.predict` gives.")
+    if sizes.max() == len(seen):
+        raise ValueError(f"`{caller}` expects images of at least two classes. Received one class only.")
+    for number in np.flatnonzero(sizes):
+        facts = {"class": seen.classes[number], "images": sizes[number], "others": len(seen) - sizes[number]}
+        yield facts, seen.true == number, seen.probability[:, number]
 
 
 def thresholds(
@@ -144,16 +118,17 @@ def thresholds(
             f"Costs expect numbers from 0 up. Received: miss_cost={miss_cost}, false_alarm_cost={false_alarm_cost}."
         )
     seen = outcome(scored(predictions, caller=caller), caller=caller)
-    counts = _counts(*_question(seen, positive, caller))
-    hits, alarms = counts["hits"].to_numpy(), counts["false_alarms"].to_numpy()
-    positives, negatives = counts["positives"].to_numpy(), counts["negatives"].to_numpy()
+    is_class, score = _question(seen, positive, caller)
+    _, alarms, _, hits, levels = sklearn.metrics.confusion_matrix_at_thresholds(is_class, score)
+    alarms, hits = (np.append(0, counts).astype(int) for counts in (alarms, hits))  # at first nothing is flagged
+    positives, negatives = int(is_class.sum()), int((~is_class).sum())
     return pd.DataFrame(
         {
-            "threshold": counts["threshold"],
+            "threshold": np.append(np.inf, levels),
             "precision": divide(hits, hits + alarms, np.nan),
             "recall": hits / positives,
             "f1": divide(2 * hits, positives + hits + alarms),
-            "false_positive_rate": divide(alarms, negatives, np.nan),
+            "false_positive_rate": divide(alarms, np.array(negatives), np.nan),
             "flagged": hits + alarms,
             "misses": positives - hits,
             "false_alarms": alarms,

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from cnnlab.metrics.intervals import Shares, score_limits, share_limits
-from cnnlab.metrics.scoring import Counts, divide, from_counts, values
+from cnnlab.metrics.scoring import Counts, counter, divide, from_counts, values
 from cnnlab.metrics.table import Group, Outcome, by_columns, outcome, scored, units_of
 
 COLUMNS = ("metric", "value", "low", "high")
@@ -113,7 +113,7 @@ def per_class(predictions: pd.DataFrame, *, group: Group = None, bootstrap: int 
     """
     table = scored(predictions, caller="metrics.per_class")
     seen = outcome(table, caller="metrics.per_class")
-    counts = Counts.of(seen)
+    counts = counter(seen)(np.ones((len(seen), 1)))
     found = pd.DataFrame(index=pd.Index(seen.classes, name="class"))
     limits = {}
     if bootstrap:

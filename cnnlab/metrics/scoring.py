@@ -37,11 +37,6 @@ class Counts:
         self.present = (support + claimed) > 0
         self.images = support.sum(axis=1)
 
-    @classmethod
-    def of(cls, outcome: Outcome) -> "Counts":
-        """Counts each row once."""
-        return counter(outcome)(np.ones((len(outcome), 1)))
-
     @property
     def precision(self) -> np.ndarray:
         """Per class; 0 for one that is never predicted."""
@@ -108,41 +103,20 @@ def counter(outcome: Outcome) -> Callable[[np.ndarray], Counts]:
 
 
 def scorer(outcome: Outcome, *, top: int = 3) -> Statistic:
-    """Prepares all scores that the table allows.
-
-    Args:
-        outcome: What happened, image by image.
-        top: A row counts as right for `top_<top>_accuracy` where its label is among the `top` likeliest.
-
-    Returns:
-        A function of weights, shape (images, weightings): how often each row counts. It gives each score with the
-        shape (weightings,).
-    """
+    """Prepares all scores that the table allows, for weights of shape (images, weightings)."""
     count, rows = counter(outcome), row_values(outcome, top=top)
-    areas = area_scorer(outcome)
+    areas = None if outcome.probability is None else Areas(outcome.true, outcome.probability)
     error = None if outcome.confidence is None else calibration_error(outcome.confidence, excess(outcome))
 
     def statistic(weights: np.ndarray) -> dict[str, np.ndarray]:
-        found = from_counts(count(weights))
         images = weights.sum(axis=0)
+        found = from_counts(count(weights))
         found |= {name: divide(row @ weights, images, np.nan) for name, row in rows.items()}
-        found |= areas(weights)
+        if areas is not None:
+            found |= dict(zip(("roc_auc", "pr_auc"), map(_mean, areas(weights)), strict=True))
         if error is not None:
             found["calibration_error"] = error(weights)
         return found
-
-    return statistic
-
-
-def area_scorer(outcome: Outcome) -> Statistic:
-    """Prepares both areas, the mean of the classes; no scores where the table has no probabilities."""
-    if outcome.probability is None:
-        return lambda weights: {}
-    areas = Areas(outcome.true, outcome.probability)
-
-    def statistic(weights: np.ndarray) -> dict[str, np.ndarray]:
-        roc, average = areas(weights)
-        return {"roc_auc": _mean(roc), "pr_auc": _mean(average)}
 
     return statistic
 

@@ -16,38 +16,20 @@ FEW = 10  # groups: with fewer, intervals over them are rough
 
 @dataclass(frozen=True)
 class Outcome:
-    """What happened to each image, as arrays of one length.
+    """What happened to each image, as arrays of one length; None where the table does not say."""
 
-    Attributes:
-        classes: Names, in the order of the label's categories.
-        true: Class number of the label, 0 to K-1.
-        predicted: Class number of the prediction.
-        confidence: In 0-1, or None where the table has none.
-        probability: Shape (images, K), rows adding up to about 1, or None where the table has none.
-    """
-
-    classes: tuple[Hashable, ...]
-    true: np.ndarray
-    predicted: np.ndarray
-    confidence: np.ndarray | None
-    probability: np.ndarray | None
+    classes: tuple[Hashable, ...]  # names, in the order of the label's categories
+    true: np.ndarray  # class number of the label
+    predicted: np.ndarray  # class number of the prediction
+    confidence: np.ndarray | None  # 0 to 1
+    probability: np.ndarray | None  # shape (images, classes), rows adding up to about 1
 
     def __len__(self) -> int:
         return len(self.true)
 
 
 def scored(predictions: pd.DataFrame, *further: str, caller: str) -> pd.DataFrame:
-    """The rows that have both a label and a prediction; says how many have not.
-
-    Args:
-        predictions: A prediction table.
-        further: Other columns that the caller needs; rows where one is empty are left out, too.
-        caller: The public function, for messages.
-
-    Raises:
-        KeyError: If label, predicted or one of `further` is missing.
-        ValueError: If nothing remains.
-    """
+    """The rows that have label, prediction and all of `further`; says how many have not, refuses a table of none."""
     require_columns(predictions, "label", "predicted", *further, caller=caller)
     whole = predictions[["label", "predicted", *further]].notna().all(axis=1)
     if not whole.any():
@@ -67,28 +49,19 @@ def scored(predictions: pd.DataFrame, *further: str, caller: str) -> pd.DataFram
 
 
 def outcome(predictions: pd.DataFrame, *, caller: str) -> Outcome:
-    """Turns a table (of whole rows, see `scored`) into arrays.
-
-    Raises:
-        ValueError: If a prediction is no class of the label, or a probability is impossible.
-        KeyError: If some classes have a probability column and others have none.
-    """
+    """Turns a table (of whole rows, see `scored`) into arrays; refuses predictions and probabilities that cannot be."""
     classes = predictions["label"].cat.categories
     return Outcome(
         tuple(classes),
         predictions["label"].cat.codes.to_numpy().astype(np.intp),
         _codes(predictions["predicted"], classes, caller),
         _confidence(predictions, caller),
-        probabilities(predictions, caller=caller),
+        probabilities(predictions, classes, caller=caller),
     )
 
 
 def by_columns(by: str | Sequence[str] | None, results: Sequence[str], *, caller: str) -> list[str]:
-    """The columns to score apart by, none of which may be called as a column of the result is.
-
-    Raises:
-        ValueError: If one is.
-    """
+    """The columns to score apart by, none of which may be called as a column of the result is."""
     keys = [by] if isinstance(by, str) else list(by or [])
     taken = [name for name in keys if name in results]
     if taken:
@@ -109,12 +82,6 @@ def units_of(table: pd.DataFrame, group: Group, *, keys: Sequence[str] = (), cal
             column `group` where the table has one, False takes none. A missing value is a group of its own.
         keys: Columns to score apart by; one of these is no default.
         caller: The public function, for messages.
-
-    Raises:
-        KeyError: If there is no such column.
-
-    Warns:
-        UserWarning: If there are fewer than ten groups.
     """
     rows = np.arange(len(table))
     if group is None or group is True:
@@ -175,19 +142,16 @@ def classes_of(predictions: pd.DataFrame, *, caller: str) -> pd.Index:
     """The classes of predictions, with or without labels: categories of either column, or what has a p_<class>."""
     require_columns(predictions, caller=caller)
     for column in ("label", "predicted"):
-        if column in predictions and isinstance(predictions[column].dtype, pd.CategoricalDtype):
-            return predictions[column].cat.categories
+        dtype = predictions[column].dtype if column in predictions else None
+        if isinstance(dtype, pd.CategoricalDtype) and len(dtype.categories):
+            return dtype.categories
     return pd.Index([str(name)[2:] for name in predictions if str(name).startswith("p_")])
 
 
 def known_probabilities(
     predictions: pd.DataFrame, positive: Hashable | None = None, *, caller: str
 ) -> tuple[pd.Index, np.ndarray, np.ndarray]:
-    """The classes, the matrix of p_<class>, nan where a row has none, and which rows have them.
-
-    Raises:
-        ValueError: If there are no such columns, or `positive` is no class.
-    """
+    """The classes, the matrix of p_<class>, nan where a row has none, and which rows have them."""
     classes = classes_of(predictions, caller=caller)
     if positive is not None and positive not in classes:
         raise ValueError(f"`positive` expects one of the classes {_some(classes)}. Received: {positive!r}.")
@@ -206,15 +170,7 @@ def known_probabilities(
 def with_calls(
     predictions: pd.DataFrame, classes: pd.Index, positive: Hashable, called: np.ndarray, matrix: np.ndarray
 ) -> pd.DataFrame:
-    """A copy that predicts `positive` where `called`, the likeliest other class elsewhere, nothing without probability.
-
-    Args:
-        predictions: A prediction table.
-        classes: Its classes.
-        positive: One of them.
-        called: One truth value a row.
-        matrix: Probabilities, shape (rows, classes), nan where a row has none.
-    """
+    """A copy that predicts `positive` where `called`, else the likeliest other class; nothing where `matrix` is nan."""
     place, rows = list(classes).index(positive), np.arange(len(predictions))
     known = ~np.isnan(matrix).any(axis=1)
     others = np.where(np.arange(len(classes)) == place, -1, np.nan_to_num(matrix))
@@ -223,14 +179,9 @@ def with_calls(
     return predictions.assign(predicted=pd.Categorical.from_codes(codes, categories=classes), confidence=confidence)
 
 
-def probabilities(predictions: pd.DataFrame, classes: pd.Index | None = None, *, caller: str) -> np.ndarray | None:
-    """The `p_<class>` columns as a matrix, rows adding up to 1; None where the table has none.
-
-    Raises:
-        KeyError: If some classes have their column and others have not.
-        ValueError: If a value is no probability or a row does not add up to 1.
-    """
-    names = [f"p_{name}" for name in (predictions["label"].cat.categories if classes is None else classes)]
+def probabilities(predictions: pd.DataFrame, classes: pd.Index, *, caller: str) -> np.ndarray | None:
+    """The `p_<class>` columns as a matrix, rows adding up to 1; None where the table has none."""
+    names = [f"p_{name}" for name in classes]
     missing = [name for name in names if name not in predictions.columns]
     if len(missing) == len(names):
         return None
