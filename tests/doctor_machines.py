@@ -5,7 +5,7 @@ import json
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from cnnlab.doctor import Finding, Library, Machine, Outcome, Package
+from cnnlab.doctor import Finding, Machine, Outcome, Package
 
 GIB = 1024**3
 PROJECT = "/home/ann/cnnlab"
@@ -37,6 +37,8 @@ PACKAGES = {
     "h5py": [Package("3.14.0")],
     "cnnlab": [Package("0.1.0", ("tensorflow>=2.21,<2.22", 'pytest==9; extra == "dev"'))],
     "pip": [Package("25.0")],
+    "nvidia-cublas-cu12": [Package("12.5.3.2")],
+    "nvidia-cudnn-cu12": [Package("9.3.0.75")],
 }
 FILES = {
     f"{PROJECT}/pyproject.toml": PYPROJECT,
@@ -46,16 +48,6 @@ FILES = {
     f"{PROJECT}/.venv/share/jupyter/kernels/cnnlab/kernel.json": json.dumps({"argv": [f"{PROJECT}/.venv/bin/python"]}),
     f"{TENSORFLOW}/python/platform/build_info.py": BUILD_INFO,
     f"{TENSORFLOW}/__init__.py": "",
-}
-LOADED = {
-    "libcuda.so.1": Library("/usr/lib/libcuda.so.1"),
-    "libcudart.so.12": Library(f"{SITE}/nvidia/cuda_runtime/lib/libcudart.so.12"),
-    "libcublas.so.12": Library(f"{SITE}/nvidia/cublas/lib/libcublas.so.12"),
-    "libcublasLt.so.12": Library(f"{SITE}/nvidia/cublas/lib/libcublasLt.so.12"),
-    "libcufft.so.11": Library(f"{SITE}/nvidia/cufft/lib/libcufft.so.11"),
-    "libcusolver.so.11": Library(f"{SITE}/nvidia/cusolver/lib/libcusolver.so.11"),
-    "libcusparse.so.12": Library(f"{SITE}/nvidia/cusparse/lib/libcusparse.so.12"),
-    "libcudnn.so.9": Library(f"{SITE}/nvidia/cudnn/lib/libcudnn.so.9", "9.3.0"),
 }
 
 
@@ -110,7 +102,6 @@ def computer(
     files: Mapping[str, str | None] | None = None,
     packages: Mapping[str, list[Package]] | None = None,
     environment: Mapping[str, str] | None = None,
-    libraries: Mapping[str, Library] | None = None,
     nvidia_smi: Outcome | None = None,
     pip_check: Outcome | None = None,
     run: Callable[..., Outcome] | None = None,
@@ -161,9 +152,6 @@ def computer(
         loaded=frozenset(),
         processors=8,
         run=run or fake_run,
-        libraries=lambda names, folders, timeout: {
-            name: library for name, library in {**LOADED, **(libraries or {})}.items() if name in names
-        },
         package=lambda name: next(iter(installed.get(name, [])), None),
         module_folder=lambda name: TENSORFLOW if name == "tensorflow" and installed["tensorflow"] else None,
         read=lambda path: present.get(path.replace("\\", "/")),

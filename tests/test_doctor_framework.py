@@ -104,15 +104,6 @@ def test_a_crash_whose_log_knows_the_reason():
     assert "numpy mismatch" in only(full(facts=BEGUN, status=1, errors=error), "tensorflow").why
 
 
-def test_other_packages_that_fail_are_said_once_for_one_fault():
-    error = "ImportError: numpy.dtype size changed"
-    broken = [{"stage": "broken", "module": name, "error": error} for name in ("pandas", "sklearn")]
-    finding = only(full(facts=[*proof()[:-1], *broken, {"stage": "end"}]), "packages", "problem")
-    assert finding.finding == f"`import pandas` fails, and with it sklearn: {error}"
-    crashed = full(facts=[*proof()[:-1], {"stage": "import", "module": "cv2"}], status=-signal.SIGSEGV)
-    assert "while importing cv2 (SIGSEGV)" in only(crashed, "packages", "problem").finding
-
-
 def test_hanging():
     finding = only(full(facts=BEGUN, status=None, trouble="timeout"), "tensorflow")
     assert finding.finding == "Stopped after 300 s while importing tensorflow."
@@ -222,18 +213,6 @@ def test_the_same_line_is_serious_where_there_is_a_card():
     assert _framework.check_log(computer(), line, has_card=False)[0].status == "note"
 
 
-def test_unknown_errors_are_shown_as_such():
-    log = (
-        "E0000 00:00:1.2 33 thing.cc:1] Never seen before\nI0000 fine\nE0000 00:00:1.3 33 thing.cc:1] Never seen before"
-    )
-    (finding,) = _framework.check_log(computer(), log, has_card=False)
-    assert finding.status == "note"
-    assert finding.finding.count("Never seen before") >= 1
-    assert "Not known here" in finding.why
-    long = _framework._short("E0000 00:00:1.2 33 " + "x" * 500)
-    assert len(long) == 158
-
-
 # -- the processes, for real -----------------------------------------------------------------------------------------
 
 
@@ -335,7 +314,7 @@ def test_a_device_that_raises_does_not_end_the_proof(capsys, monkeypatch):
 
 
 def test_the_script_imports_and_ends(capsys, monkeypatch):
-    monkeypatch.setattr("sys.argv", ["x", json.dumps({"modules": ["json", "no_such_module"], "afterwards": []})])
+    monkeypatch.setattr("sys.argv", ["x", json.dumps({"modules": ["json", "no_such_module"]})])
     _proof.main()
     assert [fact["stage"] for fact in facts_of(capsys)] == ["import", "imported", "import", "broken", "end"]
 
@@ -345,7 +324,7 @@ def test_the_whole_script(capsys, monkeypatch):
     pytest.importorskip("keras")
     monkeypatch.setattr(_proof, "find_devices", lambda: ["cpu:0"])
     monkeypatch.setattr(_proof, "prove", lambda devices: _proof.emit(stage="proved", devices=devices))
-    request = {"modules": ["json"], "afterwards": ["csv"]}
+    request = {"modules": ["json"]}
     monkeypatch.setattr("sys.argv", ["x", json.dumps(request)])
     _proof.main()
-    assert [fact["stage"] for fact in facts_of(capsys)] == ["import", "imported", "proved", "import", "imported", "end"]
+    assert [fact["stage"] for fact in facts_of(capsys)] == ["import", "imported", "proved", "end"]

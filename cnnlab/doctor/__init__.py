@@ -23,24 +23,12 @@ from typing import TYPE_CHECKING
 from cnnlab.doctor import _environment, _framework, _gpu, _packages, _system
 from cnnlab.doctor._findings import Finding, as_text, summary
 from cnnlab.doctor._logs import meaning_of
-from cnnlab.doctor._machine import Library, Machine, Outcome, Package, here
+from cnnlab.doctor._machine import Machine, Outcome, Package, here
 
 if TYPE_CHECKING:
     from cnnlab.doctor._table import Report
 
-__all__ = [
-    "Finding",
-    "Library",
-    "Machine",
-    "Outcome",
-    "Package",
-    "examine",
-    "fix_kernel",
-    "here",
-    "main",
-    "meaning_of",
-    "report",
-]
+__all__ = ["Finding", "Machine", "Outcome", "Package", "examine", "fix_kernel", "here", "main", "meaning_of", "report"]
 
 
 def report(*, fast: bool = False, timeout: float = 300, machine: Machine | None = None) -> Report:

@@ -56,13 +56,12 @@ def check_settings(machine: Machine) -> list[Finding]:
     if stored is None:
         return [problem("settings", f"{path} is not valid JSON.", "Keras does not start.", rename)]
     found = []
-    layout, floatx = stored.get("image_data_format", "channels_last"), stored.get("floatx", "float32")
-    if layout != "channels_last":
-        why = "Images here are height × width × channels; convolutions on the CPU support nothing else."
-        found.append(problem("settings", f"{path} sets image_data_format to {layout!r}.", why, rename))
-    if floatx != "float32":
-        why = "Every model then computes in another precision than the notebooks expect."
-        found.append(warning("settings", f"{path} sets floatx to {floatx!r}.", why, rename))
+    for name, usual, why in (
+        ("image_data_format", "channels_last", "Images here are height × width × channels, and so on the processor."),
+        ("floatx", "float32", "Every model then computes in another precision than the notebooks expect."),
+    ):
+        if stored.get(name, usual) != usual:
+            found.append(problem("settings", f"{path} sets {name} to {stored[name]!r}.", why, rename))
     name, source = backend(machine)
     if name in ("jax", "torch") and machine.module_folder(name):
         found.append(note("settings", f"Keras computes with {name} ({source}); data still flows through tf.data."))

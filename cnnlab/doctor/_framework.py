@@ -14,22 +14,9 @@ from cnnlab.doctor._environment import backend
 from cnnlab.doctor._findings import Finding, note, ok, problem, warning
 from cnnlab.doctor._graphics import Graphics, install_gpu, install_jax
 from cnnlab.doctor._machine import SCRIPTS, Machine, Outcome
-from cnnlab.doctor._packages import provider
 
 MARK = "@cnnlab "
 START = "import runpy, sys; runpy.run_path(sys.argv[1], run_name='__main__')"  # keeps the script's folder off sys.path
-
-# Other packages with compiled parts, by the name one imports.
-COMPILED = {
-    "pandas": "pandas",
-    "scipy": "scipy",
-    "scikit-learn": "sklearn",
-    "pillow": "PIL.Image",
-    "simplejpeg": "simplejpeg",
-    "opencv-python-headless": "cv2",
-    "matplotlib": "matplotlib.pyplot",
-    "ai-edge-litert": "ai_edge_litert.interpreter",
-}
 
 # How far a device may be from numpy, and from the processor after training: float32 with other orders of summing.
 CONVOLUTION_LIMIT = 1e-4
@@ -73,7 +60,6 @@ class Run:
 
 def start(machine: Machine, *, timeout: float, modules: Sequence[str] = ("numpy", "tensorflow", "keras")) -> Run:
     """Runs the script with this machine's Python and waits for its end."""
-    others = [module for name, module in COMPILED.items() if provider(machine, name)]
     environment = {
         **machine.environment,
         "TF_CPP_MIN_LOG_LEVEL": "0",  # the log lines are read, not shown
@@ -84,7 +70,7 @@ def start(machine: Machine, *, timeout: float, modules: Sequence[str] = ("numpy"
         "PYTHONIOENCODING": "utf-8",
         "MPLBACKEND": "Agg",
     }
-    request = json.dumps({"modules": list(modules), "afterwards": others})
+    request = json.dumps({"modules": list(modules)})
     command = [machine.executable, "-c", START, str(SCRIPTS / "_proof.py"), request]
     outcome = machine.run(command, timeout=timeout, environment=environment)
     facts = [json.loads(line[len(MARK) :]) for line in outcome.output.splitlines() if line.startswith(MARK)]
@@ -103,18 +89,14 @@ def check_missing(machine: Machine) -> list[Finding]:
     return [problem("tensorflow", words, why, machine.install_everything())]
 
 
-def _broken_import(machine: Machine, names: list[str], words: str) -> Finding:
-    """Imports that ended with one and the same exception."""
-    name, others = names[0], ", ".join(names[1:])
+def _broken_import(machine: Machine, name: str, words: str) -> Finding:
+    """An import that ended with an exception."""
     cause = _logs.import_error(words)
     lines = [line for line in words.splitlines() if line.strip()] or [""]
     telling = next((line for line in lines if cause and re.search(cause.pattern, line)), lines[0])
-    return problem(
-        "tensorflow" if name in ("tensorflow", "keras") else "packages",
-        f"`import {name}` fails{', and with it ' + others if others else ''}: {telling[:300]}",
-        f"Cause: {cause.meaning}." if cause else "It is there but cannot be loaded; nothing that uses it runs.",
-        _logs.fill_in(machine, cause.fix if cause else "{everything}"),
-    )
+    why = f"Cause: {cause.meaning}." if cause else "It is there but cannot be loaded; nothing that uses it runs."
+    fix = _logs.fill_in(machine, cause.fix if cause else "{everything}")
+    return problem("tensorflow", f"`import {name}` fails: {telling[:300]}", why, fix)
 
 
 def _ended(machine: Machine, run: Run, timeout: float) -> Finding:
@@ -123,7 +105,7 @@ def _ended(machine: Machine, run: Run, timeout: float) -> Finding:
     doing = f"importing {module}" if module else f"at the step “{run.step['stage']}”"
     if device:
         doing = f"{'training' if run.step['stage'].startswith('train') else 'computing a convolution'} on {device}"
-    area = "proof" if device else "tensorflow" if module in ("tensorflow", "keras") else "packages"
+    area = "proof" if device else "tensorflow"
     if run.outcome.trouble == "timeout":
         slow = "Usually a slow disk: a network drive, a folder that a virus scanner or a cloud service watches."
         fix = "Move the project to a local disk and make .venv again there."
@@ -167,10 +149,7 @@ def crash_name(status: int | None) -> str:
 
 def check(machine: Machine, graphics: Graphics, run: Run, *, timeout: float) -> list[Finding]:
     """What the run of TensorFlow says: import, log lines, devices, the proof."""
-    broken: dict[str, list[str]] = {}  # one fault is passed on by every package that imports the faulty one
-    for fact in run.stages("broken"):
-        broken.setdefault(fact["error"], []).append(fact["module"])
-    found = [_broken_import(machine, names, error) for error, names in broken.items()]
+    found = [_broken_import(machine, fact["module"], fact["error"]) for fact in run.stages("broken")]
     imported = {fact["module"]: fact for fact in run.stages("imported")}
     if {"tensorflow", "keras"} <= set(imported):
         found.append(_imported(imported))
@@ -198,16 +177,13 @@ def check_log(machine: Machine, text: str, *, has_card: bool) -> list[Finding]:
         meaning = _logs.meaning_of(line, has_card=has_card)
         if meaning and meaning.harmless:
             part = re.search(meaning.pattern, line)
-            harmless[part.group() if part else line] = meaning.meaning
+            harmless.setdefault(meaning.meaning, part.group() if part else line)
         elif meaning:
             words = f"TensorFlow logs “{_short(line)}”"
             fix = _logs.fill_in(machine, meaning.fix)
             found[meaning.meaning] = warning("log", words, f"That is: {meaning.meaning}.", fix)
-        elif re.match(r"(\d{4}-\d\d-\d\d [\d:.]+: )?[EF](\d{4} | tensorflow| external)", line):  # its levels E and F
-            why = "Not known here. As long as the proof below holds, training works."
-            found[_short(line)] = note("log", f"TensorFlow logs, as an error: “{_short(line)}”", why)
     if harmless:
-        listed = "; ".join(f"“{name}” ({words})" for name, words in harmless.items())
+        listed = "; ".join(f"“{name}” ({words})" for words, name in harmless.items())
         found[""] = note("log", f"Harmless log lines: {listed}.", "Nothing is to be done.")
     return list(found.values())
 
@@ -226,7 +202,7 @@ def _check_cards(machine: Machine, graphics: Graphics, run: Run) -> list[Finding
     seen = len(devices[0]["cards"])
     jax = backend(machine)[0] == "jax"
     listed = ", ".join(card.name for card in graphics.cards if card not in graphics.hidden)
-    reason = f"{', '.join(graphics.missing)} does not load." if graphics.missing else "The log lines name the reason."
+    reason = f"The reason: {'; '.join(graphics.missing)}." if graphics.missing else "The log lines name the reason."
     return [
         problem(
             "gpu",

@@ -63,7 +63,7 @@ def look(machine: Machine, *, fast: bool) -> Graphics:
         _say_cpu_build(machine, graphics)
     elif build is not None:
         _cuda.check_capability(machine, graphics, build)
-        _cuda.check_libraries(machine, graphics, build, timeout=0.6 if fast else 60.0)
+        _cuda.check_packages(machine, graphics)
     _check_visible(machine, graphics)
     _check_memory(machine, graphics)
     return graphics

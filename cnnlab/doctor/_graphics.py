@@ -34,7 +34,7 @@ class Graphics:
 
     cards: list[Card] = field(default_factory=list)
     hidden: list[Card] = field(default_factory=list)  # by CUDA_VISIBLE_DEVICES
-    missing: list[str] = field(default_factory=list)  # libraries that TensorFlow will not be able to load
+    missing: list[str] = field(default_factory=list)  # of NVIDIA's packages, in words
     findings: list[Finding] = field(default_factory=list)
 
     def add(self, status: str, finding: str, why: str = "", fix: str = "") -> None:

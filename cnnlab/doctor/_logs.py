@@ -38,7 +38,7 @@ CLOSE_OTHERS = "nvidia-smi\nThen shut down the other notebook: Kernel, Shut Down
 
 HARMLESS = [
     ("oneDNN custom operations are on", "faster CPU code; last digits may differ"),
-    ("optimized to use available CPU instr|rebuild TensorFlow with", "an advertisement for building it oneself"),
+    ("use available CPU instructions|rebuild TensorFlow with", "an advertisement for building it oneself"),
     (r"before absl::InitializeLog\(\) is called", "logging that starts before its settings are read"),
     ("Unable to register cu(DNN|FFT|BLAS) factory", "the same part is linked twice; the first one serves"),
     ("computation placer already registered", "the same part is linked twice; the first one serves"),

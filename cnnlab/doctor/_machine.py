@@ -10,7 +10,6 @@ from __future__ import annotations
 import functools
 import importlib.metadata
 import importlib.util
-import json
 import ntpath
 import os
 import platform
@@ -23,7 +22,7 @@ import sys
 import sysconfig
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -48,46 +47,141 @@ class Package(NamedTuple):
     requires: tuple[str, ...] = ()
 
 
-class Library(NamedTuple):
-    """What came of loading one shared library."""
+def kind_of_python() -> str:
+    """What keeps this Python from being the ordinary 64-bit CPython, or ""."""
+    if platform.python_implementation() != "CPython":
+        return platform.python_implementation()
+    if sys.maxsize < 2**32:
+        return "32-bit"
+    return "free-threaded" if sysconfig.get_config_var("Py_GIL_DISABLED") else ""
 
-    path: str = ""
-    version: str = ""
-    error: str = ""  # the loader's words; "" where it loaded
+
+def find_kernel_folders() -> tuple[str, ...]:
+    """Where Jupyter looks for kernels, first match first."""
+    try:
+        from jupyter_core.paths import jupyter_path
+    except ImportError:
+        return ()
+    return tuple(jupyter_path("kernels"))
+
+
+def run(command: Sequence[str], *, timeout: float, environment: Mapping[str, str] | None = None) -> Outcome:
+    """Runs a command to its end or for `timeout` seconds; never raises."""
+    try:
+        done = subprocess.run(
+            list(command), capture_output=True, timeout=timeout, env=environment, stdin=subprocess.DEVNULL, check=False
+        )
+    except subprocess.TimeoutExpired as late:
+        return Outcome(None, _text(late.stdout), _text(late.stderr), "timeout")
+    except OSError as error:
+        return Outcome(None, errors=str(error), trouble="missing")
+    return Outcome(done.returncode, _text(done.stdout), _text(done.stderr))
+
+
+def _text(raw: bytes | None) -> str:
+    return (raw or b"").decode("utf-8", errors="replace").replace("\r\n", "\n")
+
+
+@functools.lru_cache(None)
+def find_package(name: str) -> Package | None:
+    """An installed distribution, by its metadata."""
+    try:
+        found = importlib.metadata.distribution(name)
+        return Package(str(found.version), tuple(found.requires or ())) if found.version else None
+    except (importlib.metadata.PackageNotFoundError, KeyError):  # KeyError: half removed
+        return None
+
+
+def find_module_folder(name: str) -> str | None:
+    """The folder that `import name` would read, without importing it."""
+    try:
+        spec = importlib.util.find_spec(name)
+    except (ImportError, ValueError):
+        return None
+    return next(iter(spec.submodule_search_locations or [spec.origin or ""])) if spec else None
+
+
+def read_text(path: str) -> str | None:
+    """A file's text; None where it cannot be read."""
+    try:
+        return Path(path).read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return None
+
+
+def list_folder(path: str) -> list[str]:
+    """The names in a folder, sorted; none where it cannot be read."""
+    try:
+        return sorted(entry.name for entry in Path(path).iterdir())
+    except OSError:
+        return []
+
+
+def free_space(path: str) -> int | None:
+    """Free bytes where `path` lies or, as long as it does not exist, will lie."""
+    try:
+        return shutil.disk_usage(next(each for each in (Path(path), *Path(path).parents) if each.exists())).free
+    except (OSError, StopIteration):
+        return None
+
+
+def read_memory() -> tuple[int, int] | None:
+    """Total and available memory in bytes."""
+    try:
+        import psutil
+    except ImportError:
+        return None
+    memory = psutil.virtual_memory()
+    return memory.total, memory.available
+
+
+def read_instructions() -> frozenset[str] | None:
+    """Instruction sets of an x86 processor, as far as the system tells them."""
+    if sys.platform == "win32":
+        import ctypes
+
+        present = ctypes.windll.kernel32.IsProcessorFeaturePresent(39)  # PF_AVX_INSTRUCTIONS_AVAILABLE
+        return frozenset(["avx"] if present else [])
+    flags = re.search(r"^flags\s*:(.*)$", read_text("/proc/cpuinfo") or "", re.MULTILINE)
+    return frozenset(flags.group(1).split()) if flags else None
+
+
+def count_processors() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @dataclass(frozen=True)
 class Machine:
-    """One computer and one Python on it. Replace any field to describe another."""
+    """One computer and one Python on it: this one, unless fields are given that describe another."""
 
-    system: str  # Linux, Windows, Darwin
-    architecture: str  # x86_64, AMD64, arm64, aarch64
-    release: str  # of the operating system's kernel
-    c_library: str  # "glibc 2.36"; "" where it is another one
-    python: tuple[int, int, int]
-    kind: str  # of Python: "" for the ordinary one, else "PyPy", "32-bit", "free-threaded"
-    executable: str
-    prefix: str
-    base_prefix: str
-    project: str  # the folder that holds the package
-    folder: str  # the working folder
-    home: str
-    temporary: str
-    kernel_folders: tuple[str, ...]  # where Jupyter looks for kernels, first match first
-    environment: Mapping[str, str]
-    in_notebook: bool
-    loaded: frozenset[str]  # modules that this process has imported already
-    processors: int
-    run: Callable[..., Outcome]  # run(command, timeout=…, environment=…)
-    libraries: Callable[[Sequence[str], Sequence[str], float], dict[str, Library]]
-    package: Callable[[str], Package | None]
-    module_folder: Callable[[str], str | None]
-    read: Callable[[str], str | None]
-    names: Callable[[str], list[str]]  # of what is in a folder
-    which: Callable[[str], str | None]
-    disk: Callable[[str], int | None]  # free bytes
-    memory: Callable[[], tuple[int, int] | None]  # total, available bytes
-    instructions: Callable[[], frozenset[str] | None]  # of the processor, lower case; None where unknown
+    system: str = field(default_factory=platform.system)  # Linux, Windows, Darwin
+    architecture: str = field(default_factory=platform.machine)  # x86_64, AMD64, arm64, aarch64
+    release: str = field(default_factory=platform.release)  # of the operating system's kernel
+    c_library: str = field(default_factory=lambda: " ".join(platform.libc_ver()).strip())  # "glibc 2.36" or ""
+    python: tuple[int, int, int] = sys.version_info[:3]
+    kind: str = field(default_factory=kind_of_python)  # "" for the ordinary one, else "PyPy", "32-bit", "free-threaded"
+    executable: str = sys.executable
+    prefix: str = sys.prefix
+    base_prefix: str = sys.base_prefix
+    project: str = str(SCRIPTS.parent.parent)  # the folder that holds the package
+    folder: str = field(default_factory=os.getcwd)  # the working folder
+    home: str = field(default_factory=lambda: str(Path.home()))
+    temporary: str = field(default_factory=tempfile.gettempdir)
+    kernel_folders: tuple[str, ...] = field(default_factory=find_kernel_folders)
+    environment: Mapping[str, str] = field(default_factory=lambda: dict(os.environ))
+    in_notebook: bool = field(default_factory=lambda: "ipykernel" in sys.modules)
+    loaded: frozenset[str] = field(default_factory=lambda: frozenset(sys.modules))
+    processors: int = field(default_factory=count_processors)
+    run: Callable[..., Outcome] = run  # run(command, timeout=…, environment=…)
+    package: Callable[[str], Package | None] = find_package
+    module_folder: Callable[[str], str | None] = find_module_folder
+    read: Callable[[str], str | None] = read_text
+    names: Callable[[str], list[str]] = list_folder
+    which: Callable[[str], str | None] = shutil.which
+    disk: Callable[[str], int | None] = free_space
+    memory: Callable[[], tuple[int, int] | None] = read_memory
+    instructions: Callable[[], frozenset[str] | None] = read_instructions
 
     @property
     def windows(self) -> bool:
@@ -174,8 +268,6 @@ class Machine:
         python = r".venv\Scripts\python.exe" if self.windows else ".venv/bin/python"
         if self.which("uv"):
             return f"uv venv --python 3.12 .venv\nuv pip install --python {python} -r requirements.txt"
-        if self.which("conda"):
-            return "conda env create --file environment.yml"
         launcher = "py -3.12" if self.windows else "python3.12"
         return f"{launcher} -m venv .venv\n{python} -m pip install -r requirements.txt"
 
@@ -200,147 +292,4 @@ class Machine:
 
 def here() -> Machine:
     """This computer."""
-    return Machine(
-        system=platform.system(),
-        architecture=platform.machine(),
-        release=platform.release(),
-        c_library=" ".join(platform.libc_ver()).strip() if sys.platform == "linux" else "",
-        python=sys.version_info[:3],
-        kind=_kind_of_python(),
-        executable=sys.executable,
-        prefix=sys.prefix,
-        base_prefix=sys.base_prefix,
-        project=str(SCRIPTS.parent.parent),
-        folder=str(Path.cwd()),
-        home=str(Path.home()),
-        temporary=tempfile.gettempdir(),
-        kernel_folders=_kernel_folders(),
-        environment=dict(os.environ),
-        in_notebook="ipykernel" in sys.modules,
-        loaded=frozenset(sys.modules),
-        processors=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
-        run=run,
-        libraries=load_libraries,
-        package=functools.lru_cache(None)(find_package),
-        module_folder=find_module_folder,
-        read=read_text,
-        names=list_folder,
-        which=shutil.which,
-        disk=free_space,
-        memory=read_memory,
-        instructions=read_instructions,
-    )
-
-
-def _kind_of_python() -> str:
-    if platform.python_implementation() != "CPython":
-        return platform.python_implementation()
-    if sys.maxsize < 2**32:
-        return "32-bit"
-    return "free-threaded" if sysconfig.get_config_var("Py_GIL_DISABLED") else ""
-
-
-def _kernel_folders() -> tuple[str, ...]:
-    try:
-        from jupyter_core.paths import jupyter_path
-    except ImportError:
-        return ()
-    return tuple(jupyter_path("kernels"))
-
-
-def run(command: Sequence[str], *, timeout: float, environment: Mapping[str, str] | None = None) -> Outcome:
-    """Runs a command to its end or for `timeout` seconds; never raises."""
-    try:
-        done = subprocess.run(
-            list(command), capture_output=True, timeout=timeout, env=environment, stdin=subprocess.DEVNULL, check=False
-        )
-    except subprocess.TimeoutExpired as late:
-        return Outcome(None, _text(late.stdout), _text(late.stderr), "timeout")
-    except OSError as error:
-        return Outcome(None, errors=str(error), trouble="missing")
-    return Outcome(done.returncode, _text(done.stdout), _text(done.stderr))
-
-
-def _text(raw: bytes | None) -> str:
-    return (raw or b"").decode("utf-8", errors="replace").replace("\r\n", "\n")
-
-
-def load_libraries(names: Sequence[str], folders: Sequence[str], timeout: float) -> dict[str, Library]:
-    """Loads shared libraries in a process of their own, looking in `folders` before the system's places.
-
-    In this process they would stay loaded and TensorFlow would find them afterwards. A library that does not answer in
-    time, or ends the process, is said to have done so; those after it are left out.
-    """
-    request = json.dumps({"libraries": list(names), "folders": list(folders)})
-    outcome = run([sys.executable, "-I", str(SCRIPTS / "_libraries.py"), request], timeout=timeout)
-    answers = [json.loads(line) for line in outcome.output.splitlines() if line.startswith("{")]
-    loaded = {answer.pop("name"): Library(**answer) for answer in answers}
-    missing = [name for name in names if name not in loaded]
-    if missing:
-        words = "did not load in time" if outcome.trouble == "timeout" else "ended the process that loaded it"
-        loaded[missing[0]] = Library(error=words)
-    return loaded
-
-
-def find_package(name: str) -> Package | None:
-    """An installed distribution, by its metadata."""
-    try:
-        found = importlib.metadata.distribution(name)
-        return Package(str(found.version), tuple(found.requires or ())) if found.version else None
-    except (importlib.metadata.PackageNotFoundError, KeyError):  # KeyError: half removed
-        return None
-
-
-def find_module_folder(name: str) -> str | None:
-    """The folder that `import name` would read, without importing it."""
-    try:
-        spec = importlib.util.find_spec(name)
-    except (ImportError, ValueError):
-        return None
-    return next(iter(spec.submodule_search_locations or [spec.origin or ""])) if spec else None
-
-
-def read_text(path: str) -> str | None:
-    """A file's text; None where it cannot be read."""
-    try:
-        return Path(path).read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return None
-
-
-def list_folder(path: str) -> list[str]:
-    """The names in a folder, sorted; none where it cannot be read."""
-    try:
-        return sorted(entry.name for entry in Path(path).iterdir())
-    except OSError:
-        return []
-
-
-def free_space(path: str) -> int | None:
-    """Free bytes where `path` lies or, as long as it does not exist, will lie."""
-    place = next((each for each in (Path(path), *Path(path).parents) if each.exists()), Path(path))
-    try:
-        return shutil.disk_usage(place).free
-    except OSError:
-        return None
-
-
-def read_memory() -> tuple[int, int] | None:
-    """Total and available memory in bytes."""
-    try:
-        import psutil
-    except ImportError:
-        return None
-    memory = psutil.virtual_memory()
-    return memory.total, memory.available
-
-
-def read_instructions() -> frozenset[str] | None:
-    """Instruction sets of an x86 processor, as far as the system tells them."""
-    if sys.platform == "win32":
-        import ctypes
-
-        present = ctypes.windll.kernel32.IsProcessorFeaturePresent(39)  # PF_AVX_INSTRUCTIONS_AVAILABLE
-        return frozenset(["avx"] if present else [])
-    flags = re.search(r"^flags\s*:(.*)$", read_text("/proc/cpuinfo") or "", re.MULTILINE)
-    return frozenset(flags.group(1).split()) if flags else None
+    return Machine()

@@ -90,42 +90,33 @@ def check_convolution(device: str) -> None:
     )
 
 
-def stripes(count: int) -> tuple[Any, Any]:
-    """Noisy 16×16 images of three classes: horizontal stripes, vertical stripes, a checkerboard."""
-    import numpy as np
-
-    random = np.random.default_rng(1)
-    labels = np.arange(count) % 3
-    row, column = np.mgrid[:16, :16] // 2 % 2
-    patterns = np.stack([row, column, row ^ column]).astype("float32")
-    images = patterns[labels] + random.normal(scale=0.5, size=(count, 16, 16)).astype("float32")
-    return images[..., None], labels
-
-
 def train(device: str, steps: int) -> tuple[list[float], Any, str]:
-    """Trains a tiny network from fixed weights on fixed batches: the losses, the weights, where they lie."""
+    """Trains a tiny network from fixed weights on fixed batches: the losses, the weights, where they lie.
+
+    The images are noisy stripes of three kinds: horizontal, vertical, and a checkerboard.
+    """
     import keras
     import numpy as np
 
-    images, labels = stripes(96)
+    random, labels = np.random.default_rng(1), np.arange(96) % 3
+    row, column = np.mgrid[:16, :16] // 2 % 2
+    patterns = np.stack([row, column, row ^ column]).astype("float32")[labels, ..., None]
+    images = patterns + random.normal(scale=0.5, size=patterns.shape).astype("float32")
+    layers = keras.layers
     with keras.device(device):
         model = keras.Sequential(
             [
                 keras.Input((16, 16, 1)),
-                keras.layers.Conv2D(8, 3, padding="same", activation="relu"),
-                keras.layers.MaxPooling2D(),
-                keras.layers.Conv2D(16, 3, padding="same", activation="relu"),
-                keras.layers.GlobalAveragePooling2D(),
-                keras.layers.Dense(3),
+                layers.Conv2D(8, 3, padding="same", activation="relu"),
+                layers.MaxPooling2D(),
+                layers.Conv2D(16, 3, padding="same", activation="relu"),
+                layers.GlobalAveragePooling2D(),
+                layers.Dense(3),
             ]
         )
-        random = np.random.default_rng(2)
-        model.set_weights(
-            [
-                random.normal(scale=np.sqrt(2 / max(np.prod(w.shape[:-1]), 1)), size=w.shape) * (w.ndim > 1)
-                for w in model.get_weights()
-            ]
-        )
+        shapes = [weight.shape for weight in model.get_weights()]
+        scales = [np.sqrt(2 / max(np.prod(shape[:-1]), 1)) * (len(shape) > 1) for shape in shapes]
+        model.set_weights([random.normal(size=shape) * scale for shape, scale in zip(shapes, scales)])  # noqa: B905
         loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
         model.compile(optimizer=keras.optimizers.SGD(0.05, momentum=0.9), loss=loss)
         losses = []
@@ -182,15 +173,13 @@ def find_devices() -> list[str]:
 
 
 def main() -> None:
-    """Imports, proves, imports what is left; the argument is JSON: {"modules": […], "afterwards": […]}."""
-    request = json.loads(sys.argv[-1])
-    if import_modules(request["modules"]):
+    """Imports and proves; the argument is JSON: {"modules": […]}."""
+    if import_modules(json.loads(sys.argv[-1])["modules"]):
         import keras
 
         keras.config.set_floatx("float32")
         keras.config.set_image_data_format("channels_last")
         prove(find_devices())
-    import_modules(request["afterwards"])
     emit(stage="end")
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,7 +9,7 @@ import pandas as pd
 
 from cnnlab.doctor._findings import COLUMNS, STATUSES, Finding, sort_key
 
-STYLE = "text-align: left; vertical-align: top; white-space: pre-wrap;"
+LAYOUT = {"text-align": "left", "vertical-align": "top", "white-space": "pre-wrap"}
 
 
 class Report(pd.DataFrame):
@@ -23,21 +22,8 @@ class Report(pd.DataFrame):
     def _repr_html_(self) -> Any:
         if not set(self.columns) <= set(COLUMNS):  # a table made from a report, with an index that says something
             return super()._repr_html_()  # type: ignore[misc]  # pandas-stubs leaves it out
-        head = "".join(f'<th style="{STYLE}">{html.escape(str(name))}</th>' for name in self.columns)
-        body = "".join(
-            "<tr>" + "".join(self._cell(name, value) for name, value in row.items()) + "</tr>\n"
-            for row in self.to_dict("records")
-        )
-        return f"<table>\n<thead><tr>{head}</tr></thead>\n<tbody>\n{body}</tbody>\n</table>"
-
-    @staticmethod
-    def _cell(name: Any, value: Any) -> str:
-        text = html.escape(str(value)).replace("\n", "<br>")
-        if name == "fix" and text:
-            text = f"<code>{text}</code>"
-        if name == "status" and value in STATUSES[2:]:
-            text = f"<b>{text}</b>"
-        return f'<td style="{STYLE}">{text}</td>'
+        shown = pd.DataFrame(self).style.hide(axis="index").format(escape="html")
+        return shown.set_properties(None, **LAYOUT).to_html()
 
 
 def as_table(findings: Sequence[Finding]) -> Report:
