@@ -121,6 +121,13 @@ def run(paths, *, load=True):
             row["same words"] = error.problem == problem
         except Exception as error:
             row.update(decoder=True, error=f"read: {type(error).__name__}: {error}")
+        try:
+            images.prepare(path, images.Preparation((16, 16)))  # what `serving.Predictor` calls
+            row["prepare"] = False
+        except images.UnreadableImageError:
+            row["prepare"] = True
+        except Exception as error:
+            row["error"] += f" prepare: {type(error).__name__}: {error}"
         row["seconds"] = time.perf_counter() - began
         try:
             assert thumbnail(path, 64).shape[2] == 3
@@ -158,7 +165,7 @@ def main():
         if paths:
             parts.append(run(paths, load=not options.without_load))
     rows = pd.concat(parts, ignore_index=True)
-    differ = rows["audit"] != rows["decoder"]
+    differ = (rows["audit"] != rows["decoder"]) | (rows["prepare"] != rows["decoder"])
     if "load" in rows:
         differ |= rows["load"] != rows["decoder"]
     wrong = rows[differ | (rows["error"] != "") | (rows["seconds"] > 5)]
