@@ -20,7 +20,7 @@ from pathlib import Path
 
 import numpy as np
 
-from cnnlab import experiments, models, pipelines, samples, serving, tables
+from cnnlab import experiments, images, models, pipelines, samples, serving, tables
 
 import keras  # isort: skip  (after cnnlab, which keeps TensorFlow's log lines away)
 import tensorflow as tf  # isort: skip
@@ -71,7 +71,7 @@ def in_turns(contestants, calls):
 
 def latencies(model, folder, path, options):
     """The table of contestants, and the three ratios that are promised."""
-    image = pipelines.prepare(path, SIZE)
+    image = images.prepare(path, images.Preparation(SIZE))
     data = Path(path).read_bytes()
     threads = {name: None if name in ("keras", "savedmodel") else options.threads for name in options.kept}
     predictors = {
@@ -121,7 +121,7 @@ def threads_share(folder, path):
     """Images a second from one predictor, asked by several threads."""
     from concurrent.futures import ThreadPoolExecutor
 
-    predictor, image = serving.Predictor(folder), pipelines.prepare(path, SIZE)
+    predictor, image = serving.Predictor(folder), images.prepare(path, images.Preparation(SIZE))
     print("\n| threads asking | images/s |\n|---|---|")
     for count in (1, 2, 4):
         with ThreadPoolExecutor(count) as pool:

@@ -345,5 +345,10 @@ def test_the_base_map_lays_corner_on_corner(size, image_size, mode):
 
 
 def test_the_names_of_before_still_work(picture):
-    np.testing.assert_array_equal(pipelines.read_image(encoded(picture, "PNG")), picture)
-    np.testing.assert_array_equal(pipelines.prepare(picture, (24, 24), "pad"), images.resize(picture, (24, 24), "pad"))
+    half = images.resize(picture, (24, 24), "pad")
+    with pytest.warns(DeprecationWarning, match=r"`pipelines.read_image` is `images.read` now"):
+        np.testing.assert_array_equal(pipelines.read_image(encoded(picture, "PNG")), picture)
+    with pytest.warns(DeprecationWarning, match=r"`pipelines.prepare` is `images.prepare` now"):
+        np.testing.assert_array_equal(pipelines.prepare(picture, (24, 24), "pad"), half)
+    with pytest.warns(DeprecationWarning, match=r"`pipelines.resize` is `images.resize` now"):
+        np.testing.assert_array_equal(pipelines.resize(picture, (24, 24), "pad"), half)

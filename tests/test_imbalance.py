@@ -14,7 +14,7 @@ from imblearn.over_sampling import SMOTE
 from PIL import Image
 from sklearn.linear_model import LogisticRegression
 
-from cnnlab import augment, experiments, metrics, models, pipelines, samples, tables, training
+from cnnlab import augment, experiments, images, metrics, models, pipelines, samples, tables, training
 from cnnlab.experiments import imbalance_bench as bench
 from cnnlab.experiments import imbalance_remedies as inside
 
@@ -218,8 +218,8 @@ def test_synthetic_images_are_mixed_of_two_of_their_class(rare, tmp_path, method
         one, other = row.made_from.split(" + ")
         assert label_of[one] == label_of[other] == row.label
         assert one != other
-        image = pipelines.read_image(row.path).astype(int)
-        sources = np.stack([pipelines.prepare(path, SIZE, "fit").astype(int) for path in (one, other)])
+        image = images.read(row.path).astype(int)
+        sources = np.stack([images.prepare(path, images.Preparation(SIZE)).astype(int) for path in (one, other)])
         if method == "mixup":
             assert (image >= sources.min(axis=0)).all() and (image <= sources.max(axis=0)).all()
         else:
@@ -229,7 +229,7 @@ def test_synthetic_images_are_mixed_of_two_of_their_class(rare, tmp_path, method
     again = experiments.synthesize(rare, tmp_path / "again", image_size=SIZE, method=method, seed=0)
     assert again["made_from"].tolist() == new["made_from"].tolist()
     for one, other in zip(new["path"], again["path"], strict=True):
-        np.testing.assert_array_equal(pipelines.read_image(one), pipelines.read_image(other))
+        np.testing.assert_array_equal(images.read(one), images.read(other))
 
 
 def test_synthetic_images_of_few_and_of_broken_files(tmp_path):
@@ -242,7 +242,7 @@ def test_synthetic_images_of_few_and_of_broken_files(tmp_path):
     table = tables.from_folder(tmp_path)
     new = experiments.synthesize(table, tmp_path / "new", image_size=SIZE, share=0.5, seed=0)
     assert new["label"].value_counts(sort=False).to_dict() == {"all_broken": 0, "broken": 2, "many": 0, "one": 3}
-    assert (pipelines.read_image(new["path"].iloc[-1]) == 0).all()
+    assert (images.read(new["path"].iloc[-1]) == 0).all()
     with pytest.raises(ValueError, match="share from 0 to 1"):
         experiments.synthesize(table, tmp_path / "x", image_size=SIZE, share=2, seed=0)
     with pytest.raises(ValueError, match="method of 'mixup', 'cutmix'"):

@@ -54,9 +54,9 @@ def test_evaluation_keeps_the_order_and_the_labels(table):
     assert (images[:, 0, 0, 0] // 10).tolist() == list(range(23))
     assert labels.tolist() == table["label"].cat.codes.tolist()
     for row in (0, 22):
-        expected = pipelines.resize(pipelines.read_image(table["path"][row]), (16, 12))
+        expected = images.resize(images.read(table["path"][row]), (16, 12))
         np.testing.assert_array_equal(images[row], expected)
-        np.testing.assert_array_equal(pipelines.prepare(table["path"][row], (16, 12)), expected)
+        np.testing.assert_array_equal(images.prepare(table["path"][row], images.Preparation((16, 12))), expected)
 
 
 def test_training_shows_each_image_once_in_another_order_each_epoch(table):

@@ -8,7 +8,7 @@ import pandas as pd
 from cnnlab import augment, models, pipelines
 from cnnlab._common import progress, require_columns
 from cnnlab.experiments.predicting import predict, with_probabilities
-from cnnlab.pipelines.reading import Resize
+from cnnlab.images.sizing import Resize
 
 
 def predict_augmented(

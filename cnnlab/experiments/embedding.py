@@ -21,8 +21,9 @@ import pandas as pd
 from cnnlab import pipelines
 from cnnlab._common import atomic_path, available_cores, progress, require_columns
 from cnnlab._quiet import native_stderr_held
+from cnnlab.images.files import read_file
+from cnnlab.images.sizing import Resize
 from cnnlab.pipelines.cache import content_key, default_folder
-from cnnlab.pipelines.reading import Resize, read_bytes
 
 Engine = Callable[[np.ndarray], np.ndarray]
 
@@ -108,7 +109,7 @@ def embed(
 
 def _key(path: str, size: tuple[int, int], resize: str) -> str | None:
     try:
-        return content_key(read_bytes(path), tuple(size), resize)
+        return content_key(read_file(path), tuple(size), resize)
     except OSError:
         return None
 

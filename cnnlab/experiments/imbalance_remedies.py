@@ -19,8 +19,8 @@ from cnnlab.experiments.imbalance_synthetic import METHODS, synthesize
 from cnnlab.experiments.memory import graphs_released
 from cnnlab.experiments.predicting import predict, with_probabilities
 from cnnlab.experiments.validating import compiled
+from cnnlab.images.sizing import Resize
 from cnnlab.models.losses import LogitAdjusted
-from cnnlab.pipelines.reading import Resize
 
 INNER_SHARE = 0.2  # of a fold's training rows, for choosing a threshold
 POWERS = np.arange(0, 1.51, 0.1)

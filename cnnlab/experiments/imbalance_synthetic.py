@@ -9,10 +9,11 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from cnnlab import augment, pipelines
+from cnnlab import augment
 from cnnlab._common import atomic_path, progress, require_columns
+from cnnlab.images import Preparation, prepare
 from cnnlab.images.preparing import require_image_size
-from cnnlab.pipelines.reading import Resize
+from cnnlab.images.sizing import Resize
 
 METHODS = {"mixup": augment.Policy(mixup=1.0), "cutmix": augment.Policy(cutmix=1.0)}
 PAIRS = 64  # that are mixed at a time
@@ -91,15 +92,16 @@ def _mixed(
 ) -> Iterator[tuple[np.ndarray, tuple[str, str]]]:
     """New images, each with the two paths that it was mixed from; a broken file has no part in any."""
     generator = np.random.default_rng(list(seed))
-    images: dict[str, np.ndarray] = {}
+    preparation = Preparation(size, resize=resize)
+    pictures: dict[str, np.ndarray] = {}
     for path in paths:
         try:
-            images[path] = pipelines.prepare(path, size, resize)
+            pictures[path] = prepare(path, preparation)
         except (OSError, ValueError):
             continue
-    if not images:
+    if not pictures:
         return
-    names = list(images)
+    names = list(pictures)
     first = generator.integers(len(names), size=count)
     # another one where there is another one
     second = (first + generator.integers(1, max(len(names), 2), size=count)) % len(names)
@@ -108,7 +110,7 @@ def _mixed(
         stop = min(start + PAIRS, count)
         # the policy mixes each image with the one before it, so that partner and image take turns
         order = np.stack([second[start:stop], first[start:stop]], axis=1).ravel()
-        batch = np.stack([images[names[place]] for place in order])
+        batch = np.stack([pictures[names[place]] for place in order])
         part = {name: values[2 * start : 2 * stop] for name, values in drawn.items()}
         mixed, _ = policy.mix(batch, np.zeros((len(batch), 1), np.float32), part)
         for place in range(stop - start):

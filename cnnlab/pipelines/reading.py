@@ -1,34 +1,33 @@
-"""Names of before there was `cnnlab.images`; they go with version 0.3."""
+"""What `cnnlab.images` does, under its names of version 0.1; they go with the next version."""
 
+import os
+import warnings
 from typing import Any
 
 import numpy as np
 
 from cnnlab import images
-from cnnlab.images.decoding import declared_size
-from cnnlab.images.files import UnreadableImageError, read_file
-from cnnlab.images.preparing import reduced
-from cnnlab.images.sizing import RESIZES, Resize, base_matrix, reduce_by, reduction, resample, resize, windows
+from cnnlab.images.sizing import Resize
 
-__all__ = [
-    "RESIZES", "Resize", "UnreadableImageError", "base_matrix", "image_size_of", "prepare", "prepare_bytes",
-    "read_bytes", "read_image", "reduce_by", "reduced", "reduction", "resample", "resize", "windows",
-]  # fmt: skip
 
-read_image = images.read
-read_bytes = read_file
-image_size_of = declared_size
+def _say(old: str, new: str) -> None:
+    words = f"`pipelines.{old}` is `{new}` now; the old name goes with the next version."
+    warnings.warn(words, DeprecationWarning, stacklevel=3)
+
+
+def read_image(source: str | os.PathLike[str] | bytes, *, reduce: int = 1) -> np.ndarray:
+    """`images.read`, by its old name."""
+    _say("read_image", "images.read")
+    return images.read(source, reduce=reduce)
+
+
+def resize(image: np.ndarray, image_size: tuple[int, int], mode: Resize = "fit") -> np.ndarray:
+    """`images.resize`, by its old name."""
+    _say("resize", "images.resize")
+    return images.resize(image, image_size, mode)
 
 
 def prepare(source: Any, image_size: tuple[int, int], mode: Resize = "fit") -> np.ndarray:
-    """`images.prepare`, of before there was `images.Preparation`.
-
-    >>> prepare(np.zeros((30, 40, 3), np.uint8), (10, 10)).shape
-    (10, 10, 3)
-    """
+    """`images.prepare`, of before there was `images.Preparation`."""
+    _say("prepare", "images.prepare")
     return images.prepare(source, images.Preparation(image_size, resize=mode))
-
-
-def prepare_bytes(data: bytes, image_size: tuple[int, int], mode: Any, *, name: str) -> np.ndarray:
-    """As `prepare`, from the bytes of a file."""
-    return images.prepare(data, images.Preparation(image_size, resize=mode), name=name)
