@@ -60,5 +60,5 @@ def test_the_axes_given_are_drawn_on(table):
 @pytest.mark.parametrize("operation", [name for name in augment.settings.RANGES if name not in ("mixup", "cutmix")])
 def test_every_operation_has_words(operation):
     policy = augment.Policy(**{operation: 0.3})
-    texts = policy.describe(policy.draw(4, seed=0))
+    texts = policy.describe(policy.sample(4, seed=0))
     assert len(texts) == 4 and all(text.startswith(operation + " ") and len(text) < 24 for text in texts)

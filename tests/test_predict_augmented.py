@@ -11,7 +11,7 @@ def test_it_is_the_mean_over_the_image_and_its_views(digits_model, digits):
     images = np.concatenate([i for i, _ in pipelines.load(rows, image_size=(8, 8)).as_numpy_iterator()])
     answers = [digits_model.predict(images, verbose=0)]
     for view in range(3):
-        drawn = policy.draw(np.arange(40), seed=5, epoch=view)
+        drawn = policy.sample(np.arange(40), seed=5, epoch=view)
         answers.append(digits_model.predict(policy.apply(images, drawn), verbose=0))
     np.testing.assert_allclose(seen.filter(like="p_").to_numpy(), np.mean(answers, axis=0), atol=1e-5)
     assert seen.index.equals(rows.index)

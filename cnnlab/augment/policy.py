@@ -130,4 +130,3 @@ class Policy(Settings):
         return pixels.Transform(self, sampled, image_size)
 
     draw = sample
-    brush = transform

@@ -171,19 +171,19 @@ def _imported(imported: dict[str, dict[str, Any]]) -> Finding:
 
 def check_log(machine: Machine, text: str, *, has_card: bool) -> list[Finding]:
     """Names the harmless log lines as harmless, and the others by what fixes them."""
-    harmless: dict[str, str] = {}
+    harmless: dict[str, dict[str, None]] = {}  # what it means: the lines that mean it, in order
     found: dict[str, Finding] = {}
     for line in text.splitlines():
         meaning = _logs.meaning_of(line, has_card=has_card)
         if meaning and meaning.harmless:
             part = re.search(meaning.pattern, line)
-            harmless.setdefault(meaning.meaning, part.group() if part else line)
+            harmless.setdefault(meaning.meaning, {})[part.group() if part else line] = None
         elif meaning:
             words = f"TensorFlow logs “{_short(line)}”"
             fix = _logs.fill_in(machine, meaning.fix)
             found[meaning.meaning] = warning("log", words, f"That is: {meaning.meaning}.", fix)
     if harmless:
-        listed = "; ".join(f"“{name}” ({words})" for words, name in harmless.items())
+        listed = "; ".join(f"“{'”, “'.join(lines)}” ({words})" for words, lines in harmless.items())
         found[""] = note("log", f"Harmless log lines: {listed}.", "Nothing is to be done.")
     return list(found.values())
 

@@ -105,7 +105,7 @@ def _mixed(
     first = generator.integers(len(names), size=count)
     # another one where there is another one
     second = (first + generator.integers(1, max(len(names), 2), size=count)) % len(names)
-    drawn = policy.draw(2 * count, seed=int(generator.integers(2**31)))
+    drawn = policy.sample(2 * count, seed=int(generator.integers(2**31)))
     for start in range(0, count, PAIRS):
         stop = min(start + PAIRS, count)
         # the policy mixes each image with the one before it, so that partner and image take turns

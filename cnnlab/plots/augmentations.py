@@ -56,7 +56,7 @@ def augmentations(
     image = _squares(table.iloc[[row]], size, table)[0]
     pictures, titles = [image], [shown(table["label"].iloc[row], 18)]
     batch = np.repeat(image[None], columns - 1, axis=0)
-    pictures.extend(policy.apply(batch, policy.draw(columns - 1, seed=seed)))
+    pictures.extend(policy.apply(batch, policy.sample(columns - 1, seed=seed)))
     titles.extend(f"draw {number + 1}" for number in range(columns - 1))
     for operation in policy.operations:
         single = policy.only(operation)
@@ -79,7 +79,7 @@ def _squares(part: pd.DataFrame, size: int, table: pd.DataFrame) -> np.ndarray:
 
 def _sweep(image: np.ndarray, policy: Any, columns: int, seed: int) -> tuple[np.ndarray, list[str]]:
     """The image under draws of one operation, in the order of their strength."""
-    drawn = policy.draw(CHOICES, seed=seed)
+    drawn = policy.sample(CHOICES, seed=seed)
     order = np.lexsort([np.abs(values) if name == "noise" else values for name, values in drawn.items()][::-1])
     chosen = order[np.linspace(0, CHOICES - 1, columns).round().astype(int)]
     drawn = {name: values[chosen] for name, values in drawn.items()}
@@ -92,7 +92,7 @@ def _mixed(table: pd.DataFrame, policy: Any, columns: int, size: int, seed: int)
     images = _squares(some, size, table)
     names = [str(name) for name in some["label"].cat.categories]
     labels = np.eye(len(names), dtype=np.float32)[some["label"].cat.codes]
-    mixed, soft = policy.mix(images, labels, policy.draw(columns, seed=seed))
+    mixed, soft = policy.mix(images, labels, policy.sample(columns, seed=seed))
     return mixed, [_parts(policy.operations[0], names, row) for row in soft]
 
 
