@@ -237,7 +237,7 @@ def environment(values: dict[str, str]) -> Iterator[None]:
 # No bars and widgets in a report; figures in it, whatever the person's own setting.
 KERNEL_ENVIRONMENT = {"CNNLAB_QUIET": "1", "MPLBACKEND": "module://matplotlib_inline.backend_inline"}
 
-# Errors whose text is written for the person; anything else is told with its name and place.
+# Errors whose text is written for the person; anything else is reported with its name and place.
 PLAIN_SENTENCES = (
     "ValueError",
     "TypeError",

@@ -251,7 +251,7 @@ def _trained(name: str, fact: dict[str, Any], fix: str) -> Finding:
     losses = f"loss {fact['first']:.2f} → {fact['last']:.2f} in {fact['steps']} steps"
     text = f"a tiny CNN on {name}: {losses}, {fact['seconds']:.1f} s"
     if not fact["last"] < fact["first"] / 2:
-        why = "Three kinds of stripes are learnt in a few steps."
+        why = "Three kinds of stripes are learned in a few steps."
         return problem("proof", f"{text}: it does not learn.", why, fix)
     if fact["device"] == "cpu:0":
         return ok("proof", text)

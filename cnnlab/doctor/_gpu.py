@@ -184,11 +184,11 @@ def _say_cpu_build(machine: Machine, graphics: Graphics) -> None:
 
 def _check_visible(machine: Machine, graphics: Graphics) -> None:
     """Which cards CUDA_VISIBLE_DEVICES hides. CUDA reads it up to the first entry that names no card."""
-    told = machine.environment.get("CUDA_VISIBLE_DEVICES")
-    if told is None or "MIG-" in told:  # slices of a card are not in this list
+    listed = machine.environment.get("CUDA_VISIBLE_DEVICES")
+    if listed is None or "MIG-" in listed:  # slices of a card are not in this list
         return
     visible = set()
-    for entry in (part.strip() for part in told.split(",")):
+    for entry in (part.strip() for part in listed.split(",")):
         match = [c for c in graphics.cards if entry == str(c.index) or (len(entry) > 4 and c.uuid.startswith(entry))]
         if len(match) != 1:
             break
@@ -199,7 +199,7 @@ def _check_visible(machine: Machine, graphics: Graphics) -> None:
         unlike = len({card.name for card in graphics.cards}) > 1 and "CUDA_DEVICE_ORDER" not in machine.environment
         graphics.add(
             "warning",
-            f"CUDA_VISIBLE_DEVICES={told!r} hides {len(graphics.hidden)} of {len(graphics.cards)} cards: {names}.",
+            f"CUDA_VISIBLE_DEVICES={listed!r} hides {len(graphics.hidden)} of {len(graphics.cards)} cards: {names}.",
             "TensorFlow sees only the others"
             + ("." if visible else ": here none, so that it trains on the processor.")
             + " The variable may come from a shell profile, a scheduler or an earlier notebook cell."

@@ -1,4 +1,4 @@
-"""What is known of the graphics cards and of the TensorFlow that shall use them."""
+"""What is known of the graphics cards and of the TensorFlow that should use them."""
 
 from __future__ import annotations
 

@@ -65,7 +65,7 @@ def build(answer: Any) -> None:
     """Write `macro_f1(predictions)` from `label` and `predicted` by hand: F1 of each class, then the mean.
 
     Answer: a function of a prediction table
-    Hint: For each class count: found rightly, called so wrongly, missed.
+    Hint: For each class count the images found, the wrong alarms and the images missed.
     Hint: F1 of a class is twice the right ones, divided by twice the right ones + wrong ones + missed ones.
     Hint: The plain mean over `predictions["label"].cat.categories`; a class never found has an F1 of zero.
     Right: Every class counts the same, however rare it is.
