@@ -308,7 +308,7 @@ def labels(name, plantings=3, seeds=3, epochs=20):
     with tempfile.TemporaryDirectory() as folder:
         data = samples.digits(folder + "/digits") if name == "digits" else DATA / name
         for planting in range(plantings):
-            table = tables.split(tables.from_folder(data), val=0, test=0.25, seed=planting)
+            table = tables.split(tables.from_folder(data), val=0, test=0.25, seed=planting, keep=False)
             test, rest = table[table["split"] == "test"], table[table["split"] == "train"].drop(columns="split")
             noisy, wrong = mislabelled(rest, 0.05, planting)
             make = build(size, table["label"].cat.categories, -(-len(noisy) * 4 // 5 // 32), epochs)

@@ -147,12 +147,18 @@ def locked(path: str | os.PathLike[str], *, timeout: float = 60) -> Iterator[Non
         raise TimeoutError(
             f"{str(path)!r} is in use by {holder}, for {timeout:g} seconds already. Wait until it is done, or close it."
         ) from None
+    # On disks that cannot lock, filelock keeps notes of its own in the file: leave those alone.
+    ours = False
     try:
         with suppress(OSError):
-            if not note.stat().st_size:  # on disks that cannot lock, filelock keeps notes of its own in the file
+            ours = note.read_bytes()[:8] in (b"", b"process ")
+            if ours:
                 note.write_text(f"process {os.getpid()} on {platform.node()}", encoding="utf-8")
         yield
     finally:
+        with suppress(OSError):  # Windows does not part with it while it is open
+            if ours:
+                note.unlink()  # who waits for it sees that it is gone, and makes a new one
         lock.release()
 
 

@@ -123,7 +123,7 @@ def test_planted_copies_are_found_and_kept_on_one_side(tmp_path):
     assert (readable["note"].str.contains("copy of").sum()) == len(readable) - readable["group"].nunique()
     divided = tables.split(readable, val=0.2, test=0.2, group="group", seed=0)
     assert len(audit.leaks(divided)) == 0
-    careless = tables.split(readable, val=0.2, test=0.2, seed=0)
+    careless = tables.split(readable, val=0.2, test=0.2, group=False, seed=0)
     assert len(audit.leaks(careless)) > 0
 
 

@@ -10,7 +10,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from cnnlab._common import atomic_path, require_columns
+from cnnlab._common import atomic_path, locked, require_columns
+from cnnlab._csv import read_csv, write_csv
 from cnnlab.audit.images import CONFLICT, label_conflicts
 
 ACTIONS = ("relabel", "exclude", "keep")
@@ -60,9 +61,9 @@ def decide(
     file = Path(file)
     now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
     rows = [[_kept(path, file), action, "" if label is None else str(label), reason, now] for path in paths]
-    before = decisions(file)
     added = pd.DataFrame(rows, columns=COLUMNS, dtype="str")
-    return _write(pd.concat([before, added], ignore_index=True) if len(before) else added, file)
+    with locked(file):  # two notebooks may decide at once
+        return _write(pd.concat([decisions(file), added], ignore_index=True), file)
 
 
 def apply(table: pd.DataFrame, file: str | os.PathLike[str]) -> pd.DataFrame:
@@ -120,17 +121,20 @@ def undo(file: str | os.PathLike[str], paths: str | Iterable[str] | None = None)
         See `audit.decide`.
     """
     file = Path(file)
-    table = decisions(file)
-    if not len(table):
+    if not file.exists():
         raise ValueError(f"Expected a decision to undo. {str(file)!r} holds none.")
-    if paths is None:
-        return _write(table.iloc[:-1], file)
-    paths = [paths] if isinstance(paths, str | os.PathLike) else list(paths)
-    last = {path: index for index, path in enumerate(table["path"])}
-    missing = [path for path in paths if _kept(path, file) not in last]
-    if missing:
-        raise ValueError(f"Expected paths with a decision in {str(file)!r}. There is none about {missing[0]!r}.")
-    return _write(table.drop(index=[last[_kept(path, file)] for path in paths]), file)
+    with locked(file):
+        table = decisions(file)
+        if not len(table):
+            raise ValueError(f"Expected a decision to undo. {str(file)!r} holds none.")
+        if paths is None:
+            return _write(table.iloc[:-1], file)
+        paths = [paths] if isinstance(paths, str | os.PathLike) else list(paths)
+        last = {path: index for index, path in enumerate(table["path"])}
+        missing = [path for path in paths if _kept(path, file) not in last]
+        if missing:
+            raise ValueError(f"Expected paths with a decision in {str(file)!r}. There is none about {missing[0]!r}.")
+        return _write(table.drop(index=[last[_kept(path, file)] for path in paths]), file)
 
 
 def decisions(file: str | os.PathLike[str]) -> pd.DataFrame:
@@ -153,8 +157,7 @@ def decisions(file: str | os.PathLike[str]) -> pd.DataFrame:
     file = Path(file)
     if not file.exists():
         return pd.DataFrame(columns=COLUMNS, dtype="str")
-    # All of it is words, whatever it looks like: a class may be called "NA" or "01".
-    table = pd.read_csv(file, dtype="str", keep_default_na=False) if file.stat().st_size else pd.DataFrame()
+    table = read_csv(file, wanted=COLUMNS) if file.is_file() else pd.DataFrame()
     if list(table.columns) != COLUMNS or not table["action"].isin(ACTIONS).all():
         raise ValueError(
             f"Expected a table of decisions with the columns {', '.join(COLUMNS)} and the actions "
@@ -203,7 +206,7 @@ def _kept(path: str | os.PathLike[str], file: Path) -> str:
 
 def _write(table: pd.DataFrame, file: Path) -> pd.DataFrame:
     with atomic_path(file) as temporary:
-        table.to_csv(temporary, index=False, lineterminator="\n")
+        write_csv(table, temporary)
     return table.reset_index(drop=True)
 
 

@@ -1,39 +1,36 @@
-"""From a folder of class folders, or a CSV, to a table with one row per image."""
+"""From a folder of class folders to a table with one row per image."""
 
 import os
 import warnings
-from collections.abc import Iterator
 from pathlib import Path
 
 import pandas as pd
 
-from cnnlab._common import require_column
-from cnnlab.tables.store import read_csv
+from cnnlab import images
+from cnnlab._csv import read_csv
+from cnnlab.tables.layout import IMAGE_ENDINGS, folders_of_classes, is_image, subfolders, walk
+from cnnlab.tables.lists import labels_of, some, typed_columns
+from cnnlab.tables.locating import locate
 
-IMAGE_ENDINGS = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".gif", ".bmp", ".dib", ".webp", ".tif", ".tiff")
-SPLIT_OF = {
-    "train": "train",
-    "training": "train",
-    "val": "val",
-    "valid": "val",
-    "validation": "val",
-    "test": "test",
-    "testing": "test",
-}
 METADATA = "metadata.csv"
 CLUTTER = {"thumbs.db", "desktop.ini", METADATA, "about.txt", "readme.md", "readme.txt", "license", "license.txt"}
+# Images all the same, so that a class of nothing else would vanish.
+OTHER_IMAGES = (*images.ENDINGS, ".cr2", ".cr3", ".nef", ".arw", ".dng", ".psd", ".svg", ".jxl", ".tga", ".exr")
 
 
-def from_folder(folder: str | os.PathLike[str]) -> pd.DataFrame:
+def from_folder(folder: str | os.PathLike[str], *, labelled: bool = True) -> pd.DataFrame:
     """Reads a folder with one subfolder a class into a table with one row per image.
 
-    Where the folder holds `train` / `val` / `test` subfolders instead (in any case, also "training", "valid",
-    "validation", "testing"), these become the column `split` and the classes are looked for inside. A `metadata.csv`
-    with a column `file_name` (paths relative to the folder) adds its other columns, such as camera or patient.
-    Images may lie deeper inside a class folder; hidden files are passed over; other files are counted in a warning.
+    Where the folder holds subfolders such as `train`, `val` and `test` ("training_set", "images_valid", … in any case),
+    and class folders are in them, these become the column `split`. Where images lie deeper inside a class folder, as in
+    class/patient/image.png, the column `subfolder` names the patient. A `metadata.csv` with a column `file_name` (paths
+    relative to its folder) adds its other columns, such as camera or patient. Hidden files and what servers and
+    archives leave behind are passed over; other files are counted in a warning.
 
     Args:
         folder: The folder; symbolic links inside are followed once.
+        labelled: False for images of which nobody knows the class yet, for `experiments.predict` or `widgets.relabel`:
+            all images in the folder and below, without the column label.
 
     Returns:
         Columns path (str), label (Categorical, classes in alphabetical order) and, for ready-made splits, split; sorted
@@ -42,11 +39,12 @@ def from_folder(folder: str | os.PathLike[str]) -> pd.DataFrame:
     Raises:
         FileNotFoundError: If the folder does not exist.
         NotADirectoryError: If it is a file.
-        ValueError: If it holds no image, images outside class folders, or fewer than two classes.
+        ValueError: If it holds no image, images outside class folders, a class without a readable image, or fewer than
+            two classes; or if it is not clear which folders are splits.
 
     Source:
-        The layout of `keras.utils.image_dataset_from_directory`, and the `metadata.csv` of the Hugging Face image
-        folder.
+        The layout of `keras.utils.image_dataset_from_directory`, and the `metadata.csv` and names of splits of the
+        Hugging Face image folder.
 
     Example:
         >>> import tempfile
@@ -61,142 +59,129 @@ def from_folder(folder: str | os.PathLike[str]) -> pd.DataFrame:
         raise FileNotFoundError(f"Expected a folder with one subfolder per class. There is nothing at {str(folder)!r}.")
     if not folder.is_dir():
         raise NotADirectoryError(f"Expected a folder with one subfolder per class. {str(folder)!r} is a file.")
-    parts = {entry: SPLIT_OF[entry.name.lower()] for entry in _subfolders(folder) if entry.name.lower() in SPLIT_OF}
-    if parts and len(parts) == len(_subfolders(folder)):
-        tables = [_class_folders(entry).assign(split=split) for entry, split in parts.items()]
-        table = pd.concat([part for part in tables if len(part)] or tables, ignore_index=True)
-    else:
-        table = _class_folders(folder)
-    if not len(table):
-        raise ValueError(
-            f"Expected images in subfolders of {str(folder)!r}, one subfolder per class. There is none with an ending "
-            f"of {', '.join(IMAGE_ENDINGS)}."
-        )
+    found = _Found()
+    bases = folders_of_classes(folder) if labelled else {"": folder}
+    for split, base in bases.items():
+        found.collect(base, split or None, labelled=labelled)
+    found.warn(folder)
+    if not found.rows:
+        where = f"in subfolders of {str(folder)!r}, one subfolder per class" if labelled else f"in {str(folder)!r}"
+        raise ValueError(f"Expected images {where}. There is none with an ending of {', '.join(IMAGE_ENDINGS)}.")
+    table = pd.DataFrame(found.rows, columns=["path", "label", "split", "subfolder"]).astype(
+        {"path": "str", "label": "str", "split": "str", "subfolder": "str"}
+    )
     table = table.sort_values("path", ignore_index=True)
-    table["label"] = pd.Categorical(table["label"], categories=sorted(table["label"].unique()))
-    _require_two_classes(table, str(folder))
-    return _with_metadata(table, folder)
+    unused = [column for column in ("split", "subfolder") if not table[column].notna().any()]
+    table = table.drop(columns=unused + ([] if labelled else ["label"]))
+    if labelled:
+        table["label"] = labels_of(table["label"], str(folder), hint="Add a subfolder for another class.")
+    for place in dict.fromkeys([folder, *(base.parent for base in bases.values() if base != folder), *bases.values()]):
+        if (place / METADATA).is_file():
+            table = _with_metadata(table, place)
+    return table
 
 
-def _subfolders(folder: Path) -> list[Path]:
-    return sorted(entry for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
+class _Found:
+    """The images of a folder, and what was passed over, so that nothing vanishes without a word."""
 
+    def __init__(self) -> None:
+        self.rows: list[tuple[str, str, str | None, str | None]] = []  # path, label, split, subfolder
+        self.other: list[Path] = []
+        self.unreadable: list[str] = []
+        self.without_image: list[str] = []
 
-def _class_folders(folder: Path) -> pd.DataFrame:
-    """One row per image below the class folders of `folder`; says how many files it passed over."""
-    rows, other = [], []
-    loose = [entry for entry in folder.iterdir() if _is_image(entry)]
-    for entry in _subfolders(folder):
-        for path in _files(entry):
-            if _is_image(path):
-                rows.append({"path": str(path), "label": entry.name})
+    def collect(self, base: Path, split: str | None, *, labelled: bool) -> None:
+        """Adds the images below the class folders of `base`, or all below `base` where there are no labels."""
+        loose = [entry for entry in base.iterdir() if labelled and is_image(entry.name) and not entry.is_dir()]
+        before = len(self.rows)
+        for entry in subfolders(base) if labelled else [base]:
+            self._collect_class(entry, split)
+        if loose and len(self.rows) == before:
+            raise ValueError(
+                f"Expected one subfolder per class in {str(base)!r}. Its {len(loose)} images (such as "
+                f"{loose[0].name!r}) lie in the folder itself. Sort them into subfolders named after their classes, or "
+                "use `tables.from_csv`. If nobody knows the classes yet: `tables.from_folder(…, labelled=False)` for "
+                "`experiments.predict`, or `serving.Predictor`."
+            )
+        self.other += loose
+
+    def _collect_class(self, folder: Path, split: str | None) -> None:
+        other, closed, before = [], len(self.unreadable), len(self.rows)
+        for path in walk(folder, lambda error: self.unreadable.append(str(error.filename))):
+            deeper = path.relative_to(folder).parts[:-1]
+            if is_image(path.name) and _is_utf8(path):
+                self.rows.append((str(path), folder.name, split, deeper[0] if deeper else None))
             elif not path.name.startswith(".") and path.name.lower() not in CLUTTER:
                 other.append(path)
-    if loose and not rows:
-        raise ValueError(
-            f"Expected one subfolder per class in {str(folder)!r}. Its {len(loose)} images (such as {loose[0].name!r}) "
-            "lie in the folder itself. Sort them into subfolders named after their classes, or use `tables.from_csv`."
-        )
-    passed_over = other + loose
-    if passed_over:
-        warnings.warn(
-            f"{len(passed_over)} of the files in {str(folder)!r} are no images in a class folder and were passed over, "
-            f"such as {passed_over[0].name!r}.",
-            stacklevel=3,
-        )
-    return pd.DataFrame(rows, columns=["path", "label"], dtype=str)
+        self.other += other
+        if len(self.rows) > before or not (other or len(self.unreadable) > closed):
+            return
+        lost = [path for path in other if path.suffix.lower() in OTHER_IMAGES]
+        if lost or len(self.unreadable) > closed:
+            what, hint = "a closed folder", "Change its permissions"
+            if lost:
+                what = f"{len(lost)} files such as {lost[0].name!r} that cannot be read here"
+                hint = images.needs_extra(lost[0].suffix) or "Convert them to PNG or JPEG"
+                hint = hint if _is_utf8(lost[0]) else "Rename what is not UTF-8"
+            raise ValueError(
+                f"Expected images that can be read in every class. Class {folder.name!r} has only {what}. {hint}, or "
+                "move the folder elsewhere."
+            )
+        self.without_image.append(folder.name)
+
+    def warn(self, folder: Path) -> None:
+        """Says what was passed over."""
+        if self.unreadable:
+            warnings.warn(f"Folders that may not be read were passed over: {some(self.unreadable)}.", stacklevel=3)
+        if self.other:
+            nothing = f" No class comes of {some(self.without_image)}." if self.without_image else ""
+            warnings.warn(
+                f"{len(self.other)} of the files in {str(folder)!r} are no images in a class folder, or have a name "
+                f"that is not UTF-8, and were passed over, such as {self.other[0].name!r}.{nothing}",
+                stacklevel=3,
+            )
 
 
-def _is_image(path: Path) -> bool:
-    return path.suffix.lower() in IMAGE_ENDINGS and not path.name.startswith(".") and not path.is_dir()
+def _is_utf8(path: Path) -> bool:
+    try:
+        str(path).encode()
+        return True
+    except UnicodeEncodeError:
+        return False
 
 
-def _files(folder: Path) -> Iterator[Path]:
-    """All files below `folder`, each real folder once, so that a loop of links ends."""
-    # The folders above count as seen: a link back up would bring the other classes under this one's name.
-    above = (parent.stat() for parent in folder.resolve().parents)
-    seen = {(status.st_dev, status.st_ino) for status in above}
-    for root, folders, files in os.walk(folder, followlinks=True):
-        status = Path(root).stat()
-        if (status.st_dev, status.st_ino) in seen:
-            folders.clear()
-            continue
-        seen.add((status.st_dev, status.st_ino))
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        yield from (Path(root) / name for name in sorted(files))
-
-
-def _require_two_classes(table: pd.DataFrame, source: str) -> None:
-    counts = table["label"].value_counts()
-    if len(counts) < 2:
-        raise ValueError(
-            f"Expected at least two classes, since there is nothing to tell apart in one. {source!r} has only "
-            f"{counts.index[0]!r} with {counts.iloc[0]} images. Add a subfolder for another class."
-        )
-
-
-def _with_metadata(table: pd.DataFrame, folder: Path) -> pd.DataFrame:
-    path = folder / METADATA
-    if not path.is_file():
-        return table
-    metadata = pd.read_csv(path)
+def _with_metadata(table: pd.DataFrame, place: Path) -> pd.DataFrame:
+    """Adds the columns of a `metadata.csv` to the rows that it names, and says what does not fit."""
+    metadata = read_csv(place / METADATA, wanted=["file_name"])
     if "file_name" not in metadata:
         return table  # a file of the person's own that happens to have this name
-    taken = [column for column in metadata if column in table.columns or column == "file_name"]
-    keys = [str(folder / str(name)) for name in metadata["file_name"]]
-    extra = metadata.drop(columns=taken).set_axis(keys)
-    extra = extra[~extra.index.duplicated()]
-    return table.join(extra, on="path")
-
-
-def from_csv(
-    csv: str | os.PathLike[str],
-    *,
-    path: str = "path",
-    label: str = "label",
-    folder: str | os.PathLike[str] | None = None,
-) -> pd.DataFrame:
-    r"""Reads a CSV with one row per image into a table; every other column is kept.
-
-    Args:
-        csv: The file.
-        path: Its column of image paths; becomes `path`.
-        label: Its column of class names; becomes the Categorical `label`, classes in alphabetical order.
-        folder: What relative paths start from; the CSV's own folder where None.
-
-    Raises:
-        FileNotFoundError: If the CSV does not exist, or not one of its images does.
-        ValueError: If a column or a label is missing, or there are fewer than two classes.
-
-    Example:
-        >>> from cnnlab import tables
-        >>> import tempfile
-        >>> from pathlib import Path
-        >>> with tempfile.TemporaryDirectory() as folder:
-        ...     for name in "ab":
-        ...         _ = Path(folder, name + ".png").write_bytes(b"")
-        ...     _ = Path(folder, "images.csv").write_text("file,kind,site\na.png,cat,1\nb.png,dog,2\n")
-        ...     tables.from_csv(Path(folder, "images.csv"), path="file", label="kind")["label"].tolist()
-        ['cat', 'dog']
-    """
-    csv = Path(csv)
-    if not csv.is_file():
-        raise FileNotFoundError(f"Expected a CSV file with one row per image. There is none at {str(csv)!r}.")
-    table = read_csv(csv, {path, label})
-    for column in (path, label):
-        require_column(table, column, caller="tables.from_csv")
-    empty = int((table[label] == "").sum())
-    if not len(table) or empty:
-        what = f"{empty} of {len(table)} rows have no {label!r}" if len(table) else "it has no rows"
-        raise ValueError(f"Expected a label in every row of {str(csv)!r}; {what}. Fill them in, or drop these rows.")
-    start = Path(folder) if folder is not None else csv.parent
-    paths = [str(start / name) for name in table[path]]
-    if not any(Path(name).exists() for name in paths):
-        raise FileNotFoundError(
-            f"None of the {len(paths)} images named in {str(csv)!r} exists, such as {paths[0]!r}. Pass "
-            "`folder=`: where the paths in the CSV start from."
-        )
-    table = table.rename(columns={path: "path", label: "label"}).assign(path=paths)
-    table["label"] = pd.Categorical(table["label"], categories=sorted(table["label"].unique()))
-    _require_two_classes(table, str(csv))
+    paths, _ = locate(metadata["file_name"].tolist(), place)
+    metadata = typed_columns(metadata.drop(columns="file_name")).set_axis(paths)
+    double = metadata.index[metadata.index.duplicated()]
+    metadata = metadata[~metadata.index.duplicated()]
+    here = table["path"].str.startswith(os.path.join(place, ""))  # noqa: PTH118
+    matched = table["path"].isin(metadata.index)
+    foreign = [name for name in metadata.index if name not in set(table["path"])]
+    for count, what in (
+        (len(foreign), f"rows name no image of the table, such as {some(foreign[:1])}"),
+        (int((here & ~matched).sum()), f"of {int(here.sum())} images have no row"),
+        (len(double), f"rows name an image once more and were passed over, such as {some(double[:1])}"),
+    ):
+        if count:
+            warnings.warn(f"{str(place / METADATA)!r}: {count} {what}.", stacklevel=3)
+    for column in metadata:
+        values = table["path"].map(metadata[column])
+        if column not in table:
+            table = table.assign(**{str(column): values})
+        elif (
+            other := values.notna() & table[column].notna() & (values.astype(str) != table[column].astype(str))
+        ).any():
+            first = table["path"][other].iloc[0]
+            warnings.warn(
+                f"{str(place / METADATA)!r} gives {int(other.sum())} images another {column} than their folder, such "
+                f"as {first!r}. The folder counts.",
+                stacklevel=3,
+            )
+        else:
+            table = table.assign(**{str(column): table[column].where(table[column].notna(), values)})
     return table

@@ -4,30 +4,33 @@ import warnings
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 
 from cnnlab._common import require_column, require_columns
-
-SPLITS = ("train", "val", "test")
+from cnnlab.tables.layout import SPLITS, split_of
+from cnnlab.tables.linking import Group, group_columns, linked_groups, say_once
 
 
 def split(
-    table: pd.DataFrame, *, val: float, test: float, group: str | None = None, seed: int, keep: bool = False
+    table: pd.DataFrame, *, val: float, test: float, group: Group = None, seed: int, keep: bool | None = None
 ) -> pd.DataFrame:
     """Divides a table into train, val and test: stratified by class, and never a group on two sides.
 
     Each class gets its share in each part within one image, and at least one image where that is possible.
-    With `group`, rows of equal value stay together: copies of one picture (`audit.scan` gives that column), or the
-    images of one patient, camera or day. Groups that are too large to fit make the shares less exact.
+    Rows of one file always stay together; so do rows of equal value in the columns `group`: copies of one picture
+    (`audit.scan` gives that column), or the images of one patient, camera or day. Groups that are too large to fit make
+    the shares less exact.
 
     Args:
         table: With the columns path and label.
         val: Share for validation, 0 to 1.
         test: Share for the test, 0 to 1; `val` + `test` below 1.
-        group: A column whose equal values must stay on one side; missing values are groups of their own.
+        group: A column whose equal values must stay on one side, or several, as in `tables.linked_groups`: None uses
+            the column group where there is one, False none.
         seed: The same seed gives the same split. Required, so that nobody splits by accident twice in two ways.
-        keep: Where the table has a ready-made `split`, keep its rows on their sides and take only a missing
-            val or test out of its train rows, as that share of them.
+        keep: Where the table has a ready-made `split`, whether its val and test stay what they are; a missing val or
+            test is taken out of the train rows, as that share of them. None keeps them and says so; False divides anew.
 
     Returns:
         A copy with the Categorical column `split`: train, val or test.
@@ -37,7 +40,8 @@ def split(
         KeyError: If there is no such group column.
 
     Warns:
-        UserWarning: Naming each class that is missing from a part because it is too small.
+        UserWarning: Naming each class that is missing from a part because it is too small, and counting the rows that
+            had to follow their group into a ready-made val or test.
 
     Example:
         >>> import pandas as pd
@@ -59,22 +63,15 @@ def split(
             "Lower one of them, for example val=0.15."
         )
     shares = {"train": 1 - val - test, "val": val, "test": test}
-    groups = _group_codes(table, group, caller="tables.split")
-    sides = np.full(len(table), "train", dtype=object)
-    free = np.ones(len(table), bool)
-    if keep:
-        require_column(table, "split", caller="tables.split")
-        sides = table["split"].astype(object).to_numpy(copy=True)
-        unknown = sorted({str(side) for side in sides} - set(SPLITS))
-        if unknown:
-            raise ValueError(
-                f"`keep=True` expects {', '.join(SPLITS)} in the column `split`. Received: {unknown[0]!r}."
-            )
-        free = sides == "train"
-        missing = {name: share for name, share in shares.items() if name != "train" and name not in set(sides)}
+    groups = linked_groups(table, group)
+    sides = _ready_made(table, groups, keep)
+    ready = [name for name in ("val", "test") if (sides == name).any()]
+    if ready:
+        missing = {name: share for name, share in shares.items() if name not in ("train", *ready)}
         shares = {"train": 1 - sum(missing.values())} | missing
+    free = sides == "train"
     if free.any():
-        part = table.loc[free, "label"].cat.codes.to_numpy()
+        part = _class_codes(table)[free]
         chosen = _allocate(part, groups[free], list(shares.values()), np.random.default_rng(seed))
         sides[free] = np.array(list(shares), dtype=object)[chosen]
     result = table.assign(split=pd.Categorical(sides, categories=SPLITS))
@@ -82,15 +79,47 @@ def split(
     return result
 
 
-def _group_codes(table: pd.DataFrame, group: str | None, *, caller: str) -> np.ndarray:
-    """An integer for each row; rows of one group share it, a missing value is a group of its own."""
-    if group is None:
-        return np.arange(len(table))
-    require_column(table, group, caller=caller)
-    codes, names = pd.factorize(table[group], use_na_sentinel=True)
-    alone = codes < 0
-    codes[alone] = len(names) + np.arange(int(alone.sum()))
-    return codes
+def _class_codes(table: pd.DataFrame) -> NDArray[np.int64]:
+    """Numbers of the classes; rows without a label are dealt out evenly like a class of their own."""
+    codes = table["label"].cat.codes.to_numpy(dtype=np.int64)
+    return np.where(codes < 0, len(table["label"].cat.categories), codes)
+
+
+def _ready_made(table: pd.DataFrame, groups: NDArray[np.int64], keep: bool | None) -> NDArray[np.object_]:
+    """The side of each row that is kept, "train" for all that are to be divided."""
+    sides = np.full(len(table), "train", dtype=object)
+    if keep is True:
+        require_column(table, "split", caller="tables.split")
+    if keep is False or "split" not in table:
+        return sides
+    names = table["split"].astype(object).where(table["split"].notna(), "").astype(str).str.strip()
+    meant = names.map({name: split_of(name) for name in names.unique()})
+    unknown = names[(names != "") & (meant == "")]
+    if len(unknown):
+        raise ValueError(
+            f"`tables.split` expects {', '.join(SPLITS)} in the column `split`, to keep what is ready-made. Received: "
+            f"{unknown.iloc[0]!r}. Rename the column, or replace it with keep=False."
+        )
+    rank = meant.map({"train": 0, "val": 1, "test": 2}).fillna(0).to_numpy(dtype=np.int64)
+    if rank.any() and keep is None:
+        kept = " and ".join(f"{(rank == number).sum()} rows of {SPLITS[number]}" for number in (1, 2) if number in rank)
+        say_once(f"The table has a ready-made `split`: {kept} stay as they are. Divide anew with keep=False.")
+    strictest = np.zeros(groups.max(initial=-1) + 1, dtype=np.int64)
+    np.maximum.at(strictest, groups, rank)
+    moved = strictest[groups] > rank
+    if moved.any():
+        if (strictest[groups] > 0).all():
+            raise ValueError(
+                "Expected training rows that share no group and no file with the ready-made val and test. There are "
+                "none. Name another `group`, or divide anew with keep=False."
+            )
+        warnings.warn(
+            f"{int(moved.sum())} rows share a group or a file with the ready-made val or test and were moved there, so "
+            "that nothing is tested on what was trained on. To keep the ready-made test as it is, drop these rows "
+            "first: `audit.leaks` names copies.",
+            stacklevel=3,
+        )
+    return np.array(SPLITS, dtype=object)[strictest[groups]]
 
 
 def _allocate(labels: np.ndarray, groups: np.ndarray, shares: list[float], rng: np.random.Generator) -> np.ndarray:
@@ -144,6 +173,7 @@ def _fill(missing: np.ndarray, count: int) -> np.ndarray:
 
 def _warn_missing(table: pd.DataFrame, parts: list[str]) -> None:
     counts = pd.crosstab(table["label"], table["split"], dropna=False)
+    counts = counts[counts.index.notna()]
     present = counts[counts.sum(axis=1) > 0]
     lacking = [
         f"{label!r} ({present.loc[label].sum()} images)"
@@ -158,13 +188,14 @@ def _warn_missing(table: pd.DataFrame, parts: list[str]) -> None:
         )
 
 
-def folds(table: pd.DataFrame, *, count: int = 5, group: str | None = None, seed: int) -> pd.DataFrame:
-    """Deals a table into folds for cross-validation: stratified by class, and never a group in two folds.
+def folds(table: pd.DataFrame, *, count: int = 5, group: Group = None, seed: int) -> pd.DataFrame:
+    """Numbers the folds for cross-validation: stratified by class, and never a group in two folds.
 
     Args:
         table: With the columns path and label.
         count: How many folds, 2 or more.
-        group: A column whose equal values must stay in one fold; missing values are groups of their own.
+        group: A column whose equal values must stay in one fold, or several, as in `tables.linked_groups`: None uses
+            the column group where there is one, False none. Rows of one file always stay together.
         seed: The same seed gives the same folds.
 
     Returns:
@@ -189,21 +220,25 @@ def folds(table: pd.DataFrame, *, count: int = 5, group: str | None = None, seed
         raise ValueError(
             f"`count` expects 2 folds or more, so that something is held out each time. Received: {count!r}."
         )
-    groups = _group_codes(table, group, caller="tables.folds")
-    labels = table["label"].cat.codes.to_numpy()
+    groups = linked_groups(table, group)
+    alone = len(np.unique(groups)) == len(groups)
     available = pd.Series(groups).groupby(table["label"].to_numpy()).nunique()
     if not len(available) or available.min() < count:
         smallest = repr(available.idxmin()) if len(available) else "a table without rows"
         fewest = int(available.min()) if len(available) else 0
-        unit = "images" if group is None else f"groups of {group!r}"
+        columns = " and ".join(map(repr, group_columns(table, group))) or "equal files"
+        unit = "images" if alone else f"groups of {columns}"
+        fewer = f"Use fewer folds (count={fewest}), or collect more." if fewest > 1 else "Collect more, or drop it."
         raise ValueError(
-            f"Expected at least {count} {unit} in each class, one for each fold. {smallest} has {fewest}. "
-            f"Use fewer folds (count={max(fewest, 2)}), or collect more."
+            f"Expected at least {count} {unit} in each class, one for each fold. {smallest} has {fewest}. {fewer}"
         )
-    if group is None:
-        parts = StratifiedKFold(count, shuffle=True, random_state=seed).split(labels, labels)
-    else:
-        parts = StratifiedGroupKFold(count, shuffle=True, random_state=seed).split(labels, labels, groups)
+    labels = _class_codes(table)
+    with warnings.catch_warnings(action="ignore"):  # of too few rows without a label, which are in no score anyway
+        if alone:
+            parts = list(StratifiedKFold(count, shuffle=True, random_state=seed).split(labels, labels))
+        else:
+            splitter = StratifiedGroupKFold(count, shuffle=True, random_state=seed)
+            parts = list(splitter.split(labels, labels, groups))
     fold = np.empty(len(table), dtype=int)
     for number, (_, held_out) in enumerate(parts):
         fold[held_out] = number

@@ -1,14 +1,27 @@
 """A table on disk that comes back the same, and a hash that proves how it was divided."""
 
+import difflib
 import hashlib
 import json
 import os
-from collections.abc import Collection
+import re
+import warnings
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pandas as pd
+from pandas.api.types import is_integer_dtype, is_string_dtype
 
-from cnnlab._common import atomic_path, require_columns
+from cnnlab._common import atomic_paths, locked, read_json, require_columns
+from cnnlab._csv import read_csv, write_csv
+from cnnlab.tables.lists import typed_columns
+from cnnlab.tables.locating import locate
+
+TYPES = re.compile(
+    r"str|string|object|bool(ean)?|[uU]?[iI]nt(8|16|32|64)|[fF]loat(16|32|64)|datetime64\[(s|ms|us|ns)(, [\w/+:-]+)?\]"
+    r"|timedelta64\[(s|ms|us|ns)\]"
+)
 
 
 def fingerprint(table: pd.DataFrame) -> str:
@@ -46,12 +59,16 @@ def fingerprint(table: pd.DataFrame) -> str:
 def save(table: pd.DataFrame, path: str | os.PathLike[str], *, prove: bool = False) -> None:
     """Writes a table as CSV, with its categories and types in a small JSON file beside it.
 
-    The CSV is plain and opens anywhere; `tables.read` brings back the same table. Written whole or not at all.
+    The CSV is plain and opens anywhere; `tables.read` brings back the same table, with row numbers from 0. Both files
+    are written before either takes its name, and until the CSV has, `tables.read` gives the table that was there.
 
     Args:
         table: Any table of this package.
         path: Where to, ending in .csv; an older file of that name is replaced.
         prove: Keep the table's `fingerprint` beside it, for `tables.read(path, verify=True)`. Reads every image once.
+
+    Raises:
+        ValueError: If a column, or an index with names of its own, would not come back the same. Nothing is written.
 
     Example:
         >>> import tempfile
@@ -66,34 +83,106 @@ def save(table: pd.DataFrame, path: str | os.PathLike[str], *, prove: bool = Fal
     path = Path(path)
     if path.suffix.lower() != ".csv":
         raise ValueError(f"`tables.save` writes CSV and expects a path ending in .csv. Received: {str(path)!r}.")
-    proof = fingerprint(table) if prove else ""
-    columns = {}
-    for column in table.columns:
-        kind = table[column].dtype
+    table = _with_plain_paths(table)
+    facts: dict[str, Any] = {"columns": _described(table)}
+    if prove:
+        facts["fingerprint"] = fingerprint(table)
+    with locked(path), atomic_paths(_sidecar(path), path) as (sidecar, csv):
+        write_csv(_without_missing(table, facts["columns"]), csv)
+        _require_same(csv, facts["columns"], table)
+        # Between the two renames the old CSV lies beside the new facts: keep those of the old one until the next time.
+        facts["csv"] = _digest(csv)
+        if path.is_file():
+            facts["earlier"] = _facts(path) | {"csv": _digest(path)}
+        sidecar.write_text(json.dumps(facts, ensure_ascii=False, indent=1), encoding="utf-8")
+
+
+def _with_plain_paths(table: pd.DataFrame) -> pd.DataFrame:
+    """The table with `pathlib.Path` as text; refuses what a CSV has no place for."""
+    if not isinstance(table, pd.DataFrame):
+        raise TypeError(f"`tables.save` expects a table (pandas DataFrame). Received: {type(table).__name__}.")
+    strange = [name for name in table.columns if not isinstance(name, str)]
+    if strange or not table.columns.is_unique or "" in table.columns:
+        raise ValueError(
+            f"`tables.save` expects columns with names that are text and occur once. Received: {list(table.columns)}."
+        )
+    if table.index.name is not None or not is_integer_dtype(table.index.dtype):
+        raise ValueError(
+            "`tables.save` keeps columns, not the index, and the index of this table is more than row numbers. "
+            "Use `table.reset_index()`."
+        )
+    paths = {
+        str(name): np.array(
+            [str(cell) if isinstance(cell, os.PathLike) else cell for cell in table[name]], dtype=object
+        )
+        for name in table
+        if table[name].dtype == object and table[name].map(lambda cell: isinstance(cell, os.PathLike)).any()
+    }
+    return table.assign(**paths).reset_index(drop=True)
+
+
+def _described(table: pd.DataFrame) -> dict[str, dict[str, Any]]:
+    """For each column its type or categories, and how a missing text is written where "" is a text of its own."""
+    columns: dict[str, dict[str, Any]] = {}
+    for name in map(str, table):
+        kind = table[name].dtype
         if isinstance(kind, pd.CategoricalDtype):
-            columns[column] = {"categories": kind.categories.tolist(), "ordered": bool(kind.ordered)}
+            words: set[str] | None = set(map(str, kind.categories))
+            columns[name] = {"categories": kind.categories.tolist(), "ordered": bool(kind.ordered)}
         else:
-            columns[column] = {"dtype": "str" if pd.api.types.is_string_dtype(kind) else str(kind)}
-    with atomic_path(path) as temporary:
-        table.to_csv(temporary, index=False, lineterminator="\n")
-    with atomic_path(_sidecar(path)) as temporary:
-        facts = {"columns": columns} | ({"fingerprint": proof} if prove else {})
-        temporary.write_text(json.dumps(facts, ensure_ascii=False, indent=1), encoding="utf-8")
+            words = set(table[name].dropna()) if table[name].isna().any() and is_string_dtype(table[name]) else None
+            columns[name] = {"dtype": str(kind)}
+        if words is not None:
+            candidates = ("", *(f"missing {number}" for number in range(len(words) + 1)))
+            columns[name]["missing"] = next(word for word in candidates if word not in words)
+    return columns
 
 
-def read(path: str | os.PathLike[str], *, verify: bool = False) -> pd.DataFrame:
+def _without_missing(table: pd.DataFrame, columns: dict[str, dict[str, Any]]) -> pd.DataFrame:
+    filled = {
+        name: table[name].astype(object).where(table[name].notna(), kind["missing"])
+        for name, kind in columns.items()
+        if kind.get("missing")
+    }
+    return table.assign(**filled)
+
+
+def _require_same(csv: Path, columns: dict[str, dict[str, Any]], table: pd.DataFrame) -> None:
+    """Refuses to save what reading does not give back."""
+    cells = _cells(csv, columns)
+    for name, kind in columns.items():
+        try:
+            found = _column(cells[name], json.loads(json.dumps(_checked(kind))))
+            same = found.dtype == table[name].dtype and found.equals(table[name])
+        except (ValueError, TypeError, KeyError, OverflowError):
+            same = False
+        if not same:
+            raise ValueError(
+                f"`tables.save` expects columns of text, numbers, times or categories, which a CSV gives back exactly. "
+                f"Column {name!r} ({table[name].dtype}) would not come back the same. Nothing was written. Change it, "
+                f"for example with `table.astype({{{name!r}: 'str'}})`, or leave it out."
+            )
+
+
+def read(
+    path: str | os.PathLike[str], *, folder: str | os.PathLike[str] | None = None, verify: bool = False
+) -> pd.DataFrame:
     """Reads a table that `tables.save` wrote, categories and types included.
 
-    A CSV without its JSON file is read as it is, with `label` (and `predicted`) made Categorical in alphabetical order.
+    A CSV without its JSON file is read as by `tables.from_csv`, with `label` (and `predicted`) made Categorical in
+    alphabetical order.
 
     Args:
         path: The CSV file.
+        folder: Where the images lie now, if they or the table have moved: the folder that takes the place of the
+            leading folders of the saved paths.
         verify: Whether to prove that these are the images, labels and split that were saved, by the fingerprint which
             `tables.save(…, prove=True)` kept.
 
     Raises:
-        FileNotFoundError: If there is none; with `verify`, also if an image is gone.
-        ValueError: With `verify`, if an image, a label or the split has changed, or no fingerprint was kept.
+        FileNotFoundError: If there is none, or no image in `folder`; with `verify`, also if an image is gone.
+        ValueError: If a cell was edited to what its column does not know, such as a new class. With `verify`, if an
+            image, a label or the split has changed, or no fingerprint was kept.
 
     Example:
         See `tables.save`.
@@ -101,8 +190,18 @@ def read(path: str | os.PathLike[str], *, verify: bool = False) -> pd.DataFrame:
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"Expected a CSV file that `tables.save` wrote. There is none at {str(path)!r}.")
-    facts = json.loads(_sidecar(path).read_text(encoding="utf-8")) if _sidecar(path).is_file() else {}
-    table = _typed(path, facts.get("columns"))
+    facts = _facts(path)
+    table = _typed(path, facts["columns"]) if "columns" in facts else _untyped(path)
+    if folder is not None:
+        require_columns(table, "path", caller="tables.read")
+        paths, found = locate(table["path"].tolist(), Path(folder))
+        if found < len(paths):
+            example = next(name for name in paths if not Path(name).exists())
+            words = f"{len(paths) - found} of {len(paths)} images are not in {str(folder)!r}, such as {example!r}."
+            if not found:
+                raise FileNotFoundError(words)
+            warnings.warn(words, stacklevel=2)
+        table = table.assign(path=pd.Series(paths, index=table.index, dtype=table["path"].dtype))
     if verify:
         _require_proof(table, path, facts.get("fingerprint"))
     return table
@@ -121,32 +220,104 @@ def _require_proof(table: pd.DataFrame, path: Path, kept: str | None) -> None:
         )
 
 
-def _typed(path: Path, columns: dict[str, dict] | None) -> pd.DataFrame:
-    """The CSV with the types that `columns` tells; label and predicted Categorical where nothing is told."""
-    if columns is None:
-        table = read_csv(path, {"path", "label"})
-        return table.astype({column: "category" for column in ("label", "predicted") if column in table})
-    words = {column for column, kind in columns.items() if kind.get("dtype") == "str"}
-    words |= {name for name, kind in columns.items() if all(isinstance(c, str) for c in kind.get("categories", [0]))}
-    table = read_csv(path, words)
-    for column, kind in columns.items():
-        if column not in table:
-            continue
-        if "categories" in kind:
-            known = table[column].where(table[column].isin(kind["categories"]))  # an empty cell is a missing value
-            table[column] = pd.Categorical(known, categories=kind["categories"], ordered=kind["ordered"])
-        else:
-            table[column] = table[column].astype(kind["dtype"])
-    return table
+def _facts(path: Path) -> dict[str, Any]:
+    """What the JSON file beside a CSV says of it; {} where there is none."""
+    sidecar = _sidecar(path)
+    if not sidecar.exists():
+        return {}
+    try:
+        facts = read_json(sidecar, limit=2**27)
+        if not isinstance(facts, dict):
+            raise ValueError("no object")
+        earlier = facts.pop("earlier", None)
+        if isinstance(earlier, dict) and earlier.get("csv") == _digest(path) != facts.get("csv"):
+            facts = earlier
+        return (
+            {"columns": {str(name): _checked(kind) for name, kind in facts["columns"].items()}}
+            | {key: str(facts[key]) for key in ("fingerprint", "csv") if key in facts}
+            if "columns" in facts
+            else {}
+        )
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(
+            f"Expected the types of the columns of {path.name!r} in {str(sidecar)!r}, as `tables.save` wrote them. It "
+            f"is damaged ({error}). Move it elsewhere to read the CSV without it."
+        ) from None
 
 
-def read_csv(path: Path, text: Collection[str]) -> pd.DataFrame:
-    """Reads a CSV in which the columns `text` are words whatever they look like: a class may be called "NA" or "01"."""
-    table = pd.read_csv(path)
-    words = [str(column) for column in table if column in text]
-    if words:
-        table[words] = pd.read_csv(path, usecols=words, dtype="str", keep_default_na=False)[words]
-    return table
+def _checked(kind: dict[str, Any]) -> dict[str, Any]:
+    """The description of one column, if it is one: the file may come from a stranger."""
+    if "categories" in kind:
+        names, plain = kind["categories"], isinstance(kind["ordered"], bool)
+        plain = plain and isinstance(names, list) and all(isinstance(name, str | int | float) for name in names)
+    else:
+        plain = TYPES.fullmatch(kind["dtype"]) is not None
+    if not plain or not isinstance(kind.get("missing", ""), str):
+        raise ValueError(f"{kind!r:.80} describes no column")
+    return kind
+
+
+def _untyped(path: Path) -> pd.DataFrame:
+    table = read_csv(path, wanted=["path"])
+    words = [name for name in ("path", "label", "predicted") if name in table]
+    others = typed_columns(table.drop(columns=words))
+    table = table[words].where(table[words] != "").join(others)[[name for name in table if name in {*words, *others}]]
+    return table.astype({name: "category" for name in words if name != "path"})
+
+
+def _cells(path: Path, columns: dict[str, dict[str, Any]]) -> pd.DataFrame:
+    """The CSV as text, and as numbers what pandas reads as exact and much faster than `_column`."""
+    floats = {name: kind["dtype"] for name, kind in columns.items() if kind.get("dtype") in ("float32", "float64")}
+    return read_csv(path, wanted=list(columns), dtypes=floats)
+
+
+def _typed(path: Path, columns: dict[str, dict[str, Any]]) -> pd.DataFrame:
+    """The CSV with the types in `columns`; a column that was added since is read as `tables.from_csv` would."""
+    cells = _cells(path, columns)
+    added = typed_columns(cells[[name for name in cells if name not in columns]])
+    series = {}
+    for name in map(str, cells):
+        try:
+            series[name] = _column(cells[name], columns[name]) if name in columns else added[name]
+        except (ValueError, TypeError, OverflowError) as error:
+            kind = columns[name].get("dtype", "category")
+            raise ValueError(f"Column {name!r} of {str(path)!r} should hold {kind}: {error}") from None
+    return pd.DataFrame(series)
+
+
+def _column(cells: pd.Series, kind: dict[str, Any]) -> pd.Series:
+    """Cells of text as the type that a column had when it was saved."""
+    if "categories" in kind:
+        names = {str(name): name for name in kind["categories"]}
+        unknown = cells[~cells.isin([*names, kind.get("missing", "")])]
+        if len(unknown):
+            near = difflib.get_close_matches(unknown.iloc[0], list(names), n=1)
+            hint = f" Did you mean {near[0]!r}?" if near else ""
+            raise ValueError(
+                f"{len(unknown)} cells are none of its classes, such as {unknown.iloc[0]!r}.{hint} Correct them; for a "
+                "new class, move the .json file elsewhere and use `tables.from_csv`."
+            )
+        values = pd.Categorical(cells.map(names).astype(object), categories=kind["categories"], ordered=kind["ordered"])
+        return pd.Series(values, index=cells.index)
+    dtype = kind["dtype"]
+    if dtype.startswith("float") and cells.dtype.kind == "f":
+        return cells.astype(dtype)
+    if dtype.startswith(("str", "object")):
+        return cells.astype(object).where(cells != kind.get("missing"), None).astype(dtype)
+    if dtype in ("bool", "boolean"):
+        if not cells.isin(["True", "False", *([""] if dtype == "boolean" else [])]).all():
+            raise ValueError("a cell is neither True nor False")
+        return cells.map({"True": True, "False": False}).astype(dtype)
+    if dtype.startswith("datetime"):
+        return pd.to_datetime(cells.where(cells != ""), format="ISO8601", utc="," in dtype).astype(dtype)
+    if dtype.startswith("timedelta"):
+        return pd.to_timedelta(cells.where(cells != "")).astype(dtype)
+    return cells.where(cells != "").astype(dtype)
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _sidecar(path: Path) -> Path:

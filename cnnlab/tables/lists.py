@@ -1,0 +1,221 @@
+"""From a CSV to a table with one row per image: labels, numbers and words as the person meant them."""
+
+import os
+import re
+import unicodedata
+import warnings
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from cnnlab._common import require_column
+from cnnlab._csv import read_csv
+from cnnlab.tables.layout import SPLITS, split_of
+from cnnlab.tables.locating import locate
+
+# "007" and "1e5" are names, 7 and 1.5e-07 are numbers: Python and spreadsheets write exponents with a sign.
+NUMBER = re.compile(r"-?(0|[1-9]\d*)(\.\d+)?([eE][+-]\d+)?")
+
+
+def from_csv(
+    csv: str | os.PathLike[str],
+    *,
+    path: str = "path",
+    label: str | Sequence[str] = "label",
+    folder: str | os.PathLike[str] | None = None,
+) -> pd.DataFrame:
+    r"""Reads a CSV with one row per image into a table; every other column is kept.
+
+    Text stays text: a site may be called "NA" or "007". Blanks around it are taken away, and a blank cell is a missing
+    value. Commas, semicolons and tabs, UTF-8, UTF-16 and Windows-1252 are understood.
+
+    Args:
+        csv: The file.
+        path: Its column of image paths; becomes `path`. Endings may be missing, slashes may be those of Windows, and
+            paths of another machine are found again below `folder`.
+        label: Its column of class names; becomes the Categorical `label`, classes in alphabetical order. Or several
+            columns, one a class, of which each row has a 1 in one and 0 in the others; classes in that order.
+        folder: What relative paths start from; the CSV's own folder where None.
+
+    Returns:
+        Columns path (str), label (Categorical) and those of the CSV; a column split with names such as "Train" and
+        "valid" becomes train, val and test. A column that would have the name of another is renamed `…_in_csv`.
+
+    Raises:
+        FileNotFoundError: If the CSV does not exist, or not one of its images does.
+        ValueError: If a column or a label is missing, a row has several labels, or there are fewer than two classes.
+
+    Warns:
+        UserWarning: Counting images that are not there; naming classes that differ in capitals, blanks or accents only.
+
+    Example:
+        >>> from cnnlab import tables
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     for name in "ab":
+        ...         _ = Path(folder, name + ".png").write_bytes(b"")
+        ...     _ = Path(folder, "images.csv").write_text("file,kind,site\na.png,cat,1\nb.png,dog,2\n")
+        ...     tables.from_csv(Path(folder, "images.csv"), path="file", label="kind")["label"].tolist()
+        ['cat', 'dog']
+    """
+    csv = Path(csv)
+    if not csv.is_file():
+        raise FileNotFoundError(f"Expected a CSV file with one row per image. There is none at {str(csv)!r}.")
+    columns = [label] if isinstance(label, str) else list(label)
+    table = read_csv(csv, wanted=[path, *columns])
+    for column in (path, *columns):
+        require_column(table, column, caller="tables.from_csv")
+    table = table[(table.apply(lambda cells: cells.str.strip()) != "").any(axis=1)].reset_index(drop=True)
+    names = table[path].tolist()
+    words = _one_hot(table[columns], csv) if not isinstance(label, str) else table[label].str.strip()
+    empty = int((words == "").sum())
+    if not len(table) or empty:
+        what = f"{empty} of {len(table)} rows have no {label!r}" if len(table) else "it has no rows"
+        raise ValueError(f"Expected a label in every row of {str(csv)!r}; {what}. Fill them in, or drop these rows.")
+    if isinstance(label, str):
+        _require_single_labels(words, csv)
+    start = Path(folder) if folder is not None else csv.parent
+    paths, found = locate(names, start)
+    if not found:
+        raise FileNotFoundError(
+            f"None of the {len(paths)} images named in {str(csv)!r} exists, such as {paths[0]!r}. Pass "
+            "`folder=`: where the paths in the CSV start from."
+        )
+    if found < len(paths):
+        first = next(name for name in paths if not Path(name).exists())
+        warnings.warn(
+            f"{len(paths) - found} of the {len(paths)} images named in {str(csv)!r} are not there, such as {first!r}.",
+            stacklevel=2,
+        )
+    others = typed_columns(table.drop(columns=list({path, *columns})))
+    others = others.rename(columns={name: f"{name}_in_csv" for name in ("path", "label") if name in others})
+    order = None if isinstance(label, str) else columns
+    labels = labels_of(words, str(csv), hint="Add rows of another class.", order=order)
+    return pd.concat([pd.DataFrame({"path": pd.Series(paths, dtype="str"), "label": labels}), others], axis=1)
+
+
+def labels_of(words: pd.Series, source: str, *, hint: str, order: Sequence[str] | None = None) -> pd.Series:
+    """Class names as a Categorical of two classes or more; warns of names that only look the same."""
+    counts = words.value_counts()
+    if len(counts) < 2:
+        raise ValueError(
+            f"Expected at least two classes, since there is nothing to tell apart in one. {source!r} has only "
+            f"{counts.index[0]!r} with {counts.iloc[0]} images. {hint}"
+        )
+    alike: dict[str, list[str]] = {}
+    for name in sorted(counts.index):
+        alike.setdefault(re.sub(r"[\s_-]+", " ", unicodedata.normalize("NFKC", name).casefold()).strip(), []).append(
+            name
+        )
+    pairs = [
+        " and ".join(map(ascii if _looks_equal(names) else repr, names)) for names in alike.values() if len(names) > 1
+    ]
+    if pairs:
+        warnings.warn(
+            f"Classes of {source!r} that look alike: {', '.join(pairs)}. If they are one class, give it one name.",
+            stacklevel=3,
+        )
+    return pd.Series(pd.Categorical(words, categories=pd.Index(order or sorted(counts.index))), index=words.index)
+
+
+def _looks_equal(names: Sequence[str]) -> bool:
+    return len({unicodedata.normalize("NFC", name) for name in names}) < len(names)
+
+
+def _one_hot(table: pd.DataFrame, csv: Path) -> pd.Series:
+    """The name of the column that holds the row's only 1."""
+    names = ", ".join(map(str, table))
+    marks = table.apply(
+        lambda cells: pd.to_numeric(
+            cells.str.strip().str.lower().replace({"": "0", "true": "1", "false": "0"}), errors="coerce"
+        )
+    )
+    strange = ~marks.isin([0, 1])
+    if strange.any(axis=None):
+        column = strange.any().idxmax()
+        raise ValueError(
+            f"Expected 0 or 1 in the columns {names} of {str(csv)!r}, which `label=` names. Column "
+            f"{column!r} holds {table.loc[strange[column], column].iloc[0]!r}. Is it one of the classes?"
+        )
+    count = marks.sum(axis=1)
+    if (count != 1).any():
+        none, several = int((count == 0).sum()), int((count > 1).sum())
+        raise ValueError(
+            f"Expected one label in each row of {str(csv)!r}, a single 1 in the columns {names}. {several} rows "
+            f"have several and {none} have none. cnnlab learns one label for each image: leave these rows out, or "
+            'train one network for each column, with label="…".'
+        )
+    return marks.idxmax(axis=1)
+
+
+def _require_single_labels(words: pd.Series, csv: Path) -> None:
+    """Refuses cells that hold several labels, which would become a class for each combination."""
+    names = set(words)
+    parts = {name: tuple(part for part in re.split(r"[\s,;|/+&\[\]'\"]+", name) if part) for name in names}
+    orders: dict[tuple[str, ...], set[tuple[str, ...]]] = {}
+    for one in parts.values():
+        orders.setdefault(tuple(sorted(one)), set()).add(one)
+    lists = {name for name in names if re.search(r"[;|]|^\[.*,.*\]$", name)}
+    often = Counter(part for name in lists for part in parts[name])
+    several = set()
+    for name, one in parts.items():
+        known = [part in names for part in one]
+        listed = (re.search("[,;|]", name) and any(known)) or (name in lists and any(often[part] > 1 for part in one))
+        if len(one) > 1 and (all(known) or listed or len(orders[tuple(sorted(one))]) > 1):
+            several.add(name)
+    if several:
+        rows = int(words.isin(several).sum())
+        raise ValueError(
+            f"Expected one label in each row of {str(csv)!r}. {rows} of {len(words)} rows hold several, such as "
+            f"{min(several)!r}. cnnlab learns one label for each image: leave these rows out, choose one label for "
+            "each, or, if a combination is a class of its own, write it as one word."
+        )
+
+
+def typed_columns(table: pd.DataFrame) -> pd.DataFrame:
+    """Columns of text as what they plainly are: numbers, splits, or text in which a blank is a missing value."""
+    columns = {}
+    for name in table:
+        cells = table[name].str.strip()
+        blank = cells == ""
+        if blank.all() and str(name).startswith("Unnamed:"):
+            continue  # a separator at the end of every line
+        columns[name] = _splits(cells) if name == "split" else _numbers(cells).where(~blank)
+    return pd.DataFrame(columns, index=table.index)
+
+
+def _numbers(cells: pd.Series) -> pd.Series:
+    """The numbers in `cells` where all are plain ones and no two spellings become the same, else `cells`."""
+    filled = cells[cells != ""]
+    if not len(filled) or not filled.map(lambda cell: NUMBER.fullmatch(cell) is not None).all():
+        return cells
+    whole = filled.str.fullmatch(r"-?\d+").all()
+    # A whole number of more digits is an id; beside missing values pandas keeps 15 digits only.
+    if whole and filled.str.len().max() > (18 if len(filled) == len(cells) else 15):
+        return cells
+    numbers = filled.astype("int64" if whole else "float64")
+    return numbers.reindex(cells.index) if numbers.nunique() == filled.nunique() else cells
+
+
+def _splits(cells: pd.Series) -> pd.Series:
+    """A column of splits as train, val and test, as far as every name means one."""
+    meant = cells.map({name: split_of(name) for name in cells.unique()})
+    unknown = cells[(meant == "") & (cells != "")]
+    if len(unknown) == int((cells != "").sum()):
+        return _numbers(cells).where(cells != "")  # a column of the person's own
+    if len(unknown):
+        raise ValueError(
+            f"Expected names of {', '.join(SPLITS)} in the column `split`. {len(unknown)} of {len(cells)} rows have "
+            f"{some(unknown.unique())}. Rename these, or the column."
+        )
+    return meant.where(meant != "")
+
+
+def some(names: Iterable[str], count: int = 3) -> str:
+    """The first few of `names`, in quotes."""
+    names = list(names)
+    more = f" and {len(names) - count} more" if len(names) > count else ""
+    return ", ".join(repr(name) for name in names[:count]) + more

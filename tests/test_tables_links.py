@@ -1,0 +1,224 @@
+"""Rows that belong together: one file, copies, groups. No link crosses a split or a fold."""
+
+import logging
+import warnings
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from cnnlab import tables
+from cnnlab.tables import linking
+
+
+@pytest.fixture(autouse=True)
+def said(caplog):
+    """What was said so far; each sentence is said once a process, so forget those of other tests."""
+    linking._said.clear()
+    caplog.set_level(logging.WARNING, logger="cnnlab")
+    return caplog
+
+
+def table_of(labels, **columns):
+    labels = [str(label) for label in labels]
+    return pd.DataFrame({"path": [f"{i}.png" for i in range(len(labels))], "label": pd.Categorical(labels)} | columns)
+
+
+ROW = st.tuples(
+    st.integers(0, 2),  # class
+    st.integers(0, 30),  # file
+    st.one_of(st.none(), st.just(""), st.integers(0, 12).map(str)),  # patient
+    st.one_of(st.none(), st.integers(0, 20).map(float)),  # day
+    st.integers(0, 25),  # what audit.scan found
+    st.sampled_from([None, "train", "val", "test", "Validation", ""]),
+)
+
+
+def linked_pairs(table, columns):
+    """The independent answer: pairs of rows with one file, or one value in a column."""
+    rows = table.to_dict("records")
+    for first in range(len(rows)):
+        for second in range(first):
+            one, other = rows[first], rows[second]
+            if any(
+                one[column] == other[column] and str("" if one[column] is None else one[column]).strip()
+                for column in ("path", *columns)
+            ):
+                yield first, second
+
+
+@settings(max_examples=120, deadline=None)
+@given(
+    st.lists(ROW, min_size=4, max_size=40),
+    st.sampled_from([None, False, "patient", ["patient"], ["patient", "day"], ["patient", "group"], []]),
+    st.sampled_from([None, True, False]),
+    st.booleans(),
+    st.integers(0, 9),
+)
+def test_no_link_crosses(rows, group, keep, scanned, seed):
+    table = table_of([row[0] for row in rows])
+    table["path"] = [f"{row[1]}.png" if number % 2 else f"./x/../{row[1]}.png" for number, row in enumerate(rows)]
+    table["patient"], table["day"] = [pd.Series([row[column] for row in rows], dtype=object) for column in (2, 3)]
+    table["split"] = pd.Series([row[5] for row in rows], dtype=object)
+    columns = [group] if isinstance(group, str) else list(group or [])
+    if scanned or "group" in columns:
+        table["group"] = [row[4] for row in rows]
+        columns += ["group"] if group is None or columns else []
+    table.index = np.random.default_rng(seed).integers(0, 5, len(table))  # as after pd.concat
+    before = table.copy()
+    plain = table.reset_index(drop=True).assign(path=[f"{row[1]}.png" for row in rows])
+    links = list(linked_pairs(plain, columns))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            sides = tables.split(table, val=0.2, test=0.2, group=group, seed=seed, keep=keep)["split"].tolist()
+        except ValueError as error:  # all rows hang together with the ready-made test
+            assert "Expected training rows that share no group" in str(error)
+            sides = ["test"] * len(table)
+        assert all(sides[one] == sides[other] for one, other in links)
+        assert set(sides) <= {"train", "val", "test"}
+        if keep is not False:
+            kept = {"val": {"val", "test"}, "Validation": {"val", "test"}, "test": {"test"}}
+            assert all(side in kept.get(row[5], {side}) for side, row in zip(sides, rows, strict=True))
+        for count in (2, 3):
+            try:
+                fold = tables.folds(table, count=count, group=group, seed=seed)["fold"].tolist()
+            except ValueError as error:
+                assert "in each class, one for each fold" in str(error)
+                continue
+            assert all(fold[one] == fold[other] for one, other in links)
+            assert set(fold) == set(range(count))
+    numbers = tables.linked_groups(table, group)
+    assert all(numbers[one] == numbers[other] for one, other in links)
+    assert len(set(numbers)) == len(table) - len(spanning(links))
+    pd.testing.assert_frame_equal(table, before)
+
+
+def spanning(links):
+    """Links without which as many rows would hang together: what a union leaves of them."""
+    parent = {}
+
+    def root(row):
+        while parent.setdefault(row, row) != row:
+            row = parent[row]
+        return row
+
+    kept = []
+    for one, other in links:
+        if root(one) != root(other):
+            parent[root(one)] = root(other)
+            kept.append((one, other))
+    return kept
+
+
+def test_one_file_listed_ten_times_is_on_one_side():
+    table = table_of(["a", "b"] * 30)
+    table.loc[:9, "path"] = "same.png"
+    for seed in range(10):
+        divided = tables.split(table, val=0.3, test=0.3, seed=seed, group=False)
+        assert divided["split"][:10].nunique() == 1
+        assert tables.folds(table, count=3, seed=seed)["fold"][:10].nunique() == 1
+
+
+@pytest.mark.parametrize("spelled", ["./0.png", "x/../0.png", "x//../0.png"])
+def test_one_file_spelled_in_two_ways_is_one(spelled, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for other in (spelled, str(tmp_path / "0.png")):
+        table = table_of(["a", "b"]).assign(path=["0.png", other])
+        assert tables.linked_groups(table).tolist() == [0, 0]
+
+
+def test_a_group_column_is_used_and_said_once(said):
+    table = table_of(["a", "b"] * 20, group=np.arange(40) // 2)
+    for _ in range(3):
+        divided = tables.split(table, val=0.25, test=0.25, seed=0)
+        assert (divided.groupby("group")["split"].nunique() == 1).all()
+        folds = tables.folds(table, count=4, seed=0)
+        assert (folds.groupby("group")["fold"].nunique() == 1).all()
+    assert [record.getMessage() for record in said.records] == [
+        "Rows of equal `group` stay together, because the table has that column; group=False turns it off."
+    ]
+    careless = tables.split(table, val=0.25, test=0.25, seed=0, group=False)
+    assert (careless.groupby("group")["split"].nunique() > 1).any()
+
+
+def test_copies_stay_together_beside_a_column_that_is_named(said):
+    table = table_of(["a", "b"] * 20, patient=list(range(20)) * 2, group=[0, 0, *range(1, 39)])
+    divided = tables.split(table, val=0.25, test=0.25, group="patient", seed=0)
+    assert divided["split"][[0, 1, 20, 21]].nunique() == 1
+    assert "Copies of one picture (column `group`) stay together" in said.text
+    named = table.assign(group=["treated", "control"] * 20)  # a column of the person's own
+    assert tables.split(named, val=0.25, test=0.25, group="patient", seed=0)["split"].nunique() == 3
+
+
+def test_missing_groups_are_counted(said):
+    table = table_of(["a", "b"] * 20, patient=[None, "", " ", np.nan, "NA", "NA", *map(str, range(34))])
+    assert tables.linked_groups(table, "patient").tolist() == [0, 1, 2, 3, 4, 4, *range(5, 39)]
+    assert "4 of 40 rows have no 'patient'; each counts as a group of its own." in said.text
+
+
+def test_names_that_are_no_columns():
+    table = table_of(["a", "b"], patient=[1, 2])
+    with pytest.raises(KeyError, match="Did you mean 'patient'"):
+        tables.linked_groups(table, ["patient", "patients"])
+    with pytest.raises(TypeError, match="Received: True"):
+        tables.linked_groups(table, True)
+
+
+# ------------------------------------------------------------------------------------------------ ready-made splits
+
+
+def ready_made(**columns):
+    return table_of(["a", "b"] * 28, split=["train"] * 40 + ["test"] * 16, **columns)
+
+
+def test_a_ready_made_test_set_is_kept_and_said(said):
+    table = ready_made()
+    divided = tables.split(table, val=0.15, test=0.15, seed=0)
+    assert (divided["split"] == "test").tolist() == (table["split"] == "test").tolist()
+    assert divided["split"][:40].value_counts().to_dict() == {"train": 34, "val": 6, "test": 0}
+    assert "ready-made `split`: 16 rows of test stay as they are. Divide anew with keep=False." in said.text
+    anew = tables.split(table, val=0.15, test=0.15, seed=0, keep=False)
+    assert (anew["split"][40:] != "test").any()
+    assert tables.split(table[:40], val=0.2, test=0.2, seed=0)["split"].value_counts().to_dict() == {
+        "train": 24,
+        "val": 8,
+        "test": 8,
+    }
+
+
+def test_groups_of_a_ready_made_test_follow_it():
+    table = ready_made(patient=[*range(40), *range(8), *range(100, 108)])
+    for keep in (None, True):
+        with pytest.warns(UserWarning, match="8 rows share a group or a file with the ready-made val or test"):
+            divided = tables.split(table, val=0.15, test=0.15, group="patient", seed=0, keep=keep)
+        assert (divided["split"][40:] == "test").all() and (divided["split"][:8] == "test").all()
+        assert (divided.groupby("patient")["split"].nunique() == 1).all()
+    with pytest.raises(ValueError, match="training rows that share no group"):
+        tables.split(table.assign(patient=1), val=0.15, test=0.15, group="patient", seed=0)
+
+
+def test_other_words_in_a_split_column_are_refused():
+    table = ready_made().replace({"split": {"train": "Training ", "test": "TEST"}})
+    assert (tables.split(table, val=0.1, test=0.1, seed=0)["split"][40:] == "test").all()
+    for keep in (None, True):
+        with pytest.raises(ValueError, match=r"Received: 'dev'.*keep=False"):
+            tables.split(table.assign(split="dev"), val=0.1, test=0.1, seed=0, keep=keep)
+    assert tables.split(table.assign(split="dev"), val=0.1, test=0.1, seed=0, keep=False)["split"].nunique() == 3
+
+
+def test_missing_labels_are_divided_like_a_class_of_their_own():
+    table = table_of(["a", "b"] * 30, group=np.arange(60) // 3)
+    table.loc[:29, "label"] = None
+    for group in (None, False):
+        divided = tables.split(table, val=0.2, test=0.2, group=group, seed=0)
+        assert (divided.groupby("group")["split"].nunique() == 1).all() or group is False
+        assert divided["split"][:30].value_counts().to_dict() == {"train": 18, "val": 6, "test": 6}
+    assert tables.folds(table, count=3, seed=0)["fold"][:30].value_counts().tolist() == [12, 9, 9]
+
+
+def test_a_class_of_one_gets_advice_that_helps():
+    with pytest.raises(ValueError, match=r"'b' has 1\. Collect more, or drop it"):
+        tables.folds(table_of(["a"] * 5 + ["b"]), count=3, seed=0)
