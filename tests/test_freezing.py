@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from cnnlab import models
+from cnnlab.models.freezing import leaf_layers
 
 layers = keras.layers
 
@@ -98,3 +99,21 @@ def test_the_earlier_name_still_answers(reused):
     models.unfreeze(reused, layers=["features"])
     with pytest.warns(DeprecationWarning, match=r"is now `models\.trainable_layers`"):
         assert [layer.name for layer in models.learning(reused)] == ["features"]
+
+
+def test_a_network_that_was_never_frozen_keeps_its_rates_too(monkeypatch):
+    inputs = keras.Input((32, 32, 3))
+    x = layers.Dropout(0.3, name="drop")(layers.Conv2D(4, 3, name="conv")(inputs))
+    monkeypatch.setattr("cnnlab.models.transfer.constructor", lambda name: lambda **options: keras.Model(inputs, x))
+    model = models.pretrained("MobileNet", image_size=(32, 32), classes=["a", "b"], weights=None)
+    drop = models.backbone(model).get_layer("drop")
+    assert drop.rate == 0.3
+    assert models.unfreeze(model, share=0) is model and drop.rate == 0
+    assert models.unfreeze(model, share=1.0) is model and drop.rate == 0.3
+
+
+def test_rates_survive_being_reused_twice(reused):
+    twice = models.reuse(reused, classes=["x", "y", "z"])
+    models.unfreeze(twice, share=1.0)
+    inside = {layer.name: layer for layer in leaf_layers(models.backbone(twice))}
+    assert {name: getattr(inside[name], ATTRIBUTE.get(name, "rate")) for name in RATES} == RATES

@@ -1,7 +1,8 @@
+import keras
 import numpy as np
 import pytest
 
-from cnnlab import augment, experiments, pipelines
+from cnnlab import augment, experiments, models, pipelines
 
 
 def test_it_is_the_mean_over_the_image_and_its_views(digits_model, digits):
@@ -15,6 +16,19 @@ def test_it_is_the_mean_over_the_image_and_its_views(digits_model, digits):
         answers.append(digits_model.predict(policy.apply(images, drawn), verbose=0))
     np.testing.assert_allclose(seen.filter(like="p_").to_numpy(), np.mean(answers, axis=0), atol=1e-5)
     assert seen.index.equals(rows.index)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_views_are_prepared_as_the_model_says(digits, channels):
+    """A policy that does nothing gives what `predict` gives, of a grey network with one sigmoid as well."""
+    rows = digits[digits["label"].isin(["0", "1"])].head(10)
+    rows = rows.assign(label=rows["label"].cat.set_categories(["0", "1"]))
+    shape = [keras.Input((12, 6, channels)), keras.layers.Rescaling(1 / 255), keras.layers.Flatten()]
+    network = keras.Sequential([*shape, keras.layers.Dense(1, activation="sigmoid")])
+    model = models.with_classes(network, ["0", "1"], resize="pad")
+    plain = experiments.predict(model, rows)
+    seen = experiments.predict_augmented(model, rows.drop(columns="label"), augment.Policy(), views=2)
+    np.testing.assert_allclose(seen.filter(like="p_"), plain.filter(like="p_"), atol=1e-6)
 
 
 def test_impossible_views_are_refused(digits_model, digits):

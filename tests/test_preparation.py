@@ -431,6 +431,16 @@ def test_paths_as_objects_and_a_broken_file(wide, tmp_path):
     np.testing.assert_allclose(found.loc[kept, "p_none"], whole.loc[kept, "p_none"], rtol=1e-5)
 
 
+def test_a_table_of_broken_files_has_no_predictions(wide, tmp_path):
+    paths = [tmp_path / f"{number}.png" for number in range(3)]
+    for path in paths:
+        path.write_bytes(b"broken")
+    model = models.small_cnn(image_size=(16, 16), classes=NAMES, filters=(4,))
+    with pytest.warns(UserWarning, match="3 of 3 images could not be read"):
+        found = experiments.predict(model, wide.head(3).assign(path=paths), batch_size=2)
+    assert found["predicted"].isna().all() and found["p_left"].isna().all()
+
+
 def test_images_without_labels_are_predicted(wide):
     model = models.small_cnn(image_size=(16, 16), classes=NAMES, filters=(4,))
     expected = experiments.predict(model, wide)

@@ -1,13 +1,17 @@
 """Test-time augmentation: asks the network about several views of each image and takes the mean of its answers."""
 
+from dataclasses import replace
+
 from cnnlab import _quiet  # noqa: F401  isort: skip
 import keras
 import numpy as np
 import pandas as pd
 
 from cnnlab import augment, models, pipelines
-from cnnlab._common import progress, require_columns
-from cnnlab.experiments.predicting import predict, with_probabilities
+from cnnlab._answers import with_probabilities
+from cnnlab._common import progress
+from cnnlab.experiments.predicting import predict
+from cnnlab.images.colours import luma
 from cnnlab.images.sizing import Resize
 
 
@@ -19,7 +23,7 @@ def predict_augmented(
     views: int = 8,
     seed: int = 0,
     batch_size: int = 64,
-    resize: Resize = "fit",
+    resize: Resize | None = None,
 ) -> pd.DataFrame:
     """Predicts every image of a table from the untouched image and several augmented views of it.
 
@@ -28,12 +32,12 @@ def predict_augmented(
 
     Args:
         model: Carries its class names, as those of `cnnlab.models` do.
-        table: With the columns path and label; the order of its rows is kept.
+        table: With the column path; the order of its rows is kept.
         policy: What may happen to an image; operations that mix images have no meaning here.
         views: Augmented views of each image, 1 or more.
         seed: Decides the views.
         batch_size: Images at a time.
-        resize: How images are brought to the model's size, as in `pipelines.load`.
+        resize: Another resize mode than the model's, for a trial.
 
     Returns:
         A prediction table, as `experiments.predict` gives.
@@ -51,25 +55,28 @@ def predict_augmented(
         >>> bool(seen["confidence"].between(0, 1).all())
         True
     """
-    require_columns(table, "path", "label", caller="experiments.predict_augmented")
-    if views < 1 or policy.mixes:
+    if not isinstance(policy, augment.Policy) or views < 1 or policy.mixes:
         raise ValueError(
-            "`experiments.predict_augmented` expects `views` of 1 or more and a policy without `mixup` and `cutmix`. "
-            f"Received: views={views}, {policy!r}."
+            "`experiments.predict_augmented` expects `views` of 1 or more and an augment.Policy without `mixup` and "
+            f"`cutmix`. Received: views={views}, {policy!r}."
         )
     plain = predict(model, table, batch_size=batch_size, resize=resize)
+    prepared = models.preparation(model)
+    colour = replace(prepared, channels=3, resize=resize or prepared.resize)  # in which policies work
     columns = [f"p_{name}" for name in models.class_names(model)]
     readable = np.flatnonzero(plain["predicted"].notna().to_numpy())
     total = plain[columns].to_numpy(np.float64, copy=True)
     rows = table.iloc[readable]
-    size = tuple(model.input_shape[1:3])
     if len(rows):
-        data = pipelines.load(rows, image_size=size, batch_size=batch_size, resize=resize, cache=False)
+        rows = rows.assign(label=pd.Categorical(["any"] * len(rows)))
+        data = pipelines.load(rows, like=colour, batch_size=batch_size, cache=False)
         place = 0
         for images, _ in progress(data.as_numpy_iterator(), label="views", total=len(data), unit="batch"):
             here = readable[place : place + len(images)]
             for view in range(views):
-                drawn = policy.draw(here, seed=seed, epoch=view)
-                total[here] += model.predict_on_batch(policy.apply(images, drawn))
+                changed = policy.apply(images, policy.sample(here, seed=seed, epoch=view))
+                changed = luma(changed) if prepared.channels == 1 else changed
+                total[here] += models.class_probabilities(model, model.predict_on_batch(changed))
             place += len(images)
-    return with_probabilities(table, (total / (views + 1)).astype(np.float32))
+    found = (total / (views + 1)).astype(np.float32)
+    return with_probabilities(table, found, None if "label" in table else models.class_names(model))

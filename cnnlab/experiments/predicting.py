@@ -74,12 +74,18 @@ def answers(
     prepared = models.preparation(model)
     if resize is not None:
         prepared = replace(prepared, resize=resize)
-    unlabelled = table.assign(label=pd.Categorical.from_codes(np.zeros(len(table), int), categories=["any"]))
+    unlabelled = table.assign(label=pd.Categorical(["any"] * len(table)))
     data = pipelines.load(unlabelled, like=prepared, batch_size=batch_size, cache=False)
-    found = models.class_probabilities(model, model.predict(data, verbose=0))
-    rows = pipelines.delivered(data)
-    probabilities = np.full((len(table), found.shape[1]), np.nan, np.float32)
-    probabilities[rows[rows >= 0]] = found[rows >= 0]
+    rows = np.array([], dtype=np.int64)
+    probabilities = np.full((len(table), len(models.class_names(model))), np.nan, np.float32)
+    try:
+        found = models.class_probabilities(model, model.predict(data, verbose=0))
+    except Exception:
+        if len(pipelines.broken(data)) < len(table):  # not one that can be read: the rows stay empty, as any would
+            raise
+    else:
+        rows = pipelines.delivered(data)
+        probabilities[rows[rows >= 0]] = found[rows >= 0]
     broken = len(table) - int((rows >= 0).sum())
     if broken:
         warnings.warn(

@@ -119,8 +119,9 @@ def as_bytes(image: np.ndarray) -> np.ndarray:
 
 
 def luma(image: np.ndarray) -> np.ndarray:
-    """RGB as brightness, (height, width, 1) (ITU-R 601, the numbers that Pillow's mode "L" has)."""
-    return np.asarray(Image.fromarray(image).convert("L"))[..., None]
+    """RGB as brightness, (…, height, width, 1), of one image or several (ITU-R 601, as in Pillow's mode "L")."""
+    rows = image.reshape(-1, *image.shape[-2:])
+    return np.asarray(Image.fromarray(rows).convert("L")).reshape(*image.shape[:-1], 1)
 
 
 def repeated(grey: np.ndarray) -> np.ndarray:

@@ -109,20 +109,20 @@ def learning(model: keras.Model) -> list[keras.layers.Layer]:
     return trainable_layers(model)
 
 
-def freeze(network: keras.Model) -> tuple[tuple[str, float], ...]:
+def random_rates(network: keras.Model) -> tuple[tuple[str, float], ...]:
+    """Name and rate of each layer that changes features at random while training."""
+    found = [(layer, _rate_name(layer)) for layer in leaf_layers(network)]
+    return tuple((layer.name, float(getattr(layer, name))) for layer, name in found if name and getattr(layer, name))
+
+
+def freeze(network: keras.Model) -> None:
     """Freezes a network and holds it in inference mode, whichever way it is called.
 
     `network(x, training=False)` would not do: Keras 3 hands the outer model's `training` to the networks inside. Frozen
     batch normalisation uses its averages all the same; dropout has to be told.
-
-    Returns:
-        Name and rate of each layer that was switched off.
     """
     network.trainable = False
-    found = [(layer, _rate_name(layer)) for layer in leaf_layers(network)]
-    rates = tuple((layer.name, float(getattr(layer, name))) for layer, name in found if name and getattr(layer, name))
     _set_rates(network, {}, set())
-    return rates
 
 
 def _set_rates(network: keras.Model, rates: dict[str, float], learning: set[int]) -> bool:
@@ -136,7 +136,7 @@ def _set_rates(network: keras.Model, rates: dict[str, float], learning: set[int]
         rate = rates[layer.name] if awake else 0.0
         changed = changed or getattr(layer, name) != rate
         setattr(layer, name, rate)
-        if rate and isinstance(layer, tuple(RANDOM)) and getattr(layer, "seed_generator", None) is None:
+        if rate and name != DROP_PATH and getattr(layer, "seed_generator", None) is None:
             # A model that was loaded from a file has none, as its rate was 0 there; Keras locks what is built.
             layer._tracker.unlock()
             layer.seed_generator = keras.random.SeedGenerator(layer.seed)
@@ -150,7 +150,7 @@ def _rate_name(layer: keras.layers.Layer) -> str | None:
     return name if hasattr(layer, name) else None
 
 
-def leaf_layers(network: Any) -> list[keras.layers.Layer]:
+def leaf_layers(network: Any) -> list[Any]:
     """All layers that hold no others, from the input up."""
     inside = getattr(network, "layers", None)
     return [network] if inside is None else [leaf for layer in inside for leaf in leaf_layers(layer)]

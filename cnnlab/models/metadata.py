@@ -14,6 +14,7 @@ from cnnlab import _quiet  # noqa: F401  isort: skip
 import keras
 
 from cnnlab.images import Preparation
+from cnnlab.images.decoding import MAX_PIXELS
 from cnnlab.images.sizing import Resize
 
 TAG = "class_names"  # of the layer that carries the metadata
@@ -29,7 +30,7 @@ class Metadata:
     levels: tuple[float, float] | None = None
     image_size: tuple[int, int] | None = None
     channels: int | None = None
-    rates: tuple[tuple[str, float], ...] = ()  # layer and rate of the dropout that freezing switched off
+    rates: tuple[tuple[str, float], ...] = ()  # layer and rate of the dropout inside, which freezing switches off
 
     @classmethod
     def of(cls, classes: Sequence[str], prepared: Preparation, rates: tuple[tuple[str, float], ...] = ()) -> "Metadata":
@@ -130,6 +131,8 @@ def preparation(model: keras.Model, metadata: Metadata | None = None) -> Prepara
                 "image_size=(height, width))`."
             )
         height, width = metadata.image_size
+    if height * width > MAX_PIXELS:
+        raise ValueError(f"{model.name!r} asks for images of {height:,}×{width:,} pixels, more than can be prepared.")
     channels = channels or metadata.channels or 3
     return Preparation((height, width), channels, metadata.resize, metadata.levels)
 

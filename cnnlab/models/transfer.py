@@ -15,7 +15,7 @@ from cnnlab.images.preparing import require_image_size
 from cnnlab.images.sizing import Resize
 from cnnlab.models.arguments import channels_last, checked_classes, checked_share
 from cnnlab.models.catalogue import NETWORKS, PREPROCESSING, SMALLEST_SIDE, checked_name, constructor
-from cnnlab.models.freezing import freeze
+from cnnlab.models.freezing import freeze, random_rates
 from cnnlab.models.head import classifier, image_input
 from cnnlab.models.metadata import Metadata, find_metadata
 from cnnlab.models.weights import load_file, load_imagenet
@@ -78,7 +78,9 @@ def pretrained(
         load_imagenet(backbone, name, image_size=(height, width), options=options)
     elif weights is not None:
         load_file(backbone, weights, name=name, options=options)
-    rates = freeze(backbone) if weights is not None else ()
+    rates = random_rates(backbone)
+    if weights is not None:
+        freeze(backbone)
 
     inputs, x = image_input(prepared)
     x = _preprocessed(x, NETWORKS[name].family)
@@ -126,13 +128,13 @@ def reuse(model: keras.Model, *, classes: Sequence[str], dropout: float = 0.2) -
     learned = keras.Model(model.inputs, features, name=f"{model.name}_body")
     body = keras.models.clone_model(learned)
     body.set_weights(learned.get_weights())
-    rates = freeze(body)
+    metadata = find_metadata(model) or Metadata(())
+    rates = dict(metadata.rates) | dict(random_rates(body))  # of a network that was frozen before, as well
+    metadata = replace(metadata, classes=tuple(classes), rates=tuple(rates.items()))
+    freeze(body)
     inputs = keras.Input(model.inputs[0].shape[1:], name="image")
     x = layers.Flatten(name="flatten")(body(inputs)) if len(features.shape) > 2 else body(inputs)
-    before = find_metadata(model) or Metadata(())
-    return classifier(
-        inputs, x, replace(before, classes=tuple(classes), rates=rates), dropout=dropout, name=f"{model.name}_reused"
-    )
+    return classifier(inputs, x, metadata, dropout=dropout, name=f"{model.name}_reused")
 
 
 def _preprocessed(images: keras.KerasTensor, family: str) -> keras.KerasTensor:

@@ -143,7 +143,7 @@ class BatchSource:
     ) -> tuple[np.ndarray, np.ndarray]:
         """Makes images grey, if the network's are, and blends those of the batch, if the policy says so."""
         if self.preparation.channels == 1:
-            images = luma(images.reshape(-1, images.shape[2], 3)).reshape(*images.shape[:3], 1)
+            images = luma(images)
         return (images, labels) if sampled is None else self.policy.mix(images, labels, sampled)
 
     @cached_property
