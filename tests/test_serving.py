@@ -70,6 +70,90 @@ def test_path_bytes_and_arrays_are_one_image(exported, digits):
     assert predictor([]) == []
 
 
+def test_several_images_come_as_people_have_them(exported, digits):
+    predictor = serving.Predictor(exported[0])
+    paths = digits["path"].head(5)
+    pixels = np.stack([np.repeat(np.asarray(Image.open(path))[:, :, None], 3, axis=2) for path in paths])
+    expected = [predictor(path) for path in paths]
+    several = [
+        paths.tolist(),
+        tuple(paths),
+        paths,
+        paths.to_numpy(),
+        np.array(paths.tolist()),
+        pd.Index(paths),
+        paths.map(Path),
+        iter(paths),
+        (Path(path) for path in paths),
+        map(Image.open, paths),
+        pixels,
+        tf.constant(pixels),
+        tf.constant(pixels, tf.float32),
+        list(pixels),
+        paths.to_dict().values(),
+    ]
+    for one in several:
+        found = predictor(one)
+        assert [answer.label for answer in found] == [answer.label for answer in expected], type(one)
+        assert [a.confidence for a in found] == pytest.approx([a.confidence for a in expected], abs=1e-6)
+    for one in (digits, {"a": paths[0]}, set(paths)):
+        with pytest.raises(TypeError, match=r"predictor\.table"):
+            predictor(one)
+    assert predictor(np.zeros((0, 8, 8, 3), np.uint8)) == []
+
+
+def test_a_list_with_broken_files_gives_the_other_answers(exported, digits, tmp_path):
+    predictor = serving.Predictor(exported[0])
+    paths = digits["path"].head(40).tolist()
+    expected = predictor(paths)
+    (tmp_path / "cut.jpg").write_bytes(b"\xff\xd8\xff\xe0" + bytes(50))
+    mixed = [*paths[:7], str(tmp_path / "cut.jpg"), *paths[7:35], "gone.png", None, np.zeros(4), *paths[35:]]
+    with pytest.warns(UserWarning, match=r"4 of 44 images could not be read .*number 7: .*cut\.jpg.*and 1 more"):
+        found = predictor(mixed)
+    broken = [place for place, one in enumerate(found) if one.problem]
+    assert broken == [7, 36, 37, 38]
+    assert [one for one in found if not one.problem] == expected
+    assert (found[7].label, found[7].unknown) == ("", None)
+    assert np.isnan(found[7].confidence)
+    assert np.isnan(list(found[7].probabilities.values())).all()
+    assert "cut.jpg" in found[7].problem
+    with pytest.warns(UserWarning, match="1 of 1"):
+        assert predictor(["gone.png"])[0].problem
+    with pytest.raises(FileNotFoundError, match=r"gone\.png"):
+        predictor("gone.png")
+
+
+def test_a_table_is_answered_with_or_without_labels(exported, digits_model, digits, tmp_path):
+    predictor = serving.Predictor(exported[0], temperature=1)
+    table = digits[digits["split"] == "test"].head(35).set_index(pd.Index([3] * 35))
+    expected = experiments.predict(digits_model, table)
+    found = predictor.table(table)
+    assert found.columns.tolist() == [*expected.columns, "problem"]
+    assert found.index.tolist() == [3] * 35
+    assert found["predicted"].dtype == expected["predicted"].dtype
+    assert found["predicted"].tolist() == expected["predicted"].tolist()
+    np.testing.assert_allclose(found.filter(like="p_"), expected.filter(like="p_"), atol=1e-4)
+    new = table[["path"]].assign(problem="note of mine", site="NA").reset_index(drop=True)
+    new.loc[4, "path"] = str(tmp_path / "gone.png")
+    with pytest.warns(UserWarning, match=r"1 of 35 images .*gone\.png"):
+        answered = predictor.table(new)
+    assert answered["predicted"].isna().tolist() == [place == 4 for place in range(35)]
+    assert (
+        answered.drop(index=4)["predicted"].tolist()
+        == expected["predicted"].tolist()[:4] + expected["predicted"].tolist()[5:]
+    )
+    assert np.isnan(answered.loc[4, ["confidence", "p_0"]].astype(float)).all()
+    assert "gone.png" in answered.loc[4, "problem"]
+    assert set(answered.drop(index=4)["problem"]) == {"note of mine"}
+    assert (answered["site"] == "NA").all()
+    fewer = table[table["label"].isin(["1", "2"])]
+    fewer = fewer.assign(label=fewer["label"].cat.remove_unused_categories())
+    assert predictor.table(fewer)["label"].cat.categories.tolist() == predictor.classes
+    assert len(predictor.table(table.head(0))) == 0
+    with pytest.raises(KeyError, match=r"Predictor\.table"):
+        predictor.table(table.drop(columns="path"))
+
+
 def test_threads_share_a_predictor(exported, digits):
     predictor = serving.Predictor(exported[0])
     paths = digits["path"].head(60).tolist()

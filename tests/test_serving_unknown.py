@@ -34,6 +34,24 @@ def test_familiar_images_are_known_and_strange_ones_are_not(known, digits):
     assert all((answer.distance > 1) == answer.unknown for answer in answers)
 
 
+def test_a_table_says_what_is_unknown(known, digits, tmp_path):
+    _, predictor, _ = known
+    table = digits[digits["split"] == "test"].head(30)[["path"]].reset_index(drop=True)
+    table.loc[3, "path"] = str(tmp_path / "gone.png")
+    with pytest.warns(UserWarning, match="1 of 30"):
+        found = predictor.table(table)
+    with pytest.warns(UserWarning, match="1 of 30"):
+        answers = predictor(table["path"])
+    assert found["unknown"].isna().tolist() == [place == 3 for place in range(30)]
+    assert found["unknown"].drop(3).tolist() == [one.unknown for one in answers if not one.problem]
+
+
+def test_the_old_name_still_works(known, digits):
+    val = digits[digits["split"] == "val"]
+    with pytest.warns(DeprecationWarning, match="now `fit_novelty`"):
+        known[1].learn_unknown(digits[digits["split"] == "train"], val, false_alarms=0.05)
+
+
 def test_what_was_learned_stays_with_the_export(known, digits):
     folder, predictor, _ = known
     path = digits["path"].iloc[0]

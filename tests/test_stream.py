@@ -1,5 +1,6 @@
 """Frames that keep coming: nothing is lost without being counted, nothing breaks the loop, memory stays flat."""
 
+import os
 import threading
 import time
 from pathlib import Path
@@ -73,6 +74,35 @@ def test_the_oldest_is_dropped_when_the_model_is_slower():
     assert frames.answered + frames.dropped == frames.frames == 60
     assert all(one.probabilities["bad"] == pytest.approx(one.number / 100) for one in found)
     assert all(one.milliseconds < 500 for one in found)
+
+
+@pytest.mark.parametrize("kind", ["generator", "iterator", "map", "paths"])
+def test_an_iterator_waits_and_loses_nothing(kind, tmp_path):
+    """Files in an iterator are not a camera: none of them is dropped while the model is slow."""
+    frames = [frame(number / 20) for number in range(12)]
+    for number, one in enumerate(frames):
+        np.save(tmp_path / f"{number:02d}.npy", one)
+    source = {
+        "generator": (one for one in frames),
+        "iterator": iter(frames),
+        "map": map(np.load, sorted(tmp_path.glob("*.npy"))),
+        "paths": iter(sorted(tmp_path.glob("*.npy"))),
+    }[kind]
+
+    def slow(image):
+        time.sleep(0.01)
+        return model(image if isinstance(image, np.ndarray) else np.load(image))
+
+    watched = serving.stream(source, slow)
+    assert [one.number for one in watched] == list(range(12))
+    assert watched.dropped == 0
+
+
+@pytest.mark.parametrize("make", [list, tuple, set, iter, lambda names: (name for name in names)])
+def test_suspicious_labels_may_come_in_any_iterable(make):
+    found = serving.stream([frame(0.9)] * 4, model, suspicious=make(["bad"]), event=(2, 2))
+    assert [one.suspicious for one in found] == [True] * 4
+    assert found.summary()["events"][0] == 1
 
 
 def test_a_queue_of_0_makes_the_source_wait():
@@ -272,7 +302,7 @@ def test_a_video_with_a_queue_plays_at_its_own_speed(tmp_path):
 class FakeCamera:
     """Gives a few frames, then fails until it is opened again."""
 
-    opened = 0
+    opened = released = 0
 
     def __init__(self, name):
         type(self).opened += 1
@@ -286,6 +316,7 @@ class FakeCamera:
         return (True, np.full((2, 2, 3), (0, 0, 255), np.uint8)) if self.left >= 0 else (False, None)
 
     def release(self):
+        type(self).released += 1
         self.left = 0
 
 
@@ -301,6 +332,51 @@ def test_a_camera_that_stops_is_opened_again(monkeypatch):
             break
     assert FakeCamera.opened >= 3
     assert frames.summary()["source"][0] == "camera 0"
+
+
+@pytest.mark.parametrize("way", ["close", "with", "loop", "break", "other thread"])
+def test_a_camera_is_let_go(monkeypatch, way):
+    from cnnlab.serving import sources
+
+    class Camera(FakeCamera):
+        opened = released = 0
+
+        def read(self):
+            time.sleep(0.002)
+            return True, np.zeros((2, 2, 3), np.uint8)
+
+    monkeypatch.setattr(sources, "_capture", Camera)
+    watched = serving.stream(0, model)
+    assert (Camera.opened, Camera.released) == (1, 0)
+    if way == "close":  # never iterated
+        watched.close()
+    elif way == "with":
+        with watched as frames:
+            running = iter(frames)
+            assert next(running).label == "good"
+    elif way == "loop":
+        for one in watched:
+            if one.number > 3:
+                watched.close()
+    elif way == "break":
+        for _ in watched:
+            break
+    else:
+        threading.Timer(0.2, watched.close).start()
+        for _ in watched:
+            pass
+    watched.close()  # twice does no harm
+    assert Camera.released >= 1
+    assert watched.ended == ("the loop was left" if way == "break" else "the stream was closed")
+    with pytest.raises(RuntimeError, match="not after it was closed"):
+        next(iter(watched))
+    assert not [thread for thread in threading.enumerate() if thread.name == "cnnlab-stream" and thread.is_alive()]
+
+
+def test_a_pipe_in_a_folder_holds_nobody_up(predictor, tmp_path):
+    os.mkfifo(tmp_path / "a.png")
+    Image.new("RGB", (8, 8)).save(tmp_path / "b.png")
+    assert [Path(one.image).name for one in serving.stream(tmp_path, predictor, patience=1.5)] == ["b.png"]
 
 
 def test_what_is_no_source_is_refused(tmp_path):
