@@ -65,9 +65,9 @@ def test_a_fold_equals_plain_keras(few, whole):
 
 
 def test_finished_folds_are_not_trained_again(few, whole, tmp_path, monkeypatch):
-    from cnnlab.experiments import validating
+    from cnnlab.experiments.runner import Runner
 
-    real, calls = validating.run_fold, []
+    real, calls = Runner.train, []
 
     def interrupted(*arguments, **options):
         calls.append(1)
@@ -75,7 +75,7 @@ def test_finished_folds_are_not_trained_again(few, whole, tmp_path, monkeypatch)
             raise KeyboardInterrupt
         return real(*arguments, **options)
 
-    monkeypatch.setattr(validating, "run_fold", interrupted)
+    monkeypatch.setattr(Runner, "train", interrupted)
     with pytest.raises(KeyboardInterrupt):
         run(few, folder=tmp_path / "cv")
     again = run(few, folder=tmp_path / "cv")
@@ -148,12 +148,12 @@ import sys
 sys.path.insert(0, {here!r})
 from cnnlab import tables
 import test_cross_validate as t
-from cnnlab.experiments import validating
-real = validating.run_fold
+from cnnlab.experiments.runner import Runner
+real = Runner.train
 def noted(*arguments, **options):
     open({log!r}, "a").write("fold\\n")
     return real(*arguments, **options)
-validating.run_fold = noted
+Runner.train = noted
 t.run(tables.read({table!r}), folds=5, epochs=80, folder={folder!r})
 """
 

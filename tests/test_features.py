@@ -6,7 +6,8 @@ import pytest
 from PIL import Image
 
 from cnnlab import experiments, models, pipelines
-from cnnlab.experiments import embedding, fitting, frozen, heads, stacked
+from cnnlab.experiments import embedding, heads, runner, training_run
+from cnnlab.experiments.backbone import split_backbone
 
 # KerasTuner asks threads for their names in the old way.
 pytestmark = [
@@ -95,18 +96,6 @@ def test_a_damaged_cache_is_computed_anew(backbone, table, tmp_path):
     np.testing.assert_allclose(experiments.features(backbone, table[:6]), first)
 
 
-def test_the_faster_engine_goes_on_and_gives_the_same(backbone, table, monkeypatch):
-    monkeypatch.setattr(embedding, "WORTH_CONVERTING", 0.0)
-    images = pixels(table)[:40].astype("uint8")
-    engine = embedding.Fastest(backbone, images=10**6)
-    monkeypatch.setattr(embedding.Fastest, "__init__", lambda self, *a, **o: None)
-    engine.seconds = [9.0]
-    found = np.concatenate([engine(images[start : start + 9]) for start in range(0, 40, 9)])
-    np.testing.assert_allclose(found, backbone.predict(images, verbose=0), rtol=1e-3, atol=1e-4)
-    litert = embedding.litert_engine(backbone)
-    np.testing.assert_allclose(litert(images[:11]), backbone.predict(images[:11], verbose=0), rtol=1e-3, atol=1e-4)
-
-
 def test_features_refuse_what_is_no_network(table):
     with pytest.raises(TypeError, match=r"keras\.Model"):
         experiments.features("MobileNet", table)
@@ -115,20 +104,97 @@ def test_features_refuse_what_is_no_network(table):
         experiments.features(keras.Model(inputs, keras.layers.GlobalMaxPooling2D()(inputs)), table)
 
 
+def compiled(inputs, outputs, kind=keras.Model, **options):
+    model = kind(inputs, outputs)
+    model.compile(**{"optimizer": "adam", "loss": "sparse_categorical_crossentropy", "metrics": ["accuracy"]} | options)
+    return model
+
+
+def split(model):
+    return split_backbone(model)
+
+
 def test_the_frozen_part_is_found(backbone, table):
     model = classifier(backbone, table, rate=0.3)
-    parts = frozen.split(model)
+    parts = split(model)
     images = pixels(table)[:5]
     np.testing.assert_allclose(parts.head(parts.backbone(images)), model(images), atol=1e-6)
     assert parts.backbone.output_shape == (None, 24)
-    assert frozen.split(classifier(backbone, table)).backbone.output_shape == (None, 24)
-    assert frozen.split(models.small_cnn(image_size=SIZE, classes=["a", "b"])) is None
+    assert split(classifier(backbone, table)).backbone.output_shape == (None, 24)
+    sequential = keras.Sequential([keras.Input((*SIZE, 3)), backbone, keras.layers.Dense(2, activation="softmax")])
+    sequential.compile("adam", "sparse_categorical_crossentropy")
+    parts = split(sequential)
+    np.testing.assert_allclose(parts.head(parts.backbone(images)), sequential(images), atol=1e-6)
+    whole = models.small_cnn(image_size=SIZE, classes=["a", "b"])
+    whole.compile("adam", "sparse_categorical_crossentropy")
+    assert split(whole) is None
     inputs = keras.Input((*SIZE, 3))
     flipped = keras.layers.RandomFlip()(inputs)
-    assert frozen.split(keras.Model(inputs, keras.layers.Dense(2)(backbone(flipped)))) is None
+    assert split(compiled(inputs, keras.layers.Dense(2)(backbone(flipped)))) is None
     random = keras.Model(inputs, keras.layers.Dropout(0.5)(backbone(inputs)))
-    nested = keras.Model(inputs, keras.layers.Dense(2)(random(inputs, training=False)))
-    assert frozen.split(nested) is None
+    assert split(compiled(inputs, keras.layers.Dense(2)(random(inputs, training=False)))) is None
+
+
+class OwnStep(keras.Model):
+    def train_step(self, data):
+        return super().train_step(data)
+
+
+class OwnLayer(keras.layers.Layer):
+    def call(self, inputs):
+        return inputs
+
+
+def own_loss(y, p):
+    return keras.losses.sparse_categorical_crossentropy(y, p)
+
+
+class OwnMetric(keras.metrics.SparseCategoricalAccuracy):
+    pass
+
+
+def inexact(backbone, kind):
+    """A compiled network with a frozen part, for which training on features would not be the same."""
+    inputs = keras.Input((*SIZE, 3))
+    x, base, options = inputs, backbone, {}
+    if kind in ("batch_norm", "spectral", "activity", "lambda", "own_layer"):
+        layer = {
+            "batch_norm": lambda: keras.layers.BatchNormalization(center=False, scale=False),
+            "spectral": lambda: keras.layers.SpectralNormalization(keras.layers.Conv2D(3, 3), trainable=False),
+            "activity": lambda: keras.layers.ActivityRegularization(l2=0.1),
+            "lambda": lambda: keras.layers.Lambda(lambda x: x),
+            "own_layer": OwnLayer,
+        }[kind]()
+        outer = keras.Input((*SIZE, 3))
+        convolved = keras.layers.Conv2D(4, 3, trainable=False)(layer(outer))
+        base = keras.Model(outer, keras.layers.GlobalMaxPooling2D()(convolved))
+    if kind == "custom_loss":
+        options["loss"] = own_loss
+    if kind == "lambda_loss":
+        options["loss"] = lambda y, p: own_loss(y, p)
+    if kind == "metric":
+        options["metrics"] = [OwnMetric()]
+    if kind == "metric_function":
+        options["metrics"] = [own_loss]
+    if kind == "eager":
+        options["run_eagerly"] = True
+    outputs = keras.layers.Dense(6, activation=own_activation if kind == "activation" else "softmax")(base(x))
+    return compiled(inputs, outputs, OwnStep if kind == "train_step" else keras.Model, **options)
+
+
+def own_activation(x):
+    return keras.ops.softmax(x)
+
+
+KINDS = (
+    "train_step", "custom_loss", "lambda_loss", "metric", "metric_function", "batch_norm", "spectral", "activity",
+    "lambda", "own_layer", "activation", "eager",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_features_would_change_is_trained_on_images(backbone, kind):
+    assert split(inexact(backbone, kind)) is None
 
 
 @pytest.mark.parametrize("hidden", [None, 8])
@@ -144,24 +210,24 @@ def test_heads_trained_together_equal_plain_keras(hidden):
         x = keras.layers.Dense(hidden, activation="relu")(inputs) if hidden else inputs
         network = keras.Model(inputs, keras.layers.Dense(4, activation="softmax")(x))
         network.compile(keras.optimizers.AdamW(rate), "sparse_categorical_crossentropy", metrics=["accuracy"])
-        head = heads.head_of(network, compiled_as=network)
+        head = heads.plain_head(network, compiled_as=network)
         rows = np.arange(90)
-        runs.append(stacked.Run(("a", 0), head, 5, rows[:60], rows[60:75], rows[75:], 16, 12, 3))
+        runs.append(heads.HeadRun(head, 5, rows[:60], rows[60:75], rows[75:], 16, 12, 3))
         networks.append(network)
-    for run, network, found in zip(runs, networks, stacked.train(runs, features, codes), strict=True):
-        network.set_weights(run.head.weights(run.seed, {}))
-        data = fitting.Shuffled(features, codes, run.train, seed=run.seed, size=16, balance=None)
+    for run, network, found in zip(runs, networks, heads.train_heads(runs, features, codes), strict=True):
+        network.set_weights(run.head.initial(run.seed))
+        data = training_run.FeatureBatches(features, codes, run.train, seed=run.seed, batch_size=16, balance=None)
         stop = keras.callbacks.EarlyStopping(patience=3, restore_best_weights=True)
-        watched = (features[run.watched], codes[run.watched])
+        val = (features[run.val], codes[run.val])
         history = network.fit(
-            data, validation_data=watched, epochs=12, callbacks=[data.counter(), stop], shuffle=False, verbose=0
+            data, validation_data=val, epochs=12, callbacks=[data.epoch_counter(), stop], shuffle=False, verbose=0
         )
         assert len(found.history) == len(history.epoch)
         for name in ("loss", "accuracy", "val_loss", "val_accuracy"):
             np.testing.assert_allclose(found.history[name], history.history[name], rtol=2e-4, atol=1e-5)
         for weight, expected in zip(found.weights, network.get_weights(), strict=True):
             np.testing.assert_allclose(weight, expected, rtol=1e-3, atol=1e-5)
-        np.testing.assert_allclose(found.probabilities, network(features[run.held_out]), atol=1e-4)
+        np.testing.assert_allclose(found.probabilities, network(features[run.test]), atol=1e-4)
 
 
 def test_a_run_does_not_depend_on_what_ran_beside_it():
@@ -174,13 +240,13 @@ def test_a_run_does_not_depend_on_what_ran_beside_it():
         outputs = keras.layers.Dense(3, activation="softmax")(keras.layers.Dropout(rate)(inputs))
         network = keras.Model(inputs, outputs)
         network.compile("sgd", "sparse_categorical_crossentropy")
-        head = heads.head_of(network, compiled_as=network)
+        head = heads.plain_head(network, compiled_as=network)
         for fold in range(3):
             rows, held_out = np.flatnonzero(np.arange(60) % 3 != fold), np.arange(fold, 60, 3)
-            runs.append(stacked.Run((rate, fold), head, fold, rows, rows[:0], held_out, 8, 3))
-    together = stacked.train(runs, features, codes)
+            runs.append(heads.HeadRun(head, fold, rows, rows[:0], held_out, 8, 3))
+    together = heads.train_heads(runs, features, codes)
     for run, expected in zip(runs, together, strict=True):
-        (alone,) = stacked.train([run], features, codes)
+        (alone,) = heads.train_heads([run], features, codes)
         np.testing.assert_allclose(alone.probabilities, expected.probabilities, atol=1e-5)
 
 
@@ -192,17 +258,17 @@ def test_dropout_agrees_with_keras_within_noise():
     outputs = keras.layers.Dense(5, activation="softmax")(keras.layers.Dropout(0.5)(inputs))
     network = keras.Model(inputs, outputs)
     network.compile(keras.optimizers.Adam(1e-2), "sparse_categorical_crossentropy", jit_compile=False)
-    head = heads.head_of(network, compiled_as=network)
+    head = heads.plain_head(network, compiled_as=network)
     rows = np.arange(400)
-    runs = [stacked.Run(("a", seed), head, seed, rows[:200], rows[:0], rows[200:], 20, 6) for seed in range(8)]
-    ours = [found.history["loss"].iloc[-1] for found in stacked.train(runs, features, codes)]
+    runs = [heads.HeadRun(head, seed, rows[:200], rows[:0], rows[200:], 20, 6) for seed in range(8)]
+    ours = [found.history["loss"].iloc[-1] for found in heads.train_heads(runs, features, codes)]
     theirs = []
     for seed in range(5):
-        network.set_weights(head.weights(seed, {}))
+        network.set_weights(head.initial(seed))
         network.compile(keras.optimizers.Adam(1e-2), "sparse_categorical_crossentropy", jit_compile=False)
-        data = fitting.Shuffled(features, codes, rows[:200], seed=seed, size=20, balance=None)
+        data = training_run.FeatureBatches(features, codes, rows[:200], seed=seed, batch_size=20, balance=None)
         theirs.append(
-            network.fit(data, epochs=6, shuffle=False, callbacks=[data.counter()], verbose=0).history["loss"][-1]
+            network.fit(data, epochs=6, shuffle=False, callbacks=[data.epoch_counter()], verbose=0).history["loss"][-1]
         )
     spread = np.sqrt(np.var(ours, ddof=1) / 8 + np.var(theirs, ddof=1) / 5)
     assert abs(np.mean(ours) - np.mean(theirs)) < 4 * spread
@@ -220,7 +286,11 @@ def test_other_heads_are_left_to_keras(unlike):
     inputs = keras.Input((5,))
     network = keras.Model(inputs, keras.layers.Dense(3, **{"activation": "softmax"} | unlike)(inputs))
     network.compile("adam", "sparse_categorical_crossentropy")
-    assert heads.head_of(network, compiled_as=network) is None
+    assert heads.plain_head(network, compiled_as=network) is None
+    inputs = keras.Input((5,))
+    network = keras.Model(inputs, keras.layers.Dense(3, activation="softmax")(inputs))
+    network.compile("adam", "sparse_categorical_crossentropy")
+    assert heads.plain_head(network, compiled_as=network) is not None
 
 
 def test_cross_validation_and_search_use_features_by_themselves(backbone, table, tmp_path, monkeypatch):
@@ -264,7 +334,7 @@ def test_another_head_is_fitted_on_features_by_keras(backbone, table, monkeypatc
 def test_augmented_pixels_need_images(backbone, table, monkeypatch):
     from cnnlab import augment
 
-    monkeypatch.setattr(fitting, "embed", None)  # would fail
+    monkeypatch.setattr(runner, "embed", None)  # would fail
     found = experiments.cross_validate(
         lambda: classifier(backbone, table), table[::2].reset_index(drop=True), folds=2, image_size=SIZE, epochs=1,
         seed=0, augment=augment.Policy(noise=4),

@@ -15,6 +15,7 @@ import psutil
 import pytest
 
 from cnnlab import augment, experiments, models, pipelines, tables
+from cnnlab.experiments.runner import Runner
 
 # KerasTuner asks threads for their names in the old way.
 pytestmark = [
@@ -47,6 +48,11 @@ def build(hp):
 def search(table, folder, grid=None, builder=build, **options):
     options = {"folds": 2, "image_size": SIZE, "epochs": 1, "seed": 0} | options
     return experiments.grid_search(builder, GRID if grid is None else grid, table, folder=folder, **options)
+
+
+def scores_of(accuracy, epochs=1):
+    row = {"accuracy": accuracy, "balanced_accuracy": accuracy, "images": 1, "epochs": epochs, "seconds": 0.0}
+    return pd.DataFrame([row | {"problem": ""}])
 
 
 def same(one, other):
@@ -89,9 +95,7 @@ def test_the_ranking_is_the_mean_over_folds(whole):
 
 
 def test_an_interrupted_search_goes_on_with_the_fold_it_was_in(few, whole, tmp_path, monkeypatch):
-    from cnnlab.experiments import tuning
-
-    real, calls = tuning.run_fold, []
+    real, calls = Runner.train, []
 
     def interrupted(*arguments, **options):
         calls.append(1)
@@ -99,7 +103,7 @@ def test_an_interrupted_search_goes_on_with_the_fold_it_was_in(few, whole, tmp_p
             raise KeyboardInterrupt
         return real(*arguments, **options)
 
-    monkeypatch.setattr(tuning, "run_fold", interrupted)
+    monkeypatch.setattr(Runner, "train", interrupted)
     for _ in range(2):
         with pytest.raises(KeyboardInterrupt):
             search(few, tmp_path / "s")
@@ -117,12 +121,12 @@ def test_a_search_that_dies_while_it_saves_goes_on(few, tmp_path, monkeypatch, s
 
     trained, writes, real = [], [], oracles.write_json
 
-    def folds(self, name, hp):
-        trained.append(name)
-        scores = pd.DataFrame({"fold": [0, 1], "accuracy": 0.5, "balanced_accuracy": 0.5, "images": 1, "epochs": 1})
-        tables = {"scores": scores.assign(seconds=0.0, problem="", rate=hp["learning_rate"])}
-        self.work.store.put(name, tables)
-        return tables
+    def results(self, runs):
+        for run in runs:
+            if not self.store.has(run.name):
+                trained.append(run.name)
+                self.store.put(run.name, {"scores": scores_of(0.5)})
+            yield self.store.get(run.name)
 
     def dying(path, state):
         writes.append(1)
@@ -132,7 +136,7 @@ def test_a_search_that_dies_while_it_saves_goes_on(few, tmp_path, monkeypatch, s
         if len(writes) == step + 1:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(tuning.FoldTuner, "_folds", folds)
+    monkeypatch.setattr(Runner, "results", results)
     for module in (oracles, tuning):
         monkeypatch.setattr(module, "write_json", dying)
     for _ in range(2):
@@ -140,7 +144,7 @@ def test_a_search_that_dies_while_it_saves_goes_on(few, tmp_path, monkeypatch, s
             search(few, tmp_path / "s")
     result = search(few, tmp_path / "s")
     assert sorted(trained) == sorted(set(trained))
-    assert len(trained) == 4
+    assert len(trained) == 4 * 2
     assert result.results.drop_duplicates("trial")["learning_rate"].tolist() == [1e-3, 1e-3, 1e-2, 1e-2]
 
 
@@ -229,18 +233,24 @@ def test_a_persons_own_hypermodel_and_hyperparameters_work(few, tmp_path):
 def test_other_methods_resume_the_same(few, tmp_path, monkeypatch, method):
     from cnnlab.experiments import tuning
 
-    def folds(self, name, hp):
-        rate, epochs = hp["learning_rate"], hp.values.get("tuner/epochs", 3)
-        accuracy = 1 - abs(np.log10(rate) + 2.2) / 10 + epochs / 100
-        scores = {"fold": [0, 1], "accuracy": accuracy, "balanced_accuracy": accuracy, "images": 1, "epochs": epochs}
-        tables = {"scores": pd.DataFrame(scores).assign(seconds=0.0, problem="")}
-        self.work.store.put(name, tables)
-        calls.append(name)
-        if len(calls) in stops:
-            raise KeyboardInterrupt
-        return tables
+    rates, real = {}, tuning.FoldTuner.runs
 
-    monkeypatch.setattr(tuning.FoldTuner, "_folds", folds)
+    def runs_at(self, name, hp):
+        rates.update({f"{name}/fold_{fold}": hp["learning_rate"] for fold in range(2)})
+        return real(self, name, hp)
+
+    def results(self, runs):
+        for run in runs:
+            if not self.store.has(run.name):
+                accuracy = 1 - abs(np.log10(rates[run.name]) + 2.2) / 10 + run.recipe.epochs / 100
+                self.store.put(run.name, {"scores": scores_of(accuracy, epochs=run.recipe.epochs)})
+                calls.append(run.name)
+                if len(calls) in stops:
+                    raise KeyboardInterrupt
+            yield self.store.get(run.name)
+
+    monkeypatch.setattr(tuning.FoldTuner, "runs", runs_at)
+    monkeypatch.setattr(Runner, "results", results)
     space = kt.HyperParameters()
     space.Float("learning_rate", 1e-4, 1e-1, sampling="log")
     options = {"folds": 2, "image_size": SIZE, "epochs": 9, "seed": 3, "method": method}
@@ -318,13 +328,11 @@ def test_points_that_cannot_be_trained_are_told_and_the_others_kept(few, tmp_pat
 
 
 def test_a_mended_error_is_tried_again_and_a_diverged_point_is_not(few, tmp_path, monkeypatch):
-    from cnnlab.experiments import tuning
-
     grid = {"kind": ["good", "raises", "diverges"]}
     with pytest.warns(UserWarning, match="2 of 3"):
         search(few, tmp_path / "s", grid, trouble, epochs=2)
-    calls, real = [], tuning.run_fold
-    monkeypatch.setattr(tuning, "run_fold", lambda *a, **o: calls.append(1) or real(*a, **o))
+    calls, real = [], Runner.train
+    monkeypatch.setattr(Runner, "train", lambda *a, **o: calls.append(1) or real(*a, **o))
 
     def builder(hp):
         return trouble({"kind": "good"} if hp["kind"] == "raises" else hp)
@@ -421,13 +429,13 @@ import sys
 sys.path.insert(0, {here!r})
 from cnnlab import tables
 import test_grid_search as t
-from cnnlab.experiments import tuning
-real = tuning.run_fold
+from cnnlab.experiments.runner import Runner
+real = Runner.train
 def noted(*arguments, **options):
     found = real(*arguments, **options)
     open({log!r}, "a").write("fold\\n")
     return found
-tuning.run_fold = noted
+Runner.train = noted
 t.search(tables.read({table!r}), {folder!r}, t.TWELVE)
 """
 TWELVE = {"learning_rate": [1e-4, 1e-3, 1e-2, 1e-1], "batch_size": [8, 16, 32]}

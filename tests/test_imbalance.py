@@ -296,8 +296,8 @@ def test_none_is_a_plain_keras_loop(rare, result):
 def test_finished_folds_are_not_trained_again(rare, tmp_path, monkeypatch):
     first = run(rare, ["none"], folder=tmp_path)
     calls = []
-    real = bench.run_remedy
-    monkeypatch.setattr(bench, "run_remedy", lambda *a, **k: calls.append(k["remedy"]) or real(*a, **k))
+    real = inside.RemedyRunner.train
+    monkeypatch.setattr(inside.RemedyRunner, "train", lambda self, run: calls.append(run.remedy) or real(self, run))
     second = run(rare, ["oversample"], folder=tmp_path)
     assert [remedy.balance for remedy in calls] == ["oversample"] * 2
     pd.testing.assert_frame_equal(first.scores, second.scores[second.scores["remedy"] == "none"], check_dtype=False)

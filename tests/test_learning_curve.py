@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cnnlab import experiments, models, pipelines, plots, tables, training
-from cnnlab.experiments.fitting import Fitted
+from cnnlab.experiments.runner import Runner, Trained
 
 module = importlib.import_module("cnnlab.experiments.learning_curve")  # beside the function of the same name
 SIZE = (8, 8)
@@ -38,16 +38,16 @@ def seen(monkeypatch):
     """Keeps what each run was given, and answers without training: everything is called the first class."""
     calls = []
 
-    def answer(build, fold, *, seed, recipe, embeddings):
-        both = fold.held_out
-        learned = pd.concat([fold.train, fold.watched])
-        assert embeddings.table.loc[both.index, "path"].tolist() == both["path"].tolist()
-        calls.append({"train": learned, "watched": fold.watched, "both": both, "seed": seed, "recipe": recipe})
+    def answer(self, run):
+        both = run.rows.test
+        learned = pd.concat([run.rows.train, run.rows.val])
+        assert self.table.loc[both.index, "path"].tolist() == both["path"].tolist()
+        calls.append({"train": learned, "val": run.rows.val, "both": both, "seed": run.seed})
         first = both["label"].cat.categories[0]
         predictions = both.assign(predicted=pd.Categorical([first] * len(both), both["label"].cat.categories))
-        return Fitted({"scores": pd.DataFrame({"epochs": [1], "seconds": [1.0]}), "predictions": predictions}, None)
+        return Trained({"scores": pd.DataFrame({"epochs": [1], "seconds": [1.0]}), "predictions": predictions}, None)
 
-    monkeypatch.setattr(module, "run_fold", answer)
+    monkeypatch.setattr(Runner, "train", answer)
     return calls
 
 
@@ -129,8 +129,9 @@ def test_groups_are_passed_on_and_held_out_whole(digits, seen):
         learned = set(call["train"]["patient"])
         scored = set(call["both"]["patient"].iloc[len(call["train"]) :])
         assert not learned & scored
-        assert not set(call["watched"]["patient"]) & (learned - set(call["watched"]["patient"]))
-        assert 0 < len(call["watched"]) < 0.3 * len(call["train"])
+        stopping = set(call["val"]["patient"])
+        assert not stopping & set(call["train"]["patient"][~call["train"].index.isin(call["val"].index)])
+        assert 0 < len(call["val"]) < 0.3 * len(call["train"])
 
 
 def test_finished_runs_are_kept_and_sizes_can_be_added(few, seen, tmp_path):

@@ -1,15 +1,15 @@
 """Was the winner of a search better, or lucky?"""
 
 import os
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 import scipy.stats
 
 from cnnlab import metrics
+from cnnlab.experiments.training_run import TrainingRun
 from cnnlab.experiments.validating import cross_validate
 
 LEVEL = 0.05
@@ -50,7 +50,7 @@ class Confirmation(NamedTuple):
 
 
 def confirm(
-    settings: dict[int, tuple[Callable[..., Any], dict[str, Any], Any]],
+    settings: dict[int, TrainingRun],
     table: pd.DataFrame,
     *,
     folds: int,
@@ -63,7 +63,7 @@ def confirm(
     """Cross-validates two settings with seeds of their own, the same for both, and compares them.
 
     Args:
-        settings: Trial → build, recipe and own `fit` (or None); the winner first.
+        settings: Trial → a run of it, for its network and recipe; the winner first.
         table: With the columns path and label.
         folds: As in `cross_validate`.
         seeds: How many; each deals the folds anew.
@@ -74,11 +74,12 @@ def confirm(
     """
     places = ("winner", "runner-up")
     rows, predictions = [], {}
-    for place, (trial, (build, recipe, fit)) in zip(places, settings.items(), strict=True):
-        options = {key: value for key, value in recipe.items() if key != "seed"}
+    for place, (trial, run) in zip(places, settings.items(), strict=True):
+        recipe = run.recipe
         found = cross_validate(
-            build, table, folds=folds, repeats=seeds, seed=seed, group=group, fit=fit,
-            folder=Path(folder) / f"trial_{trial}_{seeds}_seeds", **options,
+            run.build, table, folds=folds, repeats=seeds, seed=seed, group=group, epochs=recipe.epochs,
+            patience=recipe.patience, fit=recipe.fit, callbacks=recipe.callbacks, class_weight=recipe.class_weight,
+            folder=Path(folder) / f"trial_{trial}_{seeds}_seeds", **recipe.loading,
         ).predictions  # fmt: skip
         predictions[place] = found
         known = found[found["predicted"].notna()]

@@ -11,9 +11,11 @@ import numpy as np
 import pandas as pd
 
 from cnnlab import metrics, tables
-from cnnlab._common import progress, require_columns
-from cnnlab.experiments.imbalance_remedies import REMEDIES, Remedy, run_remedy
-from cnnlab.experiments.store import Store
+from cnnlab._common import progress
+from cnnlab.experiments.imbalance_remedies import REMEDIES, Remedy, RemedyRun, RemedyRunner
+from cnnlab.experiments.runner import LINKED, build_facts, experiment_facts, plain_table, require_counts, with_groups
+from cnnlab.experiments.store import Store, owned
+from cnnlab.experiments.training_run import Recipe, rows_of_fold
 
 DEFAULT = ("none", "class_weights", "oversample", "undersample", "focal", "logit_adjustment", "smote", "threshold")
 SCORES = ("macro_f1", "minority_recall", "calibration_error", "accuracy")
@@ -47,7 +49,7 @@ def imbalance(
     epochs: int,
     seed: int,
     repeats: int = 1,
-    group: str | None = None,
+    group: str | Sequence[str] | None = None,
     folder: str | os.PathLike[str] | None = None,
     bootstrap: int = 1000,
     **loading: Any,
@@ -69,7 +71,8 @@ def imbalance(
         epochs: Of the plain table.
         seed: Decides folds, initial weights, order and augmentation.
         repeats: How often all folds are dealt anew.
-        group: A column whose equal values stay in one fold, and are drawn as a whole for the intervals.
+        group: A column whose equal values stay in one fold, and are drawn as a whole for the intervals; or several. A
+            column named group, as `audit.scan` gives it, is taken by itself.
         folder: Where finished folds are kept, so that an interrupted call goes on; in memory only where None.
         bootstrap: Resamples for the intervals.
         **loading: Passed on to `pipelines.load`: batch_size, augment, resize, cache.
@@ -93,39 +96,38 @@ def imbalance(
         >>> print(bench.verdict)  # doctest: +SKIP
         >>> plots.remedies(bench.scores)  # doctest: +SKIP
     """
-    require_columns(table, "path", "label", caller="experiments.imbalance")
-    if epochs < 1 or repeats < 1:
-        raise ValueError(f"`epochs` and `repeats` expect 1 or more. Received: epochs={epochs}, repeats={repeats}.")
+    plain = plain_table(table, caller="experiments.imbalance")
+    require_counts(epochs=epochs, repeats=repeats)
     tried = _remedies(remedies)
-    plain = table.drop(columns=["split", "fold"], errors="ignore").reset_index(drop=True)
     plain = plain.assign(label=plain["label"].cat.remove_unused_categories())
     rare = _minority(plain, minority)
-    dealt = [tables.folds(plain, count=folds, group=group, seed=seed + repeat) for repeat in range(repeats)]
-    recipe = {"image_size": tuple(image_size), "epochs": epochs} | loading
-    facts = ["path", "label", *([group] if group else [])]
-    settings = recipe | {"seed": seed, "table": plain[facts], "folds": folds, "group": group}
-    pieces = [(name, repeat, fold) for name in tried for repeat in range(repeats) for fold in range(folds)]
-    stores = {
-        name: Store(None if folder is None else Path(folder) / name, settings | {"remedy": remedy.named})
-        for name, remedy in tried.items()
-    }
+    rows, group, groups = with_groups(plain, group)
+    assigned = [tables.folds(rows, count=folds, group=group, seed=seed + repeat) for repeat in range(repeats)]
+    recipe = Recipe(epochs, loading={"image_size": tuple(image_size)} | loading)
+    settings = experiment_facts(rows, recipe, groups=groups, folds=folds, group=groups or None, seed=seed)
+    if folder is not None:
+        settings |= build_facts(build, seed)
     runs, predictions = [], []
-    for name, repeat, fold in progress(pieces, label="remedies", unit="fold"):
-        piece = f"repeat_{repeat}_fold_{fold}"
-        found = stores[name].get(piece)
-        if found is None:
-            held_out = dealt[repeat]["fold"] == fold
-            parts = [dealt[repeat][~held_out], dealt[repeat][held_out]]
-            found = run_remedy(
-                build, *parts, remedy=tried[name], seed=seed + 1000 * repeat + fold, group=group, recipe=recipe
-            )
-            stores[name].put(piece, found)
-        front: dict[str, Any] = {"remedy": name, "repeat": repeat, "fold": fold}
-        runs.append(found["runs"].assign(**front)[[*front, "images", "steps", "seconds"]])
-        predictions.append(found["predictions"].assign(**front))
+    with owned(folder):
+        for name, remedy in progress(tried.items(), label="remedies", unit="remedy"):
+            store = Store(None if folder is None else Path(folder) / name, settings | remedy.facts())
+            planned = {}
+            for repeat, table_with_folds in enumerate(assigned):
+                for fold in range(folds):
+                    place = seed + 1000 * repeat + fold
+                    parts = rows_of_fold(table_with_folds, fold, seed=place, group=group, patience=None)
+                    run_name = f"repeat_{repeat}_fold_{fold}"
+                    planned[repeat, fold] = RemedyRun(run_name, build, parts, place, recipe, remedy, group)
+            results = RemedyRunner(rows, store).results(list(planned.values()))
+            for (repeat, fold), found in zip(planned, results, strict=True):
+                front: dict[str, Any] = {"remedy": name, "repeat": repeat, "fold": fold}
+                runs.append(found["runs"].assign(**front)[[*front, "images", "steps", "seconds"]])
+                predictions.append(found["predictions"].assign(**front))
     together = _in_order(pd.concat(predictions, ignore_index=True), plain, list(tried))
     scores = compare_remedies(together, minority=rare, group=group, bootstrap=bootstrap, seed=seed)
-    return Imbalance(scores, together, pd.concat(runs, ignore_index=True), verdict(scores))
+    return Imbalance(
+        scores, together.drop(columns=LINKED, errors="ignore"), pd.concat(runs, ignore_index=True), verdict(scores)
+    )
 
 
 def _remedies(remedies: Sequence[str] | Mapping[str, Remedy]) -> dict[str, Remedy]:
@@ -141,6 +143,9 @@ def _remedies(remedies: Sequence[str] | Mapping[str, Remedy]) -> dict[str, Remed
             raise TypeError(
                 f"`remedies` expects an `experiments.Remedy` under each name. Received under {name!r}: {remedy!r}."
             )
+    strange = [name for name in named if not name or Path(name).name != name or name.startswith(".") or "\\" in name]
+    if strange:
+        raise ValueError(f"`remedies` expects names that can name a folder. Received: {strange[0]!r}.")
     return {"none": REMEDIES["none"]} | named
 
 

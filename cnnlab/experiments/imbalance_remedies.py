@@ -4,9 +4,10 @@ import os
 import tempfile
 import time
 import warnings
-from collections.abc import Callable
+import weakref
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any, Literal
 
 from cnnlab import _quiet  # noqa: F401  isort: skip
@@ -15,14 +16,16 @@ import numpy as np
 import pandas as pd
 
 from cnnlab import metrics, models, pipelines, tables
+from cnnlab.experiments.fingerprint import describe
 from cnnlab.experiments.imbalance_synthetic import METHODS, synthesize
-from cnnlab.experiments.memory import graphs_released
+from cnnlab.experiments.memory import fresh_session, graphs_released
 from cnnlab.experiments.predicting import predict, with_probabilities
-from cnnlab.experiments.validating import compiled
+from cnnlab.experiments.runner import Runner, Trained
+from cnnlab.experiments.training_run import Rows, TrainingRun, compiled, train_on_images
 from cnnlab.images.sizing import Resize
 from cnnlab.models.losses import LogitAdjusted
 
-INNER_SHARE = 0.2  # of a fold's training rows, for choosing a threshold
+THRESHOLD_SHARE = 0.2  # of a fold's training rows, for choosing a threshold
 POWERS = np.arange(0, 1.51, 0.1)
 
 
@@ -63,6 +66,10 @@ class Remedy:
         if self.mix is not None and self.mix not in METHODS:
             raise ValueError(f"`mix` expects {', '.join(map(repr, METHODS))} or None. Received: {self.mix!r}.")
 
+    def facts(self) -> dict[str, str]:
+        """What a result depends on, as text by name."""
+        return {f"remedy.{part.name}": describe(getattr(self, part.name)) for part in fields(self)}
+
     @property
     def named(self) -> str:
         """What differs from doing nothing, in words that are equal in the next session."""
@@ -101,86 +108,97 @@ REMEDIES = {
 }
 
 
-def run_remedy(
-    build: Callable[..., keras.Model],
-    training_rows: pd.DataFrame,
-    held_out: pd.DataFrame,
-    *,
-    remedy: Remedy,
-    seed: int,
-    group: str | None,
-    recipe: dict[str, Any],
-) -> dict[str, pd.DataFrame]:
-    """Trains one model under a remedy and predicts `held_out`; every remedy gets as many training steps as none.
+@dataclass(frozen=True)
+class RemedyRun(TrainingRun):
+    """A training run under a remedy, with as many training steps as without one."""
 
-    Returns:
-        Tables runs (one row: images, steps, seconds) and predictions.
-    """
-    began = time.perf_counter()
-    loading = {key: value for key, value in recipe.items() if key != "epochs"}
-    steps = recipe["epochs"] * -(-len(training_rows) // loading.get("batch_size", 32))
-    inner = None
-    if remedy.threshold:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of rare classes: that is what all of this is about
-            parts = tables.split(training_rows, val=INNER_SHARE, test=0.0, group=group, seed=seed)
-        training_rows, inner = parts[parts["split"] == "train"], parts[parts["split"] == "val"]
-    with tempfile.TemporaryDirectory() if remedy.mix else nullcontext("") as folder:
-        rows = _more_rows(training_rows, remedy, folder, recipe, seed)
-        model = _fit(build, rows, remedy, steps=steps, seed=seed, loading=loading)
+    remedy: Remedy = Remedy()
+    group: str | None = None
+
+
+class RemedyRunner(Runner):
+    """Trains under remedies; what is kept of a run is the tables runs (images, steps, seconds) and predictions."""
+
+    def train_heads(self, runs: Sequence[TrainingRun]) -> None:
+        """Nothing: a remedy changes the images, the loss or the network."""
+
+    def train(self, run: TrainingRun) -> Trained:
+        """Trains one model under its remedy and predicts the test rows."""
+        assert isinstance(run, RemedyRun)
+        began, remedy, loading = time.perf_counter(), run.remedy, run.recipe.loading
+        train, threshold_rows = _threshold_rows(run)
+        steps = run.recipe.epochs * -(-len(run.rows.train) // loading.get("batch_size", 32))
         resize = {key: loading[key] for key in ("resize",) if key in loading}
-        if remedy.smote:
-            model = with_smote(model, rows, seed=seed, **resize)
-    predictions = predict(model, held_out, **resize)
-    if inner is not None:
-        share = training_rows["label"].value_counts(sort=False, normalize=True).to_numpy()
-        power = choose_power(predict(model, inner, **resize), share)
-        predictions = shift(predictions, share, power)
-    seconds = round(time.perf_counter() - began, 3)
-    run = {"images": len(rows), "steps": steps, "seconds": seconds}
-    return {"runs": pd.DataFrame([run]), "predictions": predictions.drop(columns=["split", "fold"], errors="ignore")}
+        fresh_session(run.seed)
+        model = compiled(run.build)
+        self._require_untrained(model)
+        with tempfile.TemporaryDirectory() if remedy.mix else nullcontext("") as folder, graphs_released():
+            rows = _more_rows(train, remedy, folder, loading, run.seed)
+            _set_loss(model, remedy, rows)
+            changed = replace(
+                run.recipe,
+                fit=lambda model, data, **options: _fit_steps(model, data, steps, options.get("class_weight")),
+                class_weight="balanced" if remedy.class_weights else None,
+                loading=loading | {"balance": remedy.balance} | ({"one_hot": True} if remedy.loss == "focal" else {}),
+            )
+            rows_of_run = Rows(rows, rows.iloc[:0], run.rows.test)
+            predictions = train_on_images(model, replace(run, rows=rows_of_run, recipe=changed)).predictions
+            if remedy.smote:
+                model = with_smote(model, rows, seed=run.seed, **resize)
+                predictions = predict(model, run.rows.test, **resize)
+        self.learned |= {id(variable): weakref.ref(variable) for variable in model.trainable_variables}
+        if threshold_rows is not None:
+            share = train["label"].value_counts(sort=False, normalize=True).to_numpy()
+            predictions = shift(predictions, share, choose_power(predict(model, threshold_rows, **resize), share))
+        facts = {"images": len(rows), "steps": steps, "seconds": round(time.perf_counter() - began, 3)}
+        return Trained(
+            {
+                "runs": pd.DataFrame([facts]),
+                "predictions": predictions.drop(columns=["split", "fold"], errors="ignore"),
+            },
+            model,
+        )
+
+
+def _threshold_rows(run: RemedyRun) -> tuple[pd.DataFrame, pd.DataFrame | None]:
+    """The training rows, less those by which a threshold is chosen, and these; None without a threshold."""
+    if not run.remedy.threshold:
+        return run.rows.train, None
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of rare classes: that is what all of this is about
+        parts = tables.split(run.rows.train, val=THRESHOLD_SHARE, test=0.0, group=run.group, seed=run.seed)
+    return parts[parts["split"] == "train"], parts[parts["split"] == "val"]
 
 
 def _more_rows(
-    rows: pd.DataFrame, remedy: Remedy, folder: str | os.PathLike[str], recipe: dict[str, Any], seed: int
+    rows: pd.DataFrame, remedy: Remedy, folder: str | os.PathLike[str], loading: dict[str, Any], seed: int
 ) -> pd.DataFrame:
     """The training rows with the images that a remedy adds."""
     parts = [rows]
     if remedy.extra is not None:
         parts.append(remedy.extra.assign(label=remedy.extra["label"].astype(object).astype(rows["label"].dtype)))
     if remedy.mix:
-        size = {key: recipe[key] for key in ("image_size", "resize") if key in recipe}
+        size = {key: loading[key] for key in ("image_size", "resize") if key in loading}
         parts.append(synthesize(rows, folder, method=remedy.mix, seed=seed, **size))
     return pd.concat([part[["path", "label"]] for part in parts], ignore_index=True) if len(parts) > 1 else rows
 
 
-def _fit(
-    build: Callable[..., keras.Model],
-    rows: pd.DataFrame,
-    remedy: Remedy,
-    *,
-    steps: int,
-    seed: int,
-    loading: dict[str, Any],
-) -> keras.Model:
-    """A trained model. So many steps, however many images an epoch has under this remedy."""
-    keras.backend.clear_session()
-    keras.utils.set_random_seed(seed)
-    model = compiled(build)
-    loading = loading | ({"one_hot": True} if remedy.loss == "focal" else {})
-    if remedy.loss is not None:
-        make = LOSSES[remedy.loss] if isinstance(remedy.loss, str) else remedy.loss
-        model.compile(
-            optimizer=model.optimizer,
-            loss=make(rows),
-            steps_per_execution=model.steps_per_execution,
-            jit_compile=model.jit_compile,
-        )
-    data = pipelines.load(rows, training=True, seed=seed, balance=remedy.balance, **loading)
-    weights = tables.class_weights(rows) if remedy.class_weights else None
-    with graphs_released():
-        model.fit(data.repeat().take(steps), class_weight=weights, verbose=0)
-    return model
+def _set_loss(model: keras.Model, remedy: Remedy, rows: pd.DataFrame) -> None:
+    """Compiles the model anew with the loss of a remedy, if it has one."""
+    if remedy.loss is None:
+        return
+    make = LOSSES[remedy.loss] if isinstance(remedy.loss, str) else remedy.loss
+    model.compile(
+        optimizer=model.optimizer,
+        loss=make(rows),
+        steps_per_execution=model.steps_per_execution,
+        jit_compile=model.jit_compile,
+    )
+
+
+def _fit_steps(model: keras.Model, data: Any, steps: int, class_weight: Any) -> Any:
+    """So many steps, however many images an epoch has under a remedy."""
+    return type(model).fit(model, data.repeat().take(steps), class_weight=class_weight, verbose=0)
 
 
 def with_smote(model: keras.Model, rows: pd.DataFrame, *, seed: int, resize: Resize = "fit") -> keras.Model:

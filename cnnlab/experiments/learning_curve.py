@@ -10,9 +10,10 @@ import numpy as np
 import pandas as pd
 
 from cnnlab import metrics, tables
-from cnnlab._common import progress, require_column, require_columns
-from cnnlab.experiments.fitting import INNER_SHARE, Embeddings, Fold, run_fold
-from cnnlab.experiments.store import Store
+from cnnlab._common import progress, require_columns
+from cnnlab.experiments.runner import Runner, build_facts, experiment_facts, require_counts, with_groups
+from cnnlab.experiments.store import Store, owned
+from cnnlab.experiments.training_run import Recipe, Rows, Tables, TrainingRun, validation_rows
 
 HELD_OUT = 0.25  # of the images, where the table is not divided
 SCORES = ("accuracy", "balanced_accuracy", "macro_f1")
@@ -27,7 +28,7 @@ def learning_curve(
     epochs: int,
     seed: int,
     repeats: int = 3,
-    group: str | None = None,
+    group: str | Sequence[str] | None = None,
     patience: int | None = None,
     folder: str | os.PathLike[str] | None = None,
     **loading: Any,
@@ -47,7 +48,8 @@ def learning_curve(
         epochs: At most so many.
         seed: Decides which images come first, initial weights, order and augmentation.
         repeats: How often each size is trained, each time on other images in another order.
-        group: A column whose equal values stay together, among the held out as among the parts.
+        group: A column whose equal values stay together, among the held out as among the parts; or several. A column
+            named group, as `audit.scan` gives it, is taken by itself.
         patience: Epochs without improvement, on rows from inside the part, before a run stops; None: all epochs.
         folder: Where finished runs are kept, so that a later call continues, or adds sizes; in memory only where None.
         **loading: Passed on to `pipelines.load`: batch_size, augment, balance, resize, cache.
@@ -67,29 +69,32 @@ def learning_curve(
         >>> plots.learning_curve(curve, metric="macro_f1")  # doctest: +SKIP
     """
     require_columns(table, "path", "label", caller="experiments.learning_curve")
-    if group is not None:
-        require_column(table, group, caller="experiments.learning_curve")
-    if epochs < 1 or repeats < 1:
-        raise ValueError(f"`epochs` and `repeats` expect 1 or more. Received: epochs={epochs}, repeats={repeats}.")
+    require_counts(epochs=epochs, repeats=repeats)
+    table, group, groups = with_groups(table, group)
     training_rows, held_out = _sides(table, group, seed)
     counts = _counts(sizes, training_rows)
-    recipe = {"image_size": tuple(image_size), "epochs": epochs, "patience": patience, "seed": seed} | loading
-    facts = ["path", "label", *([group] if group else [])]
-    sides = {"training": training_rows[facts], "held_out": held_out[facts]}
-    store = Store(folder, recipe | sides | {"group": group})
-    embeddings = Embeddings(pd.concat([training_rows, held_out]))
-    pieces = [(repeat, count) for repeat in range(repeats) for count in counts]
-    parts = []
-    for repeat, count in progress(pieces, label="learning curve", unit="run"):
-        name = f"images_{count}_repeat_{repeat}"
-        found = store.get(name)
-        if found is None:
+    both = pd.concat([training_rows, held_out])
+    recipe = Recipe(epochs, patience, loading={"image_size": tuple(image_size)} | loading)
+    settings = experiment_facts(
+        both, recipe, groups=groups, training=len(training_rows), group=groups or None, seed=seed
+    )
+    if folder is not None:
+        settings |= build_facts(build, seed)
+    runs = []
+    for repeat in range(repeats):
+        for count in counts:
+            place = seed + 1000 * repeat
             part = _beginning(training_rows, group, count=count, seed=seed + repeat)
-            fold = _fold(part, held_out, group=group, patience=patience, seed=seed + 1000 * repeat)
-            fitted = run_fold(build, fold, seed=seed + 1000 * repeat, recipe=recipe, embeddings=embeddings)
-            found = {"scores": _scores(fitted.tables, len(part))}
-            store.put(name, found)
-        parts.append(found["scores"].assign(repeat=repeat))
+            rows = _rows(part, held_out, group=group, patience=patience, seed=place)
+            runs.append(TrainingRun(f"images_{count}_repeat_{repeat}", build, rows, place, recipe))
+    with owned(folder):
+        found = Runner(both, Store(folder, settings)).results(runs)
+        parts = [
+            _scores(result, len(run.rows.test) - len(held_out)).assign(repeat=int(run.name.rpartition("_")[2]))
+            for run, result in zip(
+                runs, progress(found, label="learning curve", total=len(runs), unit="run"), strict=True
+            )
+        ]
     curve = pd.concat(parts, ignore_index=True)
     front = ["images", "repeat", "part", "scored"]
     curve = curve[front + [column for column in curve if column not in front]]
@@ -161,17 +166,17 @@ def _beginning(rows: pd.DataFrame, group: str | None, *, count: int, seed: int) 
     return rows.iloc[np.sort(order[: ends[np.argmin(np.abs(ends - count))]])]
 
 
-def _fold(part: pd.DataFrame, held_out: pd.DataFrame, *, group: str | None, patience: int | None, seed: int) -> Fold:
+def _rows(part: pd.DataFrame, held_out: pd.DataFrame, *, group: str | None, patience: int | None, seed: int) -> Rows:
     """The rows of one run; it is scored on the images it learned from, too, in front of the held-out ones."""
-    both = pd.concat([part, held_out])
-    if patience is None:
-        return Fold(part, part.iloc[:0], both)
-    inner = tables.split(part, val=INNER_SHARE, test=0.0, group=group, seed=seed)
-    watched = (inner["split"] == "val").to_numpy()
-    return Fold(part[~watched], part[watched], both)
+    train, val = validation_rows(part, seed=seed, group=group, patience=patience)
+    return Rows(
+        train.drop(columns="split", errors="ignore"),
+        val.drop(columns="split", errors="ignore"),
+        pd.concat([part, held_out]),
+    )
 
 
-def _scores(found: dict[str, pd.DataFrame], images: int) -> pd.DataFrame:
+def _scores(found: Tables, images: int) -> pd.DataFrame:
     """A row of scores for the images that a network learned from, and one for those it has not seen."""
     spent = {name: found["scores"][name].iloc[0] for name in ("epochs", "seconds")}
     rows = []

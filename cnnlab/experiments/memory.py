@@ -1,4 +1,4 @@
-"""Gives back what TensorFlow keeps of every network that was ever trained."""
+"""A fresh start for every network: what Keras and TensorFlow keep of earlier ones is let go of, settings stay."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,6 +8,26 @@ from cnnlab import _quiet  # noqa: F401  isort: skip
 import keras
 
 PREFIX = "CustomGradient-"  # tf.custom_gradient registers under this and a number
+
+
+def fresh_session(seed: int) -> None:
+    """`keras.utils.clear_session` and a seed, with the settings of the session that Keras would reset as well.
+
+    Source:
+        keras/src/backend/common/global_state.py: dtype policy, distribution and logging lie beside the names of layers.
+    """
+    policy, distribution = keras.config.dtype_policy(), keras.distribution.distribution()
+    interactive = keras.config.is_interactive_logging_enabled()
+    filtered = keras.config.is_traceback_filtering_enabled()
+    flash = keras.config.is_flash_attention_enabled()
+    keras.utils.clear_session()
+    keras.config.set_dtype_policy(policy)
+    keras.distribution.set_distribution(distribution)
+    (keras.config.enable_interactive_logging if interactive else keras.config.disable_interactive_logging)()
+    (keras.config.enable_traceback_filtering if filtered else keras.config.disable_traceback_filtering)()
+    if flash is not None:
+        (keras.config.enable_flash_attention if flash else keras.config.disable_flash_attention)()
+    keras.utils.set_random_seed(seed)
 
 
 @contextmanager

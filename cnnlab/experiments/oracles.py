@@ -2,18 +2,24 @@
 
 import json
 import os
+import re
 from pathlib import Path
 from typing import Any
 
+from cnnlab import _quiet  # noqa: F401  isort: skip
+import keras
 import keras_tuner as kt
 import numpy as np
 from keras_tuner.engine.trial import Trial, TrialStatus
 
 from cnnlab._common import atomic_path
+from cnnlab.experiments.store import read_state, require_name
 
 METHODS = ("grid", "random", "hyperband", "bayesian")
-OBJECTIVE = "val_accuracy"
+SCORES = ("val_accuracy", "val_balanced_accuracy")  # from predictions, whatever the network logs
+STATUSES = {value for name, value in vars(TrialStatus).items() if name.isupper()}
 ENDED = (TrialStatus.COMPLETED, TrialStatus.FAILED)
+PROBLEM = "problem.txt"  # in the folder of a trial that ended with an error
 FACTOR = 3  # of Hyperband: one in so many goes on to the next round
 
 
@@ -33,19 +39,34 @@ class Complete:
         write_json(self._get_oracle_fname(), self.get_state())  # type: ignore[attr-defined]
 
     def reload(self) -> None:
-        """Reads the state. Trials that were running, or that ended with an error, are run again."""
-        state = json.loads(Path(self._get_oracle_fname()).read_text(encoding="utf-8"))  # type: ignore[attr-defined]
-        self.trials = {name: Trial.from_state(trial) for name, trial in state["trials"].items()}
-        self.set_state(state)  # type: ignore[attr-defined]
+        """Reads the state. Trials that were running, or that ended with an error, are run again.
+
+        Raises:
+            ValueError: If the file is damaged.
+        """
+        path = Path(self._get_oracle_fname())  # type: ignore[attr-defined]
+        state = read_oracle(path)
+        try:
+            self.trials = {name: Trial.from_state(trial) for name, trial in state["trials"].items()}
+            self.set_state(state)  # type: ignore[attr-defined]
+            named = {*self.start_order, *self.end_order, *self._id_to_hash, *self._retry_queue}  # type: ignore[has-type, attr-defined]
+            for name in named:
+                require_name(name, path.parent)
+            again = [name for name, trial in self.trials.items() if not self.is_over(trial)]
+            self.end_order = [name for name in self.end_order if name in self.trials and name not in again]  # type: ignore[has-type]
+        except (KeyError, TypeError, AttributeError, ValueError, IndexError) as error:
+            raise ValueError(
+                f"{str(path)!r} is damaged: {type(error).__name__}: {error}. Move the folder away and call again, or "
+                "name another one."
+            ) from error
         self.ongoing_trials: dict[str, Trial] = {}
-        again = [name for name, trial in self.trials.items() if not self.is_over(trial)]
-        self.end_order = [name for name in self.end_order if name not in again]  # type: ignore[has-type]
         self._retry_queue = sorted(again, reverse=True)  # taken from the end
 
     def is_over(self, trial: Trial) -> bool:
-        """Whether a trial has a result, if only that its loss is not a number; an error may have been mended."""
-        marked = Path(self._get_trial_dir(trial.trial_id)) / "complete"  # type: ignore[attr-defined]
-        return trial.status == TrialStatus.COMPLETED or (trial.status == TrialStatus.FAILED and marked.is_file())
+        """Whether a trial has a result, if only that its loss is not a number; an error may have been repaired."""
+        return trial.status == TrialStatus.COMPLETED or (
+            trial.status == TrialStatus.FAILED and not (Path(self._get_trial_dir(trial.trial_id)) / PROBLEM).is_file()  # type: ignore[attr-defined]
+        )
 
     @kt.synchronized
     def give_up(self, tuner_id: str) -> None:
@@ -107,11 +128,84 @@ class BayesianOracle(Complete, kt.oracles.BayesianOptimizationOracle):
         return found
 
 
-def make_oracle(method: str, *, hyperparameters: Any, fixed: bool, seed: int, trials: int | None, epochs: int) -> Any:
+def read_oracle(path: Path) -> dict[str, Any]:
+    """The state of an oracle, with trials whose names stay inside the folder and whose values are plain.
+
+    Raises:
+        ValueError: If the file is damaged.
+    """
+    state = read_state(path)
+    trials = state.get("trials") if isinstance(state, dict) else None
+    if not isinstance(trials, dict):
+        raise ValueError(f"{str(path)!r} is damaged: it names no trials. Move the folder away, or name another one.")
+    for name, trial in trials.items():
+        require_name(name, path.parent)
+        known = isinstance(trial, dict) and trial.get("trial_id") == name and trial.get("status") in STATUSES
+        space = trial.get("hyperparameters") if known else None
+        values = space.get("values") if isinstance(space, dict) else None
+        if not isinstance(values, dict) or not all(_is_plain(value) for value in values.values()):
+            raise ValueError(
+                f"{str(path)!r} is damaged: its trial {name!r} does not have the fields of a trial. Move the folder "
+                "away and call again, or name another one."
+            )
+    return state
+
+
+def _is_plain(value: Any) -> bool:
+    return value is None or isinstance(value, bool | int | float | str)
+
+
+def objective_of(objective: Any) -> kt.Objective:
+    """A name that training logs, with its direction as Keras has it.
+
+    Example:
+        >>> objective_of("val_loss").direction
+        'min'
+
+    Raises:
+        ValueError: If nobody knows which direction is better.
+    """
+    if isinstance(objective, kt.Objective):
+        return objective
+    if not isinstance(objective, str) or not objective.startswith("val_"):
+        raise ValueError(
+            "`objective` expects a score of the held-out images, such as 'val_accuracy' or 'val_loss', or a "
+            f"kt.Objective. Received: {objective!r}."
+        )
+    name = objective.removeprefix("val_")
+    known = "max" if objective in SCORES else "min" if name.endswith("loss") else _direction(name)
+    if known is None:
+        raise ValueError(
+            f"`objective` expects a name whose direction Keras knows. Received: {objective!r}. Say which is better: "
+            f"kt.Objective({objective!r}, 'max') or 'min', after `import keras_tuner as kt`."
+        )
+    return kt.Objective(objective, known)
+
+
+def _direction(name: str) -> str | None:
+    """Which is better of a metric of Keras's, "max" or "min", by the name it logs under; None for any other."""
+    plain = re.sub(r"_\d+$", "", name)  # auc_1 is the second AUC of a session
+    camel = "".join(part.capitalize() for part in plain.split("_"))
+    kinds = {kind.lower(): kind for kind in dir(keras.metrics)}
+    for candidate in (plain, kinds.get(camel.lower(), camel)):
+        try:
+            metric = keras.metrics.get(candidate)
+            metric = metric() if isinstance(metric, type) else metric
+        except (ValueError, TypeError):
+            continue
+        if getattr(metric, "_direction", None) in ("up", "down"):
+            return "max" if metric._direction == "up" else "min"
+    return None
+
+
+def make_oracle(
+    method: str, *, objective: Any, hyperparameters: Any, fixed: bool, seed: int, trials: int | None, epochs: int
+) -> Any:
     """The oracle for a method.
 
     Args:
         method: One of METHODS.
+        objective: What is best at the best point.
         hyperparameters: The space, or None.
         fixed: Whether nothing may be added to the space.
         seed: Any whole number.
@@ -131,7 +225,7 @@ def make_oracle(method: str, *, hyperparameters: Any, fixed: bool, seed: int, tr
     if trials is not None and (isinstance(trials, bool) or not isinstance(trials, int) or trials < 1):
         raise ValueError(f"`trials` expects a number of points, 1 or more. Received: {trials!r}.")
     common: dict[str, Any] = {
-        "objective": kt.Objective(OBJECTIVE, "max"),
+        "objective": objective_of(objective),
         "hyperparameters": hyperparameters,
         "tune_new_entries": not fixed,
         "seed": seed + 1,  # KerasTuner takes 0 for none

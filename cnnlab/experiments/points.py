@@ -3,10 +3,14 @@
 import numbers
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import keras_tuner as kt
 import numpy as np
+
+from cnnlab.experiments.fingerprint import describe
+from cnnlab.experiments.training_run import Recipe
 
 LOADING = ("batch_size", "augment", "balance", "resize")  # taken from a point by themselves …
 FITTING = ("epochs", "patience")  # … as are these
@@ -87,7 +91,8 @@ class Space:
         """The space as text that is equal when the space is."""
         if self.hyperparameters is None:
             return "build"
-        return repr({name: list(values) for name, values in self.values.items()} or self.hyperparameters.get_config())
+        values = {name: list(values.items()) for name, values in self.values.items()}
+        return describe(values or self.hyperparameters.get_config())
 
 
 class Noticing(dict):  # type: ignore[type-arg]
@@ -133,9 +138,10 @@ def _name(value: Any) -> str:
     return getattr(value, "__name__", None) or str(value)
 
 
-def recipe_at(recipe: dict[str, Any], point: dict[str, Any]) -> dict[str, Any]:
-    """The recipe of `fitting.run_fold` with what a point says: batch size, augmentation, epochs and so on."""
-    changed = {name: value for name, value in point.items() if name in (*LOADING, *FITTING)}
+def recipe_at(recipe: Recipe, point: Mapping[str, Any]) -> Recipe:
+    """The recipe with what a point says: batch size, augmentation, epochs and so on."""
+    loading = {name: point[name] for name in LOADING if name in point}
+    fitting = {name: point[name] for name in FITTING if name in point}
     if "tuner/epochs" in point:
-        changed["epochs"] = point["tuner/epochs"]
-    return recipe | changed
+        fitting["epochs"] = point["tuner/epochs"]
+    return replace(recipe, loading=recipe.loading | loading, **fitting)

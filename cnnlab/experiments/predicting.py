@@ -11,6 +11,7 @@ import pandas as pd
 from cnnlab import models, pipelines
 from cnnlab._answers import with_probabilities
 from cnnlab._common import require_columns
+from cnnlab.images import Preparation
 from cnnlab.images.sizing import Resize
 
 
@@ -64,14 +65,19 @@ def predict(
 
 
 def answers(
-    model: keras.Model, table: pd.DataFrame, *, batch_size: int = 64, resize: Resize | None = None
+    model: keras.Model,
+    table: pd.DataFrame,
+    *,
+    batch_size: int = 64,
+    resize: Resize | None = None,
+    prepared: Preparation | None = None,
 ) -> np.ndarray:
     """Probabilities of shape (rows, classes) in the order of the table; not a number where an image cannot be read.
 
     Warns:
         UserWarning: If images could not be read.
     """
-    prepared = models.preparation(model)
+    prepared = prepared or models.preparation(model)
     if resize is not None:
         prepared = replace(prepared, resize=resize)
     unlabelled = table.assign(label=pd.Categorical(["any"] * len(table)))

@@ -1,9 +1,9 @@
 """Search over settings: each point of a grid is scored by k folds, on KerasTuner, and nothing is lost when it stops."""
 
-import json
 import os
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -13,13 +13,15 @@ import keras
 import pandas as pd
 
 from cnnlab import tables
-from cnnlab._common import require_columns
 from cnnlab.experiments.confirming import Confirmation, confirm
-from cnnlab.experiments.fitting import Fold, inner, run_fold
-from cnnlab.experiments.store import Store
+from cnnlab.experiments.fingerprint import describe
+from cnnlab.experiments.runner import experiment_facts, plain_table, require_counts, with_groups
+from cnnlab.experiments.store import Store, owned
+from cnnlab.experiments.training_run import Recipe, Rows, validation_rows
 
-BEST = "best.weights.h5"
+BEST = "best.npz"  # weights of the network that was trained on all rows
 WHOLE = 999  # added to the seed where a model is trained on all rows
+LONGEST = 2000  # characters of a problem that are read
 SCORES = {"accuracy": "val_accuracy", "balanced_accuracy": "val_balanced_accuracy", "epochs": "epochs_trained"}
 
 
@@ -34,17 +36,21 @@ def grid_search(
     seed: int,
     folder: str | os.PathLike[str],
     method: str = "grid",
+    objective: Any = "val_accuracy",
     trials: int | None = None,
-    group: str | None = None,
+    group: str | Sequence[str] | None = None,
     patience: int | None = None,
+    callbacks: Any = None,
+    class_weight: Any = None,
     distributed: str | None = None,
     **loading: Any,
 ) -> "Search":
     """Tries the points of a grid, each by k-fold cross-validation on the same folds, and keeps everything in a folder.
 
     The same call goes on where an interrupted one stopped, in the middle of a point if need be: no point is lost or
-    trained twice, and the results are those of an uninterrupted search. A point that cannot be trained is noted with
-    the reason; the others are kept. Where the model's backbone is frozen and pixels are not augmented, features are
+    trained twice, and the results are those of an uninterrupted search. What was computed with another network, other
+    settings or other images is refused. A point that cannot be trained is noted with the reason; the others are kept.
+    Where the model's backbone is frozen and pixels are not augmented, features are
     computed once and all heads are trained side by side, in the time of one pass over the images.
 
     Args:
@@ -61,9 +67,14 @@ def grid_search(
         folder: Where everything is kept, KerasTuner's own files included.
         method: "grid" tries every point; "random" and "bayesian" try `trials` of them; "hyperband" trains many for few
             epochs and the best for more.
+        objective: By what the best point is chosen, a score of the held-out rows: val_accuracy, val_balanced_accuracy,
+            val_loss, or val_ and any metric of the compiled model. Keras knows which direction is better; for a metric
+            of your own give `kt.Objective(name, "max")`.
         trials: How many points, for "random" and "bayesian".
-        group: A column whose equal values stay in one fold.
+        group: As in `cross_validate`.
         patience: As in `cross_validate`.
+        callbacks: As in `cross_validate`.
+        class_weight: As in `cross_validate`.
         distributed: "address:port" of the chief where several processes search together; see `experiments.workers`.
         **loading: Passed on to `pipelines.load`.
 
@@ -73,7 +84,8 @@ def grid_search(
     Raises:
         ValueError: If the grid has no points, a class is smaller than the number of folds, or a name in the grid has
             no effect.
-        FileExistsError: If the folder holds an experiment with other settings.
+        FileExistsError: If the folder holds an experiment with other settings, or another `build` was searched with.
+        TimeoutError: If another process works in the folder.
         RuntimeError: If no point could be trained.
 
     Warns:
@@ -87,30 +99,38 @@ def grid_search(
         ...                      epochs=10, seed=0, folder="../runs/search")  # doctest: +SKIP
         >>> search.ranking().head(3)  # doctest: +SKIP
     """
+    from cnnlab.experiments.oracles import SCORES as FROM_PREDICTIONS
     from cnnlab.experiments.oracles import make_oracle
     from cnnlab.experiments.points import FITTING, LOADING, Space
-    from cnnlab.experiments.tuning import FoldTuner, Opened, Work
+    from cnnlab.experiments.tuning import CheckedHyperModel, FoldTuner
     from cnnlab.experiments.workers import role
 
-    require_columns(table, "path", "label", caller="experiments.grid_search")
-    if epochs < 1:
-        raise ValueError(f"`epochs` expects 1 or more. Received: epochs={epochs}.")
+    rows, group, groups = with_groups(plain_table(table, caller="experiments.grid_search"), group)
+    require_counts(epochs=epochs)
     clash = [name for name in loading if name in FITTING or (isinstance(grid, dict) and name in grid)]
     if clash:
         raise ValueError(f"{clash[0]!r} is in the grid and given beside it. Leave one of the two out.")
     space = Space(grid)
     oracle = make_oracle(
-        method, hyperparameters=space.hyperparameters, fixed=space.fixed, seed=seed, trials=trials, epochs=epochs
-    )
-    plain = table.drop(columns=["split", "fold"], errors="ignore").reset_index(drop=True)
-    dealt = tables.folds(plain, count=folds, group=group, seed=seed)
-    recipe = {"image_size": tuple(image_size), "epochs": epochs, "patience": patience, "seed": seed} | loading
-    facts = ["path", "label", *([group] if group else [])]
-    settings = {"table": plain[facts], "folds": folds, "group": group, "method": method, "trials": trials}
-    store = Store(folder, recipe | settings | {"grid": space.describe()})
-    work = Work(dealt, store=store, recipe=recipe, seed=seed, group=group)
-    with role(distributed, Path(folder)) as part:
-        tuner = FoldTuner(oracle, Opened(build, space), work=work, folder=Path(folder).resolve())
+        method, objective=objective, hyperparameters=space.hyperparameters, fixed=space.fixed, seed=seed, trials=trials,
+        epochs=epochs,
+    )  # fmt: skip
+    hypermodel = CheckedHyperModel(build, space)
+    measured = None if oracle.objective.name in FROM_PREDICTIONS else oracle.objective.name
+    recipe = Recipe(
+        epochs, patience, callbacks=callbacks, class_weight=class_weight, objective=measured,
+        loading={"image_size": tuple(image_size)} | loading,
+    )  # fmt: skip
+    settings = experiment_facts(
+        rows, recipe, groups=groups, folds=folds, group=groups or None, seed=seed, method=method, trials=trials,
+        objective=(oracle.objective.name, oracle.objective.direction),
+    ) | {"grid": space.describe(), "fit": describe(type(build).fit if hypermodel.has_own_fit else None)}  # fmt: skip
+    assigned = tables.folds(rows, count=folds, group=group, seed=seed)
+    with role(distributed, Path(folder)) as part, owned(folder if part.alone or part.is_chief else None):
+        store = Store(folder, settings)
+        tuner = FoldTuner(oracle, hypermodel, table=assigned, store=store, recipe=recipe, seed=seed, group=group)
+        if part.alone or part.is_chief:
+            tuner.claim_kept()
         if method == "grid" and part.alone:
             points = oracle.points()
             if space.fixed:
@@ -119,12 +139,14 @@ def grid_search(
         part.watch(oracle)
         tuner.search()
     search = Search(tuner)
-    search._tell()
+    search._warn_of_problems()
     return search
 
 
 def _require_effect(tuner: Any, points: list[dict[str, Any]], *, known: tuple[str, ...]) -> None:
     """Refuses a name in the grid that `build` does not read at any of some points: most likely it is misspelt."""
+    if tuner.hypermodel.has_own_fit:
+        return  # which may read them, too
     names = {name for name in tuner.hypermodel.space.values if name not in known}
     step = max(1, len(points) // 8)
     for values in points[::step]:
@@ -157,13 +179,14 @@ class Search:
     def __init__(self, tuner: Any) -> None:
         self.tuner = tuner
         self.folder = Path(tuner.project_dir)
-        self._work, self._space = tuner.work, tuner.hypermodel.space
+        self._space = tuner.hypermodel.space
+        self.objective = tuner.oracle.objective
 
     def __repr__(self) -> str:
         best = self.ranking().iloc[0]
         values = ", ".join(f"{name}={best[name]}" for name in self.parameters)
         return (
-            f"<Search of {self.results['trial'].nunique()} trials × {self._work.count} folds; "
+            f"<Search of {self.results['trial'].nunique()} trials × {self.tuner.folds} folds; "
             f"best: {values} with {best['mean']:.3f} ± {best['sd']:.3f}>"
         )
 
@@ -172,18 +195,17 @@ class Search:
         """One row per trial and fold."""
         rows = []
         for number, (name, values) in enumerate(self._points.items()):
-            found = self._work.store.get(name, only="scores")
-            if found is None:
-                scores = pd.DataFrame({"fold": range(self._work.count)}).assign(problem=self._why(name))
+            kept = self._kept(name, "scores")
+            if kept is None:
+                scores = pd.DataFrame({"fold": range(self.tuner.folds)}).assign(problem=self._why(name))
             else:
-                scores = found["scores"].rename(columns=SCORES)
+                scores = kept.rename(columns=lambda column: SCORES.get(column, column))
+                scores = scores.rename(columns={self.objective.name.removeprefix("val_"): self.objective.name})
             rows.append(scores.assign(trial=number, **self._space.shown(values)))
         table = pd.concat(rows, ignore_index=True)
-        last = [*SCORES.values(), "images", "seconds", "problem"]
-        table = table.reindex(
-            columns=["trial", *self.parameters, "fold", "val_accuracy", "val_balanced_accuracy", *last[2:]]
-        )
-        return table.astype({"problem": "str"})
+        first = ["trial", *self.parameters, "fold", self.objective.name, "val_accuracy", "val_balanced_accuracy"]
+        last = ["images", "epochs_trained", "seconds", "problem"]
+        return table.reindex(columns=list(dict.fromkeys([*first, *last]))).astype({"problem": "str"})
 
     @cached_property
     def parameters(self) -> list[str]:
@@ -193,19 +215,19 @@ class Search:
     @property
     def histories(self) -> pd.DataFrame:
         """One row per trial, fold and epoch."""
-        return self._kept("history")
+        return self._all("history")
 
     @property
     def predictions(self) -> pd.DataFrame:
         """One row per trial and image, predicted by a network that did not see it; of one trial, a prediction table."""
-        return self._kept("predictions")
+        return self._all("predictions")
 
     def ranking(self) -> pd.DataFrame:
-        """One row per trial, the best first: its values, mean and standard deviation of the accuracy over the folds."""
+        """One row per trial, the best first: its values, mean and standard deviation of the objective over folds."""
         groups = self.results.groupby("trial", sort=True)
-        scores = groups["val_accuracy"].agg(mean=lambda values: values.mean(skipna=False), sd="std")
+        scores = groups[self.objective.name].agg(mean=lambda values: values.mean(skipna=False), sd="std")
         table = groups[self.parameters].first().join(scores).join(groups["seconds"].sum())
-        return table.sort_values("mean", ascending=False, kind="stable").reset_index()
+        return table.sort_values("mean", ascending=self.objective.direction == "min", kind="stable").reset_index()
 
     @property
     def best(self) -> dict[str, Any]:
@@ -222,7 +244,6 @@ class Search:
         Returns:
             A trained, compiled model.
         """
-        from cnnlab.experiments.points import recipe_at
         from cnnlab.experiments.tuning import load_weights, save_weights
 
         trial = int(self.ranking()["trial"].iloc[0])
@@ -232,20 +253,14 @@ class Search:
         kept = self.folder / self._name(trial) / BEST
         if kept.is_file():
             return load_weights(self.tuner.hypermodel.build(hp), kept)
-        recipe = recipe_at(self._work.recipe, self._space.behind(hp.values))
-        rows = self._work.dealt.drop(columns="fold")
-        seed = self._work.seed + WHOLE
-        train, watched = inner(rows, seed=seed, group=self._work.group, patience=recipe["patience"])
-        fitted = run_fold(
-            lambda: self.tuner.hypermodel.build(hp),
-            Fold(train, watched, rows.iloc[:0]),
-            seed=seed,
-            recipe=recipe,
-            fit=self.tuner.fit_at(hp),
-            embeddings=self._work.embeddings,
-        )
-        save_weights(fitted.model, kept)
-        return fitted.model
+        rows = self.tuner.table.drop(columns="fold")
+        example = self.tuner.runs(self._name(trial), hp)[0]
+        options = {"group": self.tuner.group, "patience": example.recipe.patience}
+        train, val = validation_rows(rows, seed=self.tuner.seed + WHOLE, **options)
+        run = replace(example, name=BEST, rows=Rows(train, val, rows.iloc[:0]), seed=self.tuner.seed + WHOLE)
+        model = self.tuner.runner.train(run).model
+        save_weights(model, kept)
+        return model
 
     def confirm(self, *, seeds: int = 5) -> Confirmation:
         """Is the winner better than the runner-up, or was it lucky?
@@ -268,28 +283,27 @@ class Search:
                 f"`confirm` expects two points with a score and 2 seeds or more. Received: {len(ranking)} points, "
                 f"seeds={seeds}."
             )
-        from cnnlab.experiments.points import recipe_at
-
         settings = {}
         for trial in ranking["trial"].head(2):
             hp = self._hyperparameters(int(trial))
-            recipe = recipe_at(self._work.recipe, self._space.behind(hp.values))
-            settings[int(trial)] = (lambda hp=hp: self.tuner.hypermodel.build(hp), recipe, self.tuner.fit_at(hp))
+            settings[int(trial)] = self.tuner.runs(self._name(int(trial)), hp)[0]
         return confirm(
             settings,
-            self._work.dealt.drop(columns="fold"),
-            folds=self._work.count,
+            self.tuner.table.drop(columns="fold"),
+            folds=self.tuner.folds,
             seeds=seeds,
-            seed=self._work.seed + 10_000,
-            group=self._work.group,
+            seed=self.tuner.seed + 10_000,
+            group=self.tuner.group,
             folder=self.folder / "confirm",
-            searched=ranking.set_index("trial")["mean"],
+            searched=self.results.groupby("trial")["val_accuracy"].mean(),
         )
 
     @cached_property
     def _points(self) -> dict[str, dict[str, Any]]:
         """Values by name of the trial, read from the folder: workers have no oracle of their own."""
-        state = json.loads((self.folder / "oracle.json").read_text(encoding="utf-8"))
+        from cnnlab.experiments.oracles import read_oracle
+
+        state = read_oracle(self.folder / "oracle.json")
         return {f"trial_{name}": trial["hyperparameters"]["values"] for name, trial in sorted(state["trials"].items())}
 
     def _name(self, trial: int) -> str:
@@ -304,17 +318,27 @@ class Search:
         hp.values = dict(self._values(trial))
         return hp
 
-    def _kept(self, key: str) -> pd.DataFrame:
-        parts = [(number, self._work.store.get(name, only=key)) for number, name in enumerate(self._points)]
-        found = [part[key].assign(trial=number) for number, part in parts if part is not None]
-        table = pd.concat(found, ignore_index=True)
+    def _kept(self, name: str, key: str) -> pd.DataFrame | None:
+        """One table of a trial over its folds; None where it was not finished."""
+        store = self.tuner.store
+        parts = [store.get(f"{name}/fold_{fold}", only=key) for fold in range(self.tuner.folds)]
+        whole = [part[key].assign(fold=fold) for fold, part in enumerate(parts) if part is not None]
+        return pd.concat(whole, ignore_index=True) if len(whole) == self.tuner.folds else None
+
+    def _all(self, key: str) -> pd.DataFrame:
+        parts = {number: self._kept(name, key) for number, name in enumerate(self._points)}
+        whole = [part.assign(trial=number) for number, part in parts.items() if part is not None]
+        table = pd.concat(whole, ignore_index=True)
         return table[["trial", *[column for column in table if column != "trial"]]]
 
     def _why(self, name: str) -> str:
         note = self.folder / name / "problem.txt"
-        return note.read_text(encoding="utf-8") if note.is_file() else "It was not finished."
+        if not note.is_file():
+            return "It was not finished."
+        with note.open(encoding="utf-8", errors="replace") as file:
+            return file.read(LONGEST)
 
-    def _tell(self) -> None:
+    def _warn_of_problems(self) -> None:
         """Warns of points without a score; there must be one that has.
 
         Raises:
@@ -325,11 +349,11 @@ class Search:
             return
         first = broken.iloc[0]
         values = ", ".join(f"{name}={first[name]}" for name in self.parameters)
-        told = f"The first, trial {first['trial']} ({values}): {first['problem']}"
+        why = f"The first, trial {first['trial']} ({values}): {first['problem']}"
         count = self.results["trial"].nunique()
         if len(broken) == count:
-            raise RuntimeError(f"None of the {count} points could be trained. {told}")
-        warnings.warn(f"{len(broken)} of {count} points have no score; the others are kept. {told}", stacklevel=3)
+            raise RuntimeError(f"None of the {count} points could be trained. {why}")
+        warnings.warn(f"{len(broken)} of {count} points have no score; the others are kept. {why}", stacklevel=3)
 
 
 class _Trial:

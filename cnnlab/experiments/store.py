@@ -1,75 +1,185 @@
-"""Results on disk, one folder per piece of work, so that an interrupted experiment goes on where it was."""
+"""Results on disk, one folder per experiment, so that an interrupted one goes on where it was."""
 
-import hashlib
 import json
 import os
+import re
+import stat
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from cnnlab import tables
-from cnnlab._common import atomic_path
+from cnnlab._common import atomic_path, locked, read_json
 
+FORMAT = 2  # of what lies in a folder; raised when results of before can no longer be compared
 SETTINGS = "experiment.json"
+NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,200}")
+LARGEST_JSON = 64 * 2**20
+LARGEST_TABLE = 2**30
+SHOWN = 60  # characters of a setting that an error shows
 
 
 class Store:
     """Tables under names, kept in memory, and on disk where there is a folder.
 
+    Whatever is read from the folder may have come from a stranger: names, types and sizes are checked, and nothing
+    outside the folder is touched.
+
     Args:
         folder: Where to; in memory only where None.
-        settings: What the results depend on. A folder of other settings is refused, never mixed or overwritten.
+        settings: What the results depend on, name → text. A folder of other settings is refused, never mixed.
 
     Raises:
-        FileExistsError: If the folder holds an experiment with other settings.
+        FileExistsError: If the folder holds an experiment with other settings, or of another version.
+        ValueError: If the folder is damaged.
     """
 
-    def __init__(self, folder: str | os.PathLike[str] | None, settings: dict[str, Any]) -> None:
+    def __init__(self, folder: str | os.PathLike[str] | None, settings: Mapping[str, str]) -> None:
         self.folder = None if folder is None else Path(folder)
         self.memory: dict[str, dict[str, pd.DataFrame]] = {}
         if self.folder is not None:
-            self._claim(self.folder / SETTINGS, {key: _plain(value) for key, value in settings.items()})
+            require_plain_files(self.folder)
+            self.claim("", settings)
 
-    def _claim(self, note: Path, settings: dict[str, str]) -> None:
-        if note.is_file():
-            there = json.loads(note.read_text(encoding="utf-8"))
-            changed = [key for key in settings if there.get(key) != settings[key]]
-            if changed:
-                raise FileExistsError(
-                    f"{str(note.parent)!r} holds an experiment with other settings ({', '.join(changed)} differ). Name "
-                    "another folder, or call with the settings of before to go on with it."
-                )
+    def claim(self, name: str, settings: Mapping[str, str]) -> None:
+        """Writes down what the results under `name` depend on; refuses if they were made with anything else.
+
+        Raises:
+            FileExistsError: Naming what differs.
+        """
+        if self.folder is None:
             return
-        with atomic_path(note) as temporary:
-            temporary.write_text(json.dumps(settings, indent=1, ensure_ascii=False), encoding="utf-8")
+        note = self._path(name) / SETTINGS
+        if not note.is_file():
+            state = {"format": FORMAT, "settings": dict(settings)}
+            with atomic_path(note) as temporary:
+                temporary.write_text(json.dumps(state, indent=1, ensure_ascii=False), encoding="utf-8")
+            return
+        state = read_state(note)
+        if not isinstance(state, dict) or state.get("format") != FORMAT or not isinstance(state.get("settings"), dict):
+            raise FileExistsError(
+                f"{str(note.parent)!r} holds an experiment of another version of cnnlab (format), whose results "
+                "cannot be compared with today's. Name another folder, or move this one away."
+            )
+        there = state["settings"]
+        differ = [key for key in {**there, **settings} if there.get(key) != settings.get(key)]
+        if "table" in differ and "files" in differ:
+            differ.remove("files")  # which follows
+        if differ:
+            shown = "; ".join(
+                f"{key}: {_excerpt(there.get(key))} there, {_excerpt(settings.get(key))} now" for key in differ[:5]
+            )
+            raise FileExistsError(
+                f"{str(note.parent)!r} holds an experiment with other settings ({', '.join(map(str, differ))} differ). "
+                f"Name another folder, or call with the settings of before to go on with it. {shown}."
+            )
 
     def has(self, name: str) -> bool:
-        """Whether the work under `name` is complete."""
-        return name in self.memory if self.folder is None else (self.folder / name / "complete").is_file()
+        """Whether the results under `name` are complete."""
+        return name in self.memory if self.folder is None else (self._path(name) / "complete").is_file()
 
     def get(self, name: str, *, only: str = "*") -> dict[str, pd.DataFrame] | None:
-        """The tables kept under `name`, or just one of them; None while the work is not complete."""
+        """The tables kept under `name`, or just one of them; None while they are not complete.
+
+        Raises:
+            ValueError: If a table is damaged.
+        """
         if not self.has(name):
             return None
         if self.folder is None:
             return self.memory[name]
-        return {path.stem: tables.read(path) for path in sorted((self.folder / name).glob(f"{only}.csv"))}
+        return {path.stem: _read_table(path) for path in sorted(self._path(name).glob(f"{only}.csv"))}
 
-    def put(self, name: str, results: dict[str, pd.DataFrame]) -> None:
+    def put(self, name: str, results: Mapping[str, pd.DataFrame]) -> None:
         """Keeps tables under `name`; the mark that they are complete comes last."""
         if self.folder is None:
-            self.memory[name] = results
+            self.memory[name] = dict(results)
             return
+        folder = self._path(name)
         for key, table in results.items():
-            tables.save(table, self.folder / name / f"{key}.csv")
-        with atomic_path(self.folder / name / "complete") as temporary:
+            tables.save(table, folder / f"{key}.csv")
+        with atomic_path(folder / "complete") as temporary:
             temporary.write_text("", encoding="utf-8")
 
+    def _path(self, name: str) -> Path:
+        assert self.folder is not None
+        parts = name.split("/") if name else []
+        for part in parts:
+            require_name(part, self.folder)
+        return self.folder.joinpath(*parts)
 
-def _plain(value: Any) -> str:
-    """A setting as text that is equal when the setting is; a table by its content."""
-    if isinstance(value, pd.DataFrame):
-        facts = value.astype(str)
-        return hashlib.sha256(pd.util.hash_pandas_object(facts, index=False).to_numpy().tobytes()).hexdigest()
-    return repr(value)
+
+def require_name(name: Any, where: Path) -> str:
+    """A name that stays inside a folder: letters, digits, `_`, `-` and `.` alone.
+
+    Raises:
+        ValueError: Otherwise.
+    """
+    if not isinstance(name, str) or not NAME.fullmatch(name):
+        raise ValueError(
+            f"{str(where)!r} is damaged, or was made by somebody to do harm: it names a result {_excerpt(name)}, where "
+            "letters, digits, '_' and '-' are expected. Nothing was read or written under that name; use another "
+            "folder."
+        )
+    return name
+
+
+def require_plain_files(folder: Path) -> None:
+    """Refuses a folder in which a link or a device could lead what is written there to somewhere else.
+
+    Raises:
+        ValueError: Naming the first.
+    """
+    for place, names, files in os.walk(folder):
+        for path in (Path(place, name) for name in (*names, *files)):
+            mode = path.lstat().st_mode
+            if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+                kind = "a link" if stat.S_ISLNK(mode) else "no plain file"
+                raise ValueError(
+                    f"{str(path)!r} is {kind}. A folder of results holds plain files alone, so that "
+                    "nothing outside it is read or written. Remove it, or name another folder."
+                )
+
+
+def read_state(path: Path) -> Any:
+    """What a JSON file of a folder of results holds.
+
+    Raises:
+        ValueError: If it is too large, nested too deeply, or not JSON.
+    """
+    try:
+        return read_json(path, limit=LARGEST_JSON)
+    except ValueError as error:
+        raise ValueError(f"{error} Move the folder away and call again, or name another one.") from None
+
+
+def _read_table(path: Path) -> pd.DataFrame:
+    try:
+        if path.stat().st_size > LARGEST_TABLE:
+            raise ValueError(f"more than {LARGEST_TABLE:,} bytes")
+        return tables.read(path)
+    except (ValueError, KeyError, TypeError, AttributeError, OSError, RecursionError, OverflowError) as error:
+        raise ValueError(
+            f"{str(path)!r} cannot be read: {error}. Move the folder {path.parent.name!r} away and call again: it is "
+            "computed anew."
+        ) from error
+
+
+def _excerpt(value: Any) -> str:
+    """A setting for an error, on one line and not too long."""
+    if value is None:
+        return "not given"
+    text = re.sub(r"[^\x20-\x7e\u00a0-\ud7ff]", "?", str(value))
+    return text if len(text) <= SHOWN else f"{text[:SHOWN]}…"
+
+
+def owned(folder: str | os.PathLike[str] | None) -> AbstractContextManager[None]:
+    """Keeps other processes out of a folder of results inside the block, who are told which one has it.
+
+    Raises:
+        TimeoutError: If another process has it.
+    """
+    return nullcontext() if folder is None else locked(folder, timeout=0)

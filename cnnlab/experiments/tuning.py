@@ -2,8 +2,10 @@
 
 import contextlib
 import io
-import tempfile
+import re
 import time
+import zipfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,20 +16,22 @@ import numpy as np
 import pandas as pd
 from keras_tuner.engine.trial import TrialStatus
 
-from cnnlab._common import atomic_path, is_quiet
-from cnnlab.experiments import frozen
-from cnnlab.experiments.fitting import Embeddings, Fold, Job, Tables, checked, deal, run_fold, run_together
-from cnnlab.experiments.heads import head_of
-from cnnlab.experiments.oracles import OBJECTIVE, write_json
+from cnnlab._common import atomic_path, is_quiet, read_bytes
+from cnnlab.experiments.fingerprint import network_facts
+from cnnlab.experiments.memory import fresh_session
+from cnnlab.experiments.oracles import write_json
 from cnnlab.experiments.points import Space, recipe_at
+from cnnlab.experiments.runner import Runner, Trained
 from cnnlab.experiments.store import Store
+from cnnlab.experiments.training_run import Recipe, Rows, TrainingRun, checked, rows_of_fold
 
-CHECKPOINT = "checkpoint.weights.h5"
-HEAD = "head.npz"
+WEIGHTS = "weights.npz"  # of the best fold of a trial
 PROBLEM = "problem.txt"
+FOLD = re.compile(r"(trial_\w+)/fold_(\d+)")
+ROOM = 1024  # bytes that names and shapes of one array take in a file of weights
 
 
-class Opened(kt.HyperModel):
+class CheckedHyperModel(kt.HyperModel):
     """A hypermodel whose `build` and `fit` get the values of the grid themselves, and whose model is checked.
 
     Args:
@@ -59,50 +63,39 @@ class Opened(kt.HyperModel):
             return self.inner.fit(hp, model, *arguments, **options)
 
 
-class Work:
-    """What every trial of a search shares.
-
-    Args:
-        dealt: The table with the column `fold`; its index counts its rows from 0.
-        store: Where results are kept.
-        recipe: As for `fitting.run_fold`.
-        seed: That of fold 0; each further fold has the next, the same at every point, so that points are compared on
-            equal terms.
-        group: As in `cross_validate`.
-    """
-
-    def __init__(
-        self, dealt: pd.DataFrame, *, store: Store, recipe: dict[str, Any], seed: int, group: str | None
-    ) -> None:
-        self.store, self.recipe, self.seed, self.group = store, recipe, seed, group
-        self.dealt = dealt
-        self.count = int(dealt["fold"].max()) + 1
-        self.embeddings = Embeddings(dealt.drop(columns="fold"))
-        self.folds: dict[Any, Fold] = {}
-
-    def fold(self, number: int, recipe: dict[str, Any]) -> Fold:
-        """The rows of one fold, which are the same at every point of equal patience."""
-        key = (number, recipe["patience"])
-        if key not in self.folds:
-            seed = self.seed + number
-            self.folds[key] = deal(self.dealt, number, seed=seed, group=self.group, patience=recipe["patience"])
-        return self.folds[key]
-
-
 class FoldTuner(kt.Tuner):
     """KerasTuner's Tuner, with a trial that trains and scores k folds and keeps each of them.
 
     Args:
         oracle: Which points.
         hypermodel: How they are built.
-        work: What every trial shares.
-        folder: Where KerasTuner keeps its files, too.
+        table: With the column `fold`; its index counts its rows from 0.
+        store: Where results are kept, and KerasTuner keeps its files, too.
+        recipe: How networks are trained; a point may change it.
+        seed: That of fold 0; each further fold has the next, the same at every point, so that points are compared on
+            equal terms.
+        group: As in `tables.folds`.
     """
 
-    def __init__(self, oracle: Any, hypermodel: Opened, *, work: Work, folder: Path) -> None:
-        self.work = work
+    def __init__(
+        self,
+        oracle: Any,
+        hypermodel: CheckedHyperModel,
+        *,
+        table: pd.DataFrame,
+        store: Store,
+        recipe: Recipe,
+        seed: int,
+        group: str | None,
+    ) -> None:
+        self.table, self.store, self.recipe, self.seed, self.group = table, store, recipe, seed, group
+        self.folds = int(table["fold"].max()) + 1
+        self.runner = Runner(table.drop(columns="fold"), store, keep=self._keep_best)
+        self.rows: dict[tuple[int, Any], Rows] = {}
         self.bar: Any = None
         self.waits = False
+        assert store.folder is not None
+        folder = store.folder.resolve()
         with contextlib.redirect_stdout(io.StringIO()):  # "Reloading Tuner from …"
             super().__init__(oracle, hypermodel, directory=str(folder.parent), project_name=folder.name)
 
@@ -117,6 +110,11 @@ class FoldTuner(kt.Tuner):
         if not self._is_worker():
             self.oracle.save()
         write_json(self._get_tuner_fname(), self.get_state())
+
+    def reload(self) -> None:
+        """Reads the oracle's state; the tuner itself has none."""
+        if not self._is_worker():
+            self.oracle.reload()
 
     def search(self, **options: Any) -> None:
         """Runs all trials that are missing."""
@@ -155,144 +153,139 @@ class FoldTuner(kt.Tuner):
         Raises:
             kt.errors.FailedTrialError: If the point cannot be trained; in words.
         """
-        name, folder = f"trial_{trial.trial_id}", Path(self.get_trial_dir(trial.trial_id))
-        found = self.work.store.get(name, only="scores")
+        name, hp = f"trial_{trial.trial_id}", trial.hyperparameters
+        note = Path(self.project_dir) / name / PROBLEM
+        note.unlink(missing_ok=True)
         try:
-            if found is None:
-                found = self._folds(name, trial.hyperparameters)
+            self.claim(name, hp)
+            scores = [found["scores"] for found in self.runner.results(self.runs(name, hp))]
+            value = self.value_of(pd.concat(scores, ignore_index=True))
+        except FileExistsError:
+            raise
         except Exception as error:  # whatever a model or its data may raise: the other points are still wanted
             problem = f"{type(error).__name__}: {error}"
-            with atomic_path(folder / PROBLEM) as temporary:
+            with atomic_path(note) as temporary:
                 temporary.write_text(problem, encoding="utf-8")
             raise kt.errors.FailedTrialError(problem) from error
-        problems = [text for text in found["scores"]["problem"] if text]
+        problems = [text for part in scores for text in part["problem"] if isinstance(text, str) and text]
         if problems:
             raise kt.errors.FailedTrialError(problems[0])
-        return {OBJECTIVE: float(found["scores"]["accuracy"].mean())}
+        return {self.oracle.objective.name: value}
 
-    def _folds(self, name: str, hp: kt.HyperParameters) -> Tables:
-        folder, work = Path(self.project_dir) / name, self.work
-        point = self.hypermodel.space.behind(hp.values)
-        recipe = recipe_at(work.recipe, point)
-        parts = {number: work.store.get(f"{name}/fold_{number}") for number in range(work.count)}
-        if all(part is None for part in parts.values()) and self._together({name: hp}):
-            return work.store.get(name, only="scores") or {}
-        for number in range(work.count):
-            if parts[number] is None:
-                rows = work.fold(number, recipe)
-                seed, fit = work.seed + number, self.fit_at(hp)
-                fitted = run_fold(
-                    lambda: self.hypermodel.build(hp),
-                    rows,
-                    seed=seed,
-                    recipe=recipe,
-                    fit=fit,
-                    embeddings=work.embeddings,
-                )
-                save_weights(fitted.model, folder / f"fold_{number}.weights.h5")
-                work.store.put(f"{name}/fold_{number}", fitted.tables)
-                parts[number] = fitted.tables
-        tables = joined({number: part for number, part in parts.items() if part is not None})
-        best = int(tables["scores"]["accuracy"].fillna(-1).argmax())
-        if (folder / f"fold_{best}.weights.h5").is_file():
-            (folder / f"fold_{best}.weights.h5").replace(folder / CHECKPOINT)
-        for number in range(work.count):
-            (folder / f"fold_{number}.weights.h5").unlink(missing_ok=True)
-        work.store.put(name, tables)
-        return tables
+    def value_of(self, scores: pd.DataFrame) -> float:
+        """The objective of a trial: the mean over its folds.
 
-    def fit_at(self, hp: kt.HyperParameters) -> Any:
-        """The person's own `fit` at a point, with the model first; None if there is none."""
-        if not self.hypermodel.has_own_fit:
-            return None
-        return lambda model, *arguments, **options: self.hypermodel.fit(hp, model, *arguments, **options)
+        Raises:
+            ValueError: If nothing of that name was measured.
+        """
+        name = str(self.oracle.objective.name).removeprefix("val_")
+        if name not in scores:
+            known = [f"val_{column}" for column in scores if column not in ("images", "epochs", "seconds", "problem")]
+            raise ValueError(
+                f"`objective` expects one of {', '.join(known)}. Received: {self.oracle.objective.name!r}."
+            )
+        return float(scores[name].mean())
+
+    def claim(self, name: str, hp: kt.HyperParameters) -> None:
+        """Writes down which network a trial trains, and refuses results of another one.
+
+        Raises:
+            FileExistsError: Naming what differs.
+        """
+        fresh_session(self.seed)
+        self.store.claim(name, network_facts(self.hypermodel.build(hp)))
+
+    def claim_kept(self) -> None:
+        """Refuses to go on where `build` returns other networks than those that have results."""
+        for name, trial in sorted(self.oracle.trials.items()):
+            if any(self.store.has(f"trial_{name}/fold_{fold}") for fold in range(self.folds)):
+                self.claim(f"trial_{name}", trial.hyperparameters)
+
+    def runs(self, name: str, hp: kt.HyperParameters) -> list[TrainingRun]:
+        """The training runs of a point, one for each fold."""
+        fit = (lambda model, *given, **options: self.hypermodel.fit(hp, model, *given, **options)) if (
+            self.hypermodel.has_own_fit
+        ) else None  # fmt: skip
+        recipe = replace(recipe_at(self.recipe, self.hypermodel.space.behind(hp.values)), fit=fit)
+
+        def build() -> keras.Model:
+            return self.hypermodel.build(hp)
+
+        runs = []
+        for fold in range(self.folds):
+            key = (fold, recipe.patience)
+            if key not in self.rows:
+                options = {"seed": self.seed + fold, "group": self.group, "patience": recipe.patience}
+                self.rows[key] = rows_of_fold(self.table, fold, **options)
+            runs.append(TrainingRun(f"{name}/fold_{fold}", build, self.rows[key], self.seed + fold, recipe))
+        return runs
 
     def train_together(self, points: list[dict[str, Any]]) -> None:
         """Trains all points of a grid whose heads can be trained side by side, before the search comes to them."""
-        waiting = {}
+        runs = []
         for number, values in enumerate(points):
-            name = f"trial_{number:04d}"
-            if not self.work.store.has(name) and not self.work.store.has(f"{name}/fold_0"):
-                waiting[name] = self.oracle.get_space()
-                waiting[name].values = dict(values)
-        self._together(waiting)
+            hp = self.oracle.get_space()
+            hp.values = dict(values)
+            runs += self.runs(f"trial_{number:04d}", hp)
+        if not self.hypermodel.has_own_fit:
+            self.runner.train_heads(runs)
 
-    def _together(self, points: dict[str, kt.HyperParameters]) -> bool:
-        """Trains points as one program and keeps the results of those that allow it; whether all did."""
-        if self.hypermodel.has_own_fit:
-            return False
-        jobs: dict[str, Job] = {}
-        for name, hp in points.items():
-            recipe = recipe_at(self.work.recipe, self.hypermodel.space.behind(hp.values))
-            if recipe.get("augment") is not None:
-                continue
-            try:
-                model = self.hypermodel.build(hp)
-            except Exception:  # the search comes to this point and says what is wrong
-                continue
-            if not jobs and frozen.split(model) is None:
-                return False  # nothing is frozen: not worth building the other points
-            folds = {number: self.work.fold(number, recipe) for number in range(self.work.count)}
-            jobs[name] = Job(model, folds, recipe, self.work.seed)
-        results = run_together(jobs, self.work.embeddings)
-        for name, by_fold in results.items():
-            tables = joined({number: part for number, (part, _) in by_fold.items()})
-            best = int(tables["scores"]["accuracy"].fillna(-1).argmax())
-            with atomic_path(Path(self.project_dir) / name / HEAD) as temporary, temporary.open("wb") as file:
-                np.savez(file, *by_fold[best][1])
-            self.work.store.put(name, tables)
-        return set(results) == set(points)
+    def _keep_best(self, run: TrainingRun, trained: Trained) -> None:
+        """Keeps the weights of a fold if it is the best of its trial so far."""
+        found = FOLD.fullmatch(run.name)
+        if found is None:
+            return
+        trial, fold = found[1], int(found[2])
+        earlier = [
+            self.store.get(f"{trial}/fold_{other}", only="scores") for other in range(self.folds) if other != fold
+        ]
+        value = self._rank(trained.tables["scores"])
+        if all(value > self._rank(other["scores"]) for other in earlier if other is not None):
+            save_weights(trained.model, Path(self.project_dir) / trial / WEIGHTS)
+
+    def _rank(self, scores: pd.DataFrame) -> float:
+        name = str(self.oracle.objective.name).removeprefix("val_")
+        value = float(scores[name].iloc[0]) if name in scores else np.nan
+        return -np.inf if np.isnan(value) else value if self.oracle.objective.direction == "max" else -value
 
     def load_model(self, trial: Any) -> keras.Model:
         """The model of a trial with the weights of its best fold."""
-        kept = Path(self.get_trial_dir(trial.trial_id)) / HEAD
-        model = self.hypermodel.build(trial.hyperparameters)
-        if not kept.is_file():
-            return load_weights(model, kept.with_name(CHECKPOINT))
-        parts = frozen.split(model)
-        head = None if parts is None else head_of(parts.head, compiled_as=model)
-        if head is None:
-            raise ValueError(f"`build` returns another model than the one that was searched with, at {kept.parent}.")
-        with np.load(kept) as file:
-            head.assign([file[name] for name in file.files])
-        return model
+        return load_weights(
+            self.hypermodel.build(trial.hyperparameters), Path(self.get_trial_dir(trial.trial_id)) / WEIGHTS
+        )
 
 
 def save_weights(model: keras.Model, path: Path) -> None:
-    """Writes weights whole or not at all; Keras wants names that end in `.weights.h5`, also of the temporary file."""
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".") as folder:
-        model.save_weights(Path(folder) / path.name)
-        (Path(folder) / path.name).replace(path)
+    """Writes the weights, and the state of the optimizer, whole or not at all."""
+    variables = [*model.weights, *model.optimizer.variables]
+    with atomic_path(path) as temporary, temporary.open("wb") as file:
+        np.savez(file, *[keras.ops.convert_to_numpy(variable) for variable in variables])
 
 
 def load_weights(model: keras.Model, path: Path) -> keras.Model:
-    """Reads what `save_weights` wrote, the state of the optimizer included."""
+    """Reads what `save_weights` wrote into a network of the same layers.
+
+    Raises:
+        ValueError: If the file is damaged, or of another network.
+    """
     model.optimizer.build(model.trainable_variables)
-    model.load_weights(path)
+    variables = [*model.weights, *model.optimizer.variables]
+    expected = sum(int(np.prod(variable.shape)) * 8 + ROOM for variable in variables)
+    try:
+        data = io.BytesIO(read_bytes(path, limit=expected))
+        with zipfile.ZipFile(data) as packed:
+            if sum(part.file_size for part in packed.infolist()) > expected:
+                raise ValueError("it would take more memory than the network has weights")
+        with np.load(data, allow_pickle=False) as file:
+            values = [file[f"arr_{number}"] for number in range(len(file.files))]
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        raise ValueError(f"{str(path)!r} holds no weights that can be read: {error}.") from error
+    count = (
+        len(variables) if len(values) == len(variables) else len(model.weights)
+    )  # a head has an optimizer of its own
+    shapes = [tuple(variable.shape) for variable in variables[:count]]
+    if [value.shape for value in values[:count]] != shapes:
+        raise ValueError(f"`build` returns another model than the one whose weights are in {str(path)!r}.")
+    for variable, value in zip(variables[:count], values, strict=False):
+        variable.assign(value)
     return model
-
-
-def joined(parts: dict[int, Tables]) -> Tables:
-    """The tables of all folds of a point in one, with the column `fold`; scores say whether the loss was a number."""
-    result: Tables = {
-        key: pd.concat([part[key].assign(fold=number) for number, part in sorted(parts.items())], ignore_index=True)
-        for key in ("scores", "history", "predictions")
-    }
-    problems = [_problem(part["history"]) for _, part in sorted(parts.items())]
-    scores = result["scores"].assign(problem=problems)
-    broken = scores["problem"] != ""
-    result["scores"] = scores.assign(
-        **{name: scores[name].where(~broken) for name in ("accuracy", "balanced_accuracy")}
-    )
-    return result
-
-
-def _problem(history: pd.DataFrame) -> str:
-    losses = history["loss"] if "loss" in history else pd.Series(dtype=float)
-    bad = np.flatnonzero(~np.isfinite(losses.to_numpy(dtype=float)))
-    if not len(bad):
-        return ""
-    return (
-        f"The loss is not a number from epoch {int(bad[0]) + 1} on. A lower learning rate, or gradient clipping "
-        "(clipnorm=1.0 in the optimizer), is the usual remedy."
-    )

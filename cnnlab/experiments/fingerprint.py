@@ -1,0 +1,275 @@
+"""What a result depends on, as text that is equal in the next session exactly when it is the same."""
+
+import dis
+import functools
+import hashlib
+import inspect
+import json
+import re
+import sys
+import types
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from cnnlab import _quiet  # noqa: F401  isort: skip
+import keras
+import numpy as np
+import pandas as pd
+
+DEEP = 6  # levels of objects within objects that are looked at
+LONG = 200  # characters; what is longer is told apart by its hash
+CHANGING = {
+    "append",
+    "extend",
+    "insert",
+    "add",
+    "update",
+    "setdefault",
+    "pop",
+    "remove",
+    "clear",
+}  # what they are asked
+STORING = ("STORE_SUBSCR", "DELETE_SUBSCR", "STORE_ATTR")
+COMPILED = ("optimizer", "loss", "loss_weights", "metrics", "weighted_metrics")  # the rest changes speed alone
+
+
+def describe(value: Any) -> str:
+    """A setting as text: plain values as they are written, objects by what they hold, functions by their code.
+
+    Example:
+        >>> describe({"rate": 0.5, "sizes": (8, 16)})
+        "{'rate': 0.5, 'sizes': (8, 16)}"
+    """
+    return _short(_text(value, ()))
+
+
+def network_facts(model: keras.Model) -> dict[str, str]:
+    """What decides how a network learns, by name: layers, frozen weights, own code, optimizer, loss, metrics."""
+    compiled = _compile_config(model)
+    frozen = [variable for variable in model.weights if not variable.trainable]
+    return {
+        "the network's layers": layers_digest(model),
+        "the network's frozen weights": weights_digest(frozen),
+        "the network's own code": _short(_own_code(model)),
+        **{f"the network's {name}": _short(_plain_json(compiled.get(name))) for name in COMPILED},
+    }
+
+
+def layers_digest(model: keras.Model, *, trainable: bool = True) -> str:
+    """A hash of the layers of a network, their settings and how they are joined, whatever they are called.
+
+    Args:
+        model: Of any class; of one that cannot be written down, its direct layers are looked at.
+        trainable: Whether it counts which of them may learn.
+    """
+    try:
+        config: Any = model.get_config()
+    except (NotImplementedError, TypeError, AttributeError):  # a class of somebody's own
+        config = None
+    if not config or not (isinstance(model, keras.Sequential) or hasattr(model, "input_shape")):
+        config = [config, [(type(layer).__name__, layer.get_config()) for layer in model.layers]]
+        config.append([tuple(variable.shape) for variable in model.weights])
+    ignored = r'_\d+"' if trainable else r'_\d+"|"trainable": (true|false),?'  # Keras numbers the layers it makes
+    return _hash(re.sub(ignored, '"', _plain_json(config)))
+
+
+def weights_digest(variables: Any) -> str:
+    """A hash of the values of variables."""
+    found = hashlib.blake2b(digest_size=16)
+    for variable in variables:
+        values = np.ascontiguousarray(keras.ops.convert_to_numpy(variable))
+        found.update(f"{values.shape} {values.dtype}".encode())
+        found.update(values.reshape(-1).view(np.uint8).data)
+    return found.hexdigest()
+
+
+def table_facts(table: pd.DataFrame, groups: list[str]) -> dict[str, str]:
+    """Of a table: its rows (path, label, groups) and classes in order, and the sizes of its files."""
+    rows = table[["path", "label", *groups]].astype(str)
+    names = [str(name) for name in table["label"].cat.categories]
+    sizes = [_file_size(path) for path in rows["path"]]
+    return {"table": _hash(f"{hash_table(rows)} {names}"), "files": _hash(f"{sizes}")}
+
+
+def hash_table(table: pd.DataFrame) -> str:
+    """A hash of the rows of a table, whatever its index."""
+    return _hash(pd.util.hash_pandas_object(table.astype(str), index=False).to_numpy().tobytes())
+
+
+def _file_size(path: str) -> int:
+    try:
+        return Path(path).stat().st_size
+    except (OSError, ValueError):
+        return -1
+
+
+def _compile_config(model: keras.Model) -> dict[str, Any]:
+    try:
+        return model.get_compile_config() or {}
+    except Exception:  # an object of somebody's own that cannot be written down: its code is looked at
+        return {"optimizer": model.optimizer.get_config(), "loss": _text(model.loss, ())}
+
+
+def _own_code(model: keras.Model) -> str:
+    """The code of everything in a network that is not Keras's: layers, train_step, losses, metrics."""
+    given = keras.tree.flatten(compiled_with(model))
+    things = [model, *model._flatten_layers(include_self=False), *(thing for thing in given if _is_code(thing))]
+    kinds = {thing if _is_code(thing) else type(thing) for thing in [*things, *given]}
+    return repr(sorted(_code(kind, ()) for kind in kinds if not _from_library(kind)))
+
+
+def compiled_with(model: keras.Model) -> dict[str, Any]:
+    """The optimizer, loss and metrics as they were given to `compile`."""
+    config = getattr(getattr(model, "_compile_config", None), "config", None)
+    found = config if isinstance(config, dict) else {"optimizer": model.optimizer, "loss": model.loss}
+    return {name: found.get(name) for name in COMPILED}
+
+
+def _is_code(thing: Any) -> bool:
+    return isinstance(thing, type | types.FunctionType | types.MethodType | functools.partial)
+
+
+def _text(value: Any, seen: tuple[int, ...]) -> str:
+    if value is None or isinstance(value, bool | int | float | str | bytes | Path | range | np.generic):
+        return repr(value.item() if isinstance(value, np.generic) else value)
+    if id(value) in seen or len(seen) > DEEP:
+        return type(value).__name__
+    inside = (*seen, id(value))
+    if isinstance(value, pd.DataFrame | pd.Series | pd.Index):
+        return f"table {hash_table(value.to_frame() if not isinstance(value, pd.DataFrame) else value)}"
+    if isinstance(value, np.ndarray):
+        return f"array {value.shape} {_hash(repr(value.tolist()) if value.dtype == object else value.tobytes())}"
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(f"{_text(k, inside)}: {_text(v, inside)}" for k, v in value.items()) + "}"
+    if isinstance(value, set | frozenset):
+        return "{" + ", ".join(sorted(_text(item, inside) for item in value)) + "}"
+    if isinstance(value, list | tuple):
+        return ("[{}]" if isinstance(value, list) else "({})").format(", ".join(_text(item, inside) for item in value))
+    if isinstance(value, keras.Model):
+        return f"{layers_digest(value)} {weights_digest(value.weights)}"
+    if isinstance(value, types.ModuleType):
+        return value.__name__
+    if _is_code(value):
+        return _code(value, inside)
+    return _object(value, inside)
+
+
+def _object(value: Any, inside: tuple[int, ...]) -> str:
+    """An object by its own words, if they say more than where it lies in memory; else by class and contents."""
+    kind = type(value)
+    words = "" if kind.__repr__ is object.__repr__ else repr(value)
+    if words and " at 0x" not in words:
+        return words
+    name = f"{kind.__module__}.{kind.__qualname__}"
+    if hasattr(value, "get_config"):
+        try:
+            return f"{name} {_plain_json(value.get_config())} {'' if _from_library(kind) else _code(kind, inside)}"
+        except Exception:  # configuration that is not there yet
+            return name
+    contents = getattr(value, "__dict__", {})
+    if _from_library(kind):
+        plain = {k: v for k, v in contents.items() if v is None or isinstance(v, bool | int | float | str | tuple)}
+        return f"{name} {_text(plain, inside)}"
+    return f"{name} {_text(contents, inside)} {_code(kind, inside)}"
+
+
+def _code(thing: Any, seen: tuple[int, ...]) -> str:
+    """A function or class by its code, and by the plain values around it that it reads."""
+    if isinstance(thing, functools.partial):
+        return f"partial {_text((thing.func, thing.args, thing.keywords), seen)}"
+    if isinstance(thing, type):
+        if _from_library(thing):
+            return f"{thing.__module__}.{thing.__qualname__}"
+        own = [part for part in thing.__mro__ if not _from_library(part)]
+        methods = {f"{part.__qualname__}.{name}": value for part in own for name, value in vars(part).items()}
+        return _text({name: _unwrapped(value) for name, value in methods.items() if _matters(name)}, seen)
+    owner = getattr(thing, "__self__", None)
+    function = inspect.unwrap(getattr(thing, "__func__", thing))
+    code = getattr(function, "__code__", None)
+    if code is None or _from_library(function):
+        return f"{getattr(function, '__module__', '')}.{getattr(function, '__qualname__', type(function).__name__)}"
+    around = _around(function)
+    bound = "" if owner is None or isinstance(owner, type) else _text(owner, seen)
+    return f"{_bytes_of(code)} {_text(around, seen)} {bound}"
+
+
+def _matters(name: str) -> bool:
+    return not (name.startswith("__") and name.endswith("__")) or name in ("__init__", "__call__")
+
+
+def _unwrapped(value: Any) -> Any:
+    if isinstance(value, staticmethod | classmethod):
+        return value.__func__
+    return value.fget if isinstance(value, property) else value
+
+
+def _around(function: Any) -> dict[str, Any]:
+    """The defaults of a function and what it reads from outside, without what it changes: counters, lists it fills."""
+    codes = list(_codes(function.__code__))
+    stored, changes, names = set(), False, set()
+    for code in codes:
+        names |= {*code.co_names, *code.co_freevars}
+        changes |= bool(CHANGING & set(code.co_names))
+        for step in dis.get_instructions(code):
+            changes |= step.opname in STORING
+            if step.opname in ("STORE_GLOBAL", "STORE_DEREF"):
+                stored.add(step.argval)
+    outside = {name: function.__globals__[name] for name in names if name in function.__globals__}
+    for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True):
+        try:
+            outside[name] = cell.cell_contents
+        except ValueError:  # not set yet
+            continue
+    skipped = (list, dict, set, np.ndarray) if changes else ()
+    kept = {
+        name: outside[name]
+        for name in sorted(outside)
+        if name not in stored
+        and not isinstance(outside[name], skipped)
+        and not (changes and _is_object(outside[name]))
+        and not isinstance(outside[name], types.ModuleType)
+    }
+    return {"defaults": (function.__defaults__, function.__kwdefaults__), **kept}
+
+
+def _is_object(value: Any) -> bool:
+    """Whether it is something that a program may change on the way, and that is no network and no function."""
+    return hasattr(value, "__dict__") and not callable(value)
+
+
+def _codes(code: types.CodeType) -> Iterator[types.CodeType]:
+    yield code
+    for constant in code.co_consts:
+        if isinstance(constant, types.CodeType):
+            yield from _codes(constant)
+
+
+def _bytes_of(code: types.CodeType) -> str:
+    facts = [
+        (part.co_code, part.co_names, part.co_varnames, [c for c in part.co_consts if not hasattr(c, "co_code")])
+        for part in _codes(code)
+    ]
+    return _hash(repr(facts))
+
+
+def _from_library(thing: Any) -> bool:
+    """Whether it comes with Python or was installed, so that its name says what it is."""
+    root = (getattr(thing, "__module__", None) or "builtins").partition(".")[0]
+    if root == "cnnlab" or (root in sys.stdlib_module_names and root != "__main__"):
+        return True
+    file = getattr(sys.modules.get(root), "__file__", None) or ""
+    return "site-packages" in Path(file).parts or "dist-packages" in Path(file).parts
+
+
+def _plain_json(value: Any) -> str:
+    return re.sub(r" at 0x[0-9a-f]+", "", json.dumps(value, default=str, sort_keys=True))
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= LONG else f"{text[:40]} … ({_hash(text)})"
+
+
+def _hash(content: str | bytes) -> str:
+    data = content.encode("utf-8", "surrogatepass") if isinstance(content, str) else content
+    return hashlib.blake2b(data, digest_size=16).hexdigest()

@@ -1,0 +1,306 @@
+"""Folders of results that were damaged, or made by somebody to do harm: a sentence, and nothing outside is touched."""
+
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+import zipfile
+
+import keras
+import numpy as np
+import pandas as pd
+import pytest
+
+from cnnlab import experiments, models
+from cnnlab.experiments import embedding, tuning
+from cnnlab.experiments.runner import Runner
+from cnnlab.experiments.store import Store
+
+# KerasTuner asks threads for their names in the old way.
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:currentThread:DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore:getName:DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore:.*:DeprecationWarning:(google|keras_tuner|tensorboard)"),
+]
+SIZE = (8, 8)
+
+
+@pytest.fixture(scope="module")
+def few(digits):
+    rows = digits[digits["label"].isin(["0", "1"])].groupby("label", observed=True).head(4)
+    return rows.assign(label=rows["label"].cat.remove_unused_categories()).reset_index(drop=True)
+
+
+def build(hp=None):
+    model = models.small_cnn(image_size=SIZE, classes=["0", "1"], filters=(2,))
+    model.compile("adam", "sparse_categorical_crossentropy", metrics=["accuracy"], jit_compile=False)
+    if hp is not None:
+        model.optimizer.learning_rate = hp["learning_rate"]
+    return model
+
+
+def untrained(self, runs):
+    """Stands in for the trainings: what is asked here is what a folder may do, not what a network learns."""
+    for run in runs:
+        if not self.store.has(run.name):
+            scores = {
+                "accuracy": 0.5,
+                "balanced_accuracy": 0.5,
+                "images": 1,
+                "epochs": 1,
+                "seconds": 0.0,
+                "problem": "",
+            }
+            test = run.rows.test
+            predictions = test.assign(predicted=test["label"], confidence=1.0, p_0=1.0, p_1=0.0)
+            tables = {"scores": [scores], "history": [{"epoch": 0, "loss": 1.0}], "predictions": predictions}
+            self.store.put(run.name, {name: pd.DataFrame(rows) for name, rows in tables.items()})
+        yield self.store.get(run.name)
+
+
+@pytest.fixture(autouse=True)
+def _quick(monkeypatch):
+    monkeypatch.setattr(Runner, "results", untrained)
+
+
+def search(table, folder):
+    return experiments.grid_search(
+        build, {"learning_rate": [1e-3, 1e-2]}, table, folds=2, image_size=SIZE, epochs=1, seed=0, folder=folder
+    )
+
+
+def validate(table, folder):
+    return experiments.cross_validate(build, table, folds=2, image_size=SIZE, epochs=1, seed=0, folder=folder)
+
+
+@pytest.fixture(scope="module")
+def originals(few, tmp_path_factory):
+    """A search and a cross-validation as they should be."""
+    place = tmp_path_factory.mktemp("originals")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Runner, "results", untrained)
+        search(few, place / "search")
+        validate(few, place / "cv")
+    return place
+
+
+@pytest.fixture
+def folder(originals, tmp_path):
+    """A copy of them, beside files that belong to somebody; these are the same afterwards."""
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "mine.csv").write_text("path,label\na.png,cat\n")
+    (outside / "scores.csv").write_text("accuracy\n0.9\n")
+    shutil.copytree(originals, tmp_path / "inside")
+    before = contents(tmp_path, besides="inside")
+    yield tmp_path / "inside"
+    assert contents(tmp_path, besides="inside") == before
+
+
+def contents(place, *, besides):
+    files = [path for path in place.rglob("*") if path.is_file() and besides not in path.relative_to(place).parts]
+    return {path: hashlib.sha256(path.read_bytes()).hexdigest() for path in files if not path.name.endswith(".lock")}
+
+
+def test_the_originals_go_on(few, folder):
+    assert len(search(few, folder / "search").results) == 4
+    assert len(validate(few, folder / "cv").scores) == 2
+
+
+def change(path, how):
+    state = json.loads(path.read_text())
+    how(state)
+    path.write_text(json.dumps(state))
+
+
+def renamed(name):
+    def how(state):
+        state["trials"][name] = state["trials"].pop("0000") | {"trial_id": name}
+
+    return how
+
+
+def changed(**fields):
+    return lambda state: state["trials"]["0000"].update(fields)
+
+
+@pytest.mark.parametrize(
+    "how",
+    [
+        renamed("/../../outside/x"),
+        renamed("../../outside/x"),
+        renamed("..\\..\\outside"),
+        renamed("/tmp/x"),
+        renamed("a\x00b"),
+        renamed(""),
+        renamed("x" * 5000),
+        changed(trial_id="/../../outside/x"),
+        changed(status="OWNED"),
+        changed(status=None),
+        changed(hyperparameters={"space": [], "values": {"learning_rate": {"a": 1}}}),
+        changed(hyperparameters={"space": [{"class_name": "os.system", "config": {}}], "values": {}}),
+        changed(hyperparameters={"space": 3, "values": {}}),
+        changed(hyperparameters=None),
+        changed(metrics=7),
+        lambda state: state.update(trials=[1, 2]),
+        lambda state: state.pop("trials"),
+        lambda state: state.update(end_order=["/../../outside/x"]),
+        lambda state: state.update(start_order=5),
+        lambda state: state.update(display={"search_start": "yesterday", "trial_start": {}, "trial_number": {}}),
+        lambda state: state.update(ongoing_trials={"tuner0": "nobody"}),
+        lambda state: state.pop("hyperparameters"),
+    ],
+)
+def test_the_state_of_a_search_stays_inside_its_folder(few, folder, how):
+    change(folder / "search" / "oracle.json", how)
+    with pytest.raises(ValueError, match=r"another (one|folder)"):
+        search(few, folder / "search")
+
+
+@pytest.mark.parametrize("name", ["search/oracle.json", "search/experiment.json", "cv/experiment.json"])
+@pytest.mark.parametrize("text", ["", "{", "[" * 100_000, "[]", '"x"', "\x00" * 50, '{"a": ' * 200 + "1" + "}" * 200])
+def test_damaged_json_is_a_sentence(few, folder, name, text):
+    (folder / name).write_text(text)
+    with pytest.raises((ValueError, FileExistsError), match=r"another (one|folder)|version of cnnlab"):
+        (search if name.startswith("search") else validate)(few, folder / name.partition("/")[0])
+
+
+def test_a_huge_file_is_not_read(few, folder):
+    with (folder / "search" / "oracle.json").open("wb") as file:
+        file.truncate(300 * 2**30)
+    with pytest.raises(ValueError, match="at most"):
+        search(few, folder / "search")
+    with (folder / "cv" / "repeat_0_fold_0" / "scores.csv").open("wb") as file:
+        file.truncate(300 * 2**30)
+    with pytest.raises(ValueError, match="more than 1,073,741,824 bytes"):
+        validate(few, folder / "cv")
+
+
+@pytest.mark.parametrize("text", ["", "\x00\x01\x02", "accuracy\nmany\n", "a,b\n1\n2,3,4\n"])
+def test_damaged_tables_are_a_sentence(few, folder, text):
+    for path in (folder / "cv" / "repeat_0_fold_0").glob("scores*"):
+        path.write_text(text)
+    with pytest.raises(ValueError, match="computed anew"):
+        validate(few, folder / "cv")
+
+
+@pytest.mark.parametrize("name", ["repeat_0_fold_0", "repeat_0_fold_0/scores.csv", "experiment.json", "notes"])
+def test_links_out_of_the_folder_are_refused(few, folder, name):
+    path = folder / "cv" / name
+    shutil.rmtree(path, ignore_errors=True)
+    path.unlink(missing_ok=True)
+    path.symlink_to(folder.parent / "outside" / "mine.csv")
+    with pytest.raises(ValueError, match="is a link"):
+        validate(few, folder / "cv")
+
+
+def test_pipes_are_refused_and_not_waited_for(few, folder):
+    os.mkfifo(folder / "search" / "trial_0000" / "problem.txt")
+    with pytest.raises(ValueError, match="no plain file"):
+        search(few, folder / "search")
+
+
+@pytest.mark.parametrize("name", ["../x", "/x", "a/../../x", ".", "..", "", "a\\..\\b", "x" * 300])
+def test_names_of_results_stay_inside(tmp_path, name):
+    store = Store(tmp_path / "store", {})
+    if name:
+        for call in (store.has, store.get, lambda name: store.put(name, {})):
+            with pytest.raises(ValueError, match="damaged, or was made by somebody"):
+                call(name)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["store"]
+
+
+@pytest.mark.parametrize("name", ["../x", "/x", "a/b", "..", ".hidden", ""])
+def test_remedies_name_folders_inside(few, tmp_path, name):
+    with pytest.raises(ValueError, match="can name a folder"):
+        experiments.imbalance(
+            build, few, remedies={name: experiments.Remedy()}, minority=["1"], folds=2, image_size=SIZE, epochs=1,
+            seed=0, folder=tmp_path / "bench",
+        )  # fmt: skip
+
+
+def bomb(path, megabytes=256):
+    """A few kilobytes that unpack to hundreds of megabytes."""
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as packed, packed.open("arr_0.npy", "w") as file:
+        np.lib.format.write_array_header_1_0(
+            file, {"descr": "<f4", "fortran_order": False, "shape": (megabytes * 2**18,)}
+        )
+        for _ in range(megabytes):
+            file.write(bytes(2**20))
+
+
+def pickled(path):
+    np.savez(path.with_suffix(".tmp.npz"), np.array([os.system], dtype=object))
+    path.with_suffix(".tmp.npz").rename(path)
+
+
+def other_network(path):
+    model = models.small_cnn(image_size=SIZE, classes=["0", "1"], filters=(3,))
+    model.compile("adam", "sparse_categorical_crossentropy")
+    tuning.save_weights(model, path)
+
+
+@pytest.mark.parametrize(
+    "make", [bomb, pickled, other_network, lambda path: path.write_bytes(b"PK"), lambda path: path.write_bytes(b"")]
+)
+def test_weights_that_are_none_are_a_sentence(tmp_path, make):
+    make(tmp_path / "weights.npz")
+    with pytest.raises(ValueError, match=r"no weights that can be read|another model"):
+        tuning.load_weights(build(), tmp_path / "weights.npz")
+
+
+def test_weights_come_back(tmp_path):
+    model, other = build(), build()
+    model.fit(np.zeros((4, *SIZE, 3)), np.array([0, 1, 0, 1]), verbose=0)
+    tuning.save_weights(model, tmp_path / "weights.npz")
+    tuning.load_weights(other, tmp_path / "weights.npz")
+    for one, two in zip(
+        [*model.weights, *model.optimizer.variables], [*other.weights, *other.optimizer.variables], strict=True
+    ):
+        np.testing.assert_array_equal(one, two)
+
+
+@pytest.mark.parametrize("kind", ["bomb", "shape", "nan", "text", "missing", "directory"])
+def test_a_hostile_feature_cache_is_computed_anew(few, tmp_path, monkeypatch, kind):
+    monkeypatch.setenv("CNNLAB_CACHE", str(tmp_path))
+    inputs = keras.Input((*SIZE, 3))
+    network = keras.Model(inputs, keras.layers.GlobalMaxPooling2D()(keras.layers.Conv2D(5, 3)(inputs)))
+    expected = experiments.features(network, few)
+    (path,) = (tmp_path / "features").rglob("*.npz")
+    with np.load(path) as file:
+        keys, values = file["keys"], file["values"]
+    path.unlink()
+    if kind == "bomb":
+        bomb(path)
+    elif kind == "directory":
+        path.mkdir()
+    elif kind == "text":
+        path.write_text("features")
+    else:
+        other = {"shape": values[:, :3], "nan": np.full_like(values, np.nan), "missing": values[:2]}[kind]
+        np.savez(path, keys=keys, values=other)
+    np.testing.assert_array_equal(experiments.features(network, few), expected)
+    assert embedding.FeatureCache("x", shape=(5,)).get(["a"]) == {}
+
+
+HOLD = """
+import sys, time
+from cnnlab.experiments.store import owned
+with owned(sys.argv[1]):
+    print("held", flush=True)
+    time.sleep(60)
+"""
+
+
+def test_the_second_process_is_told_who_has_the_folder(few, folder):
+    first = subprocess.Popen([sys.executable, "-c", HOLD, str(folder / "cv")], stdout=subprocess.PIPE, text=True)
+    try:
+        assert first.stdout.readline().strip() == "held"
+        with pytest.raises(TimeoutError, match=f"in use by process {first.pid}"):
+            validate(few, folder / "cv")
+    finally:
+        first.kill()
+        first.wait()
+    assert len(validate(few, folder / "cv").scores) == 2  # who dies lets go
