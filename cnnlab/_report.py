@@ -79,7 +79,7 @@ def run(
         values["data"] = str(Path(data).resolve())
     values = _known(notebook, values)
     folder.mkdir(parents=True, exist_ok=True)
-    with locked(folder, timeout=0):
+    with locked(folder / "report.html", timeout=0):  # the run itself may lock the folder, in the kernel
         put_aside(folder, LEFT_BEHIND)
         _execute(notebook, folder / "report.ipynb", values)
         return _to_html(folder / "report.ipynb", folder / "report.html")

@@ -143,7 +143,7 @@ def test_of_two_reports_in_one_folder_one_is_made_and_the_other_told_who_has_it(
     assert sorted(one.returncode for one in done) == [0, 1], done
     winner = 41 if done[0].returncode == 0 else 42
     refused = next(one for one in done if one.returncode)
-    assert "run' is in use by process" in refused.stderr
+    assert "report.html' is in use by process" in refused.stderr
     assert f">{winner}\n" in (tmp_path / "run" / "report.html").read_text()
     assert not (tmp_path / "run" / "earlier").exists()
     _report.run(source, folder=tmp_path / "run")  # free again

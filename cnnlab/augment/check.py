@@ -51,28 +51,21 @@ def check(policy: Policy, table: pd.DataFrame, *, images: int = 2000, seed: int 
 
     Source: linear discriminant analysis, support vector machine and cross-validation of scikit-learn.
     """
+    from scipy.stats import norm
+
     require_columns(table, "path", "label", caller="augment.check")
     trial = Trial(*_sample(table, images, seed), seed=seed)
     operations = [name for name in policy.operations if name not in MIXERS]
     plain = trial.right(linear)
-    level = _joint_level(len(operations))
+    level = norm.ppf(1 - 0.025 / max(len(operations), 1))  # 95 % over all comparisons together (Bonferroni)
     rows = []
     for operation in progress(operations, label="Checking operations", unit="operation"):
         single = policy.only(operation)
         right = trial.right(linear, single)
         change, reach = _difference(right, plain, level)
-        rows.append(
-            {
-                "operation": operation,
-                "setting": getattr(policy, operation),
-                "accuracy": plain.mean(),
-                "accuracy_with": right.mean(),
-                "change": change,
-                "low": change - reach,
-                "high": change + reach,
-                "verdict": _verdict(trial, single, plain, change, reach),
-            }
-        )
+        verdict = _verdict(trial, single, plain, change, reach)
+        facts = (operation, getattr(policy, operation), plain.mean(), right.mean())
+        rows.append((*facts, change, change - reach, change + reach, verdict))
     columns = ["operation", "setting", "accuracy", "accuracy_with", "change", "low", "high", "verdict"]
     result = pd.DataFrame(rows, columns=columns)
     _warn(result[result["verdict"] == SUSPECT])
@@ -144,11 +137,11 @@ def _difference(right: np.ndarray, plain: np.ndarray, level: float) -> tuple[flo
 def _warn(suspects: pd.DataFrame) -> None:
     if suspects.empty:
         return
-    points = 100 * suspects[["change", "low", "high"]].to_numpy()
+    points = (-100 * suspects[name] for name in ("change", "high", "low"))
     found = "; ".join(
-        f"{operation}={setting!r} costs {-change:.1f} points of accuracy ({-high:.1f} to {-low:.1f})"
-        for operation, setting, (change, low, high) in zip(
-            suspects["operation"], suspects["setting"], points, strict=True
+        f"{operation}={setting!r} costs {loss:.1f} points of accuracy ({least:.1f} to {most:.1f})"
+        for operation, setting, loss, least, most in zip(
+            suspects["operation"], suspects["setting"], *points, strict=True
         )
     )
     warnings.warn(
@@ -156,13 +149,6 @@ def _warn(suspects: pd.DataFrame) -> None:
         f"{found}. Leave them out, or weaken them and check again.",
         stacklevel=3,
     )
-
-
-def _joint_level(count: int) -> float:
-    """Standard errors on each side for 95 % over all comparisons together (Bonferroni)."""
-    from scipy.stats import norm
-
-    return float(norm.ppf(1 - 0.025 / max(count, 1)))
 
 
 def _features(pictures: np.ndarray) -> np.ndarray:
