@@ -2,6 +2,7 @@
 
 import hashlib
 import shutil
+import time
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from cnnlab import audit, samples, tables
+from cnnlab import audit, images, samples, tables
 
 
 def table_of(paths, labels=None):
@@ -149,3 +150,93 @@ def test_leaks_between_ready_made_splits(photos, tmp_path):
     assert found["other_split"].tolist() == ["train", "test"]
     with pytest.raises(KeyError, match="'split'"):
         audit.leaks(table_of(photos))
+
+
+# Deep images: one scale for a set
+
+
+def deep_set(folder, values_of, kind="png"):
+    rows = []
+    for number in range(6):
+        path = folder / f"{number}.{kind}"
+        Image.fromarray(values_of(number)).save(path)
+        rows.append(path)
+    return table_of(rows)
+
+
+def test_deep_images_get_one_scale_and_a_note(tmp_path):
+    rng = np.random.default_rng(0)
+
+    def twelve_bits(number):
+        top = 900 if number % 2 else 4000
+        return np.clip(rng.normal(top / 2, top / 8, (64, 64)), 0, top).astype(np.uint16)
+
+    table = audit.scan(deep_set(tmp_path, twelve_bits))
+    assert (table["problem"] == "").all(), table["problem"].tolist()
+    assert table["levels"].tolist() == ["0-4095"] * 6
+    assert audit.levels(table) == audit.levels(table[:1]) == (0.0, 4095.0)
+    assert table["note"].str.contains(r"uses \d+ % of its 16-bit range").all()
+    faint, strong = (images.read(table["path"][row], levels=audit.levels(table)) for row in (1, 0))
+    assert faint.mean() < strong.mean() / 2  # as they are, not each by its own range
+    assert "levels" not in audit.scan(table.assign(path=table["path"].iloc[0] + "gone"))
+
+
+@pytest.mark.parametrize(
+    ("make", "expected"),
+    [
+        (
+            lambda number: np.full((40, 40), -1000 + 700 * number, np.int32) + np.arange(40, dtype=np.int32),
+            (-1000, 2539),
+        ),
+        (lambda number: np.linspace(0, 0.4 + number / 10, 1600, dtype=np.float32).reshape(40, 40), (0, 1)),
+        (lambda number: np.linspace(0, 40 * number + 9, 1600, dtype=np.float32).reshape(40, 40), (0, 255)),
+        (lambda number: np.linspace(-2.5, 7.5, 1600, dtype=np.float32).reshape(40, 40), (-2.5, 7.5)),
+        (lambda number: np.linspace(0, 60_000, 1600).reshape(40, 40).astype(np.int32), (0, 65535)),
+    ],
+)
+def test_levels_of_other_numbers(tmp_path, make, expected):
+    table = audit.scan(deep_set(tmp_path, make, "tif"))
+    assert audit.levels(table) == pytest.approx(expected)
+    assert audit.levels(table.drop(columns="levels")) is None
+    with pytest.raises(ValueError, match=r"expects two numbers such as '0-4095'\. Received: 'all'"):
+        audit.levels(table.assign(levels="all"))
+
+
+def test_a_deep_image_is_blank_by_its_own_numbers(tmp_path):
+    rng = np.random.default_rng(0)
+    dim = rng.integers(300, 420, (64, 64)).astype(np.uint16)  # of 65,535: black to whoever keeps 8 bits
+    Image.fromarray(dim).save(tmp_path / "dim.png")
+    Image.fromarray(np.full((64, 64), 30_000, np.uint16)).save(tmp_path / "flat.png")
+    Image.fromarray(np.full((64, 64), np.nan, np.float32)).save(tmp_path / "none.tif")
+    table = audit.scan(table_of(sorted(tmp_path.iterdir())))
+    assert table["problem"].tolist() == ["", "blank: one colour all over", "blank: one colour all over"]
+
+
+def test_eight_bit_sets_have_no_levels(photos):
+    assert "levels" not in audit.scan(table_of(photos[:2]))
+    assert audit.levels(table_of(photos[:2])) is None
+
+
+def test_leaks_are_found_quickly_and_as_one_by_one():
+    rng = np.random.default_rng(0)
+    count = 20_000
+    table = pd.DataFrame(
+        {
+            "path": [f"{row}.png" for row in range(count)],
+            "split": rng.choice(["train", "val", "test"], count),
+            "group": rng.integers(0, count // 3, count),
+        },
+        index=rng.permutation(count),
+    )
+    began = time.perf_counter()
+    found = audit.leaks(table)
+    assert time.perf_counter() - began < 2
+    few = table[table["group"] < 100]
+    expected = []
+    for row in few.itertuples():
+        others = few[(few["group"] == row.group) & (few["split"] != row.split)]
+        if len(others):
+            other = others.iloc[0]
+            expected.append((row.path, row.split, other["path"], other["split"]))
+    assert list(audit.leaks(few).itertuples(index=False, name=None)) == expected
+    assert set(found.columns) == {"path", "split", "other", "other_split"} and len(found) > 1000
