@@ -272,3 +272,12 @@ def test_20000_mutated_files():
     assert found["exceptions"] == found["disagreements"] == 0
     assert found["slowest"] < 5
     assert found["memory"] < 1536
+
+
+def test_scans_of_one_channel_each_are_counted_in_plain_files_too():
+    """Baseline files hold their channels in one scan or in one each; thousands of the latter take minutes as well."""
+    data = encoded(Image.effect_noise((64, 64), 60).convert("RGB"), "JPEG")
+    at = data.index(b"\xff\xda")
+    one = b"\xff\xda\x00\x08\x01\x01\x00\x00\x3f\x00" + data[at + 14 : at + 40]
+    with pytest.raises(Refusal, match="more than 100 scans"):
+        images.read(data[:at] + one * 2000 + b"\xff\xd9")

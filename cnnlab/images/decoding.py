@@ -4,8 +4,7 @@ import io
 import struct
 import warnings
 import zlib
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import NamedTuple
 
 import cv2
@@ -106,7 +105,7 @@ def decode(data: bytes, reduce: Reduce = full_size, *, name: str = "the bytes gi
     """
     if not data:
         raise UnreadableImageError("empty: 0 bytes", name)
-    with _refusing(name, data):
+    try:
         if data[:3] == jpeg.START:
             picture = _decode_jpeg(data, reduce, name)
             if picture is not None:
@@ -121,6 +120,10 @@ def decode(data: bytes, reduce: Reduce = full_size, *, name: str = "the bytes gi
             _require_whole(data, name)
             _require_plain_tiles(image, data, name)
             return _from_opened(image, reduce, name, data)
+    except UnreadableImageError:
+        raise
+    except Exception as error:  # decoders raise every kind of error on broken data
+        raise UnreadableImageError(_described(error, data), name) from error
 
 
 def _decode_dicom(data: bytes, reduce: Reduce, name: str) -> Picture:
@@ -135,27 +138,15 @@ def _decode_dicom(data: bytes, reduce: Reduce, name: str) -> Picture:
     return Picture(values, "DICOM", dataset.PhotometricInterpretation, size, 1, frames, alpha=False, window=window)
 
 
-@contextmanager
-def _refusing(name: str, data: bytes) -> Iterator[None]:
-    """Turns whatever a decoder raises into a refusal in words."""
-    try:
-        yield
-    except UnreadableImageError:
-        raise
-    except Exception as error:  # decoders raise every kind of error on broken data
-        raise UnreadableImageError(_described(error, data), name) from error
-
-
 def _decode_jpeg(data: bytes, reduce: Reduce, name: str) -> Picture | None:
     """The fast way; None where Pillow has to decode."""
     head = jpeg.header(data)
-    size = (0, 0) if head is None else (head.height, head.width)
-    stored = 9 if head is not None and head.progressive else 3  # progressive ones are held twice, as 16-bit numbers too
-    if head is not None:
-        _require_sensible(size, stored, name)
-    jpeg.require_few_scans(data, size, name)
+    jpeg.require_few_scans(data, head, name)
     if head is None or not jpeg.is_usual(head):
         return None
+    size = head.height, head.width
+    stored = 3 if head.at_once else 9  # others are held twice, as numbers of 16 bits and as pixels
+    _require_sensible(size, stored, name)
     turn = orientation(head.exif)
     seen = turned_size(size, turn)
     factor = reduce(seen)
@@ -189,9 +180,13 @@ def from_pillow(image: Image.Image, reduce: Reduce = full_size, *, name: str = "
         reduce: As for `decode`.
         name: What to call it in a message.
     """
-    with _refusing(name, b""):
+    try:
         data = _bytes_behind(image)
         return decode(data, reduce, name=name) if data else _from_opened(image, reduce, name, b"")
+    except UnreadableImageError:
+        raise
+    except Exception as error:
+        raise UnreadableImageError(_described(error, b""), name) from error
 
 
 def _from_opened(image: Image.Image, reduce: Reduce, name: str, data: bytes) -> Picture:

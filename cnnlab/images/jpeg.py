@@ -35,17 +35,16 @@ class Header(NamedTuple):
     width: int
     layers: tuple[tuple[int, int], ...]  # how finely each channel is stored, across and down
     progressive: bool
+    at_once: bool  # whether the first scan has all channels, so that no other one is looked at
     exif: bytes
     profile: bytes
 
 
 def header(data: bytes) -> Header | None:
     """Reads a JPEG's header; None where its size cannot be made out."""
-    position, end, exif = 2, len(data) - 8, b""
+    position, end, exif, found = 2, len(data) - 8, b"", None
     profile: list[bytes] = []
-    while position < end:
-        if data[position] != 0xFF:
-            return None
+    while position < end and data[position] == 0xFF:
         marker = data[position + 1]
         if marker == 0xFF:  # a fill byte
             position += 1
@@ -53,18 +52,22 @@ def header(data: bytes) -> Header | None:
         if marker in WITHOUT_LENGTH:
             position += 2
             continue
+        if marker == 0xDA:
+            break
         length = (data[position + 2] << 8) | data[position + 3]
         if marker in FRAMES:
             height, width = (int.from_bytes(data[position + at : position + at + 2]) for at in (5, 7))
             steps = data[position + 11 : position + 10 + 3 * data[position + 9] : 3]
-            layers = tuple((step >> 4, step & 15) for step in steps)
-            return Header(height, width, layers, marker in PROGRESSIVE, exif, _joined(profile))
-        if marker == 0xE1 and not exif and data[position + 4 : position + 10] == b"Exif\0\0":
+            found = height, width, tuple((step >> 4, step & 15) for step in steps), marker in PROGRESSIVE
+        elif marker == 0xE1 and not exif and data[position + 4 : position + 10] == b"Exif\0\0":
             exif = data[position + 4 : position + 2 + length]
         elif marker == 0xE2 and data[position + 4 : position + 16] == b"ICC_PROFILE\0":
             profile.append(data[position + 16 : position + 2 + length])
         position += 2 + length
-    return None
+    if found is None:
+        return None
+    at_once = not found[3] and position < end and data[position + 1 : position + 5 : 3] == bytes([0xDA, len(found[2])])
+    return Header(*found, at_once, exif, _joined(profile))
 
 
 def _joined(parts: list[bytes]) -> bytes:
@@ -82,9 +85,11 @@ def is_usual(header: Header) -> bool:
     )
 
 
-def require_few_scans(data: bytes, size: tuple[int, int], name: str) -> None:
+def require_few_scans(data: bytes, head: Header | None, name: str) -> None:
     """Refuses what would take minutes to decode: each scan goes over the whole picture."""
-    most = min(MOST_SCANS, MOST_WORK // max(size[0] * size[1], 1))
+    if head is not None and head.at_once:
+        return
+    most = MOST_SCANS if head is None else min(MOST_SCANS, MOST_WORK // max(head.height * head.width, 1))
     if data.count(SCAN) > most and layout(data)[0] > most:
         problem = f"damaged: more than {most} scans, which would take very long to decode"
         raise UnreadableImageError(problem, name)
