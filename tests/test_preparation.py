@@ -441,6 +441,19 @@ def test_a_table_of_broken_files_has_no_predictions(wide, tmp_path):
     assert found["predicted"].isna().all() and found["p_left"].isna().all()
 
 
+@pytest.mark.parametrize("units", [1, 2])
+def test_cross_validation_takes_networks_without_names(wide, units):
+    def build():
+        model = sequential(units, "sigmoid" if units == 1 else "softmax")
+        model.compile(
+            "sgd", "binary_crossentropy" if units == 1 else "sparse_categorical_crossentropy", metrics=["accuracy"]
+        )
+        return model
+
+    result = experiments.cross_validate(build, wide, folds=2, image_size=(16, 16), epochs=1, seed=0)
+    assert result.predictions[["p_left", "p_none"]].sum(axis=1).to_numpy() == pytest.approx(1)
+
+
 def test_images_without_labels_are_predicted(wide):
     model = models.small_cnn(image_size=(16, 16), classes=NAMES, filters=(4,))
     expected = experiments.predict(model, wide)

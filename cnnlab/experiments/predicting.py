@@ -13,6 +13,7 @@ from cnnlab._answers import with_probabilities
 from cnnlab._common import require_columns
 from cnnlab.images import Preparation
 from cnnlab.images.sizing import Resize
+from cnnlab.models.naming import output_count
 
 
 def predict(
@@ -83,7 +84,7 @@ def answers(
     unlabelled = table.assign(label=pd.Categorical(["any"] * len(table)))
     data = pipelines.load(unlabelled, like=prepared, batch_size=batch_size, cache=False)
     rows = np.array([], dtype=np.int64)
-    probabilities = np.full((len(table), len(models.class_names(model))), np.nan, np.float32)
+    probabilities = np.full((len(table), max(2, output_count(model, prepared))), np.nan, np.float32)
     try:
         found = models.class_probabilities(model, model.predict(data, verbose=0))
     except Exception:
