@@ -184,3 +184,31 @@ def test_clothing_as_an_image_folder_comes_back_byte_by_byte(real_data, tmp_path
         for name in {path.parent.name for path in (source / part).glob("*/*")}:
             expected = sorted(bytes_of(source / part / name, "*").values())
             assert sorted(bytes_of(folder / part / name, "*").values()) == expected
+
+
+@pytest.mark.parametrize(
+    ("split", "expected"),
+    [
+        (["train[:60%]", "test[:2]"], {"train": 6, "test": 2}),
+        ({"train": "train[:80%]", "val": "train[80%:]", "test": "test"}, {"train": 8, "test": 4, "val": 2}),
+    ],
+)
+def test_slices_of_splits_are_ready_made_splits(prepared, tmp_path, split, expected):
+    folder = samples.from_tfds("little", tmp_path / "out", split=split, data_dir=prepared[0])
+    table = tables.from_folder(folder)
+    assert table["split"].value_counts().to_dict() == expected
+    assert table["label"].cat.categories.tolist() == ["cat", "wild_dog"]
+    assert samples.from_tfds("little", folder, split=split, data_dir=prepared[0]) == folder
+
+
+@pytest.mark.parametrize("split", [["train[:80%]", "train[80%:]"], ["train", "corrupted"], {"training": "train"}])
+def test_splits_that_could_be_either_are_refused(prepared, tmp_path, split):
+    with pytest.raises(ValueError, match="Say which is which"):
+        samples.from_tfds("little", tmp_path / "out", split=split, data_dir=prepared[0])
+    assert not (tmp_path / "out").exists()
+
+
+def test_class_names_that_are_one_folder_elsewhere_get_numbers():
+    from cnnlab.samples.tfds import _folder_names
+
+    assert _folder_names(["Cat", "cat", "..", "a/b"]) == ["Cat_0", "cat_1", "_", "a_b"]

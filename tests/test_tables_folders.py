@@ -270,6 +270,15 @@ def test_a_patients_folder_becomes_a_column(tmp_path):
     assert (divided.groupby("subfolder")["split"].nunique() == 1).all()
 
 
+def test_splits_inside_each_class(tmp_path):
+    folder_with(tmp_path, *(f"{label}/{part}/1.png" for label in ("cat", "dog") for part in ("Train", "test")))
+    table = tables.from_folder(tmp_path)
+    assert table["label"].tolist() == ["cat", "cat", "dog", "dog"]
+    assert table["split"].tolist() == ["train", "test"] * 2 and "subfolder" not in table
+    folder_with(tmp_path, "cat/2.png")  # now some images are in no split
+    assert "split" not in tables.from_folder(tmp_path)
+
+
 def test_images_that_nobody_has_labelled(tmp_path):
     folder_with(tmp_path, "2.png", "1.jpg", "monday/3.png", "monday/.hidden.png", "@eaDir/4.png")
     (tmp_path / "metadata.csv").write_text("file_name,camera\n1.jpg,007\nmonday/3.png,NA\n2.png,\n")

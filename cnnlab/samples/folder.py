@@ -9,7 +9,7 @@ from typing import Any
 
 import pandas as pd
 
-from cnnlab._common import atomic_path
+from cnnlab._common import atomic_path, read_json
 
 RECIPE = ".cnnlab.json"
 TRUTH = ".truth.csv"
@@ -81,7 +81,7 @@ def _forget(folder: Path) -> None:
 def read_recipe(note: Path) -> dict[str, Any] | None:
     """What the folder was made by, or None where it is not a folder of ours."""
     try:
-        state = json.loads(note.read_text(encoding="utf-8"))
+        state = read_json(note)
         return {"made_by": dict(state["made_by"]), "complete": bool(state["complete"])}
     except (OSError, ValueError, KeyError, TypeError):
         return None

@@ -7,7 +7,7 @@ import os
 import sys
 import urllib.error
 import urllib.request
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from cnnlab._common import progress
 from cnnlab.samples.folder import recipe
 
 MAGIC = {b"\x89PNG": "png", b"\xff\xd8\xff": "jpg", b"GIF8": "gif", b"BM": "bmp", b"RIFF": "webp"}
+SPLIT_OF = {"train": "train", "val": "val", "validation": "val", "test": "test"}
 PROBES = ("storage.googleapis.com", "www.tensorflow.org", "pypi.org")  # one that answers is a network
 
 
@@ -23,7 +24,7 @@ def from_tfds(
     name: str,
     folder: str | os.PathLike[str],
     *,
-    split: str | Sequence[str] = "train",
+    split: str | Sequence[str] | Mapping[str, str] = "train",
     data_dir: str | os.PathLike[str] | None = None,
 ) -> Path:
     """Writes an image-classification set of TensorFlow Datasets as one file an image, in its original encoded bytes.
@@ -34,15 +35,17 @@ def from_tfds(
     Args:
         name: A name of the TFDS catalogue, such as "tf_flowers" or "cifar10:3.0.2".
         folder: Where to; made if it does not exist.
-        split: One split ("train", "test[:10%]", …), or several: each then gets a subfolder of its name, which
-            `tables.from_folder` reads as ready-made splits.
+        split: One split ("train", "test[:10%]", …), or several of which each gets a subfolder that `tables.from_folder`
+            reads as a ready-made split: `["train", "test[:10%]"]`, or, where one is divided,
+            `{"train": "train[:80%]", "val": "train[80%:]"}`.
         data_dir: Where prepared sets lie; TFDS's own default where None.
 
     Returns:
         The folder, ready for `tables.from_folder`.
 
     Raises:
-        ValueError: If there is no such set or split (the nearest names are given), or it has no image and class label.
+        ValueError: If there is no such set or split (the nearest names are given), it has no image and class label, or
+            it is not clear which of several splits is train, val or test.
         ConnectionError: If the set is not prepared and cannot be downloaded.
         FileExistsError: If the folder holds anything else.
 
@@ -56,25 +59,37 @@ def from_tfds(
     folder = Path(folder)
     builder = _builder(name, data_dir)
     image, label = _features(builder)
-    several = not isinstance(split, str)
-    splits = list(split) if not isinstance(split, str) else [split]
-    made_by = {"name": f"tfds {builder.info.full_name}", "splits": splits}
+    splits = {"": split} if isinstance(split, str) else _folders_of(split)
+    asked: Any = list(splits.values()) if not isinstance(split, Mapping) else splits
+    made_by = {"name": f"tfds {builder.info.full_name}", "splits": asked}
     with recipe(folder, made_by) as write:
         if write is None:
             return folder
         _prepare(builder, name, data_dir)
-        _check_splits(builder, splits)
+        _check_splits(builder, list(splits.values()))
         names = _folder_names(builder.info.features[label].names)
         write("ABOUT.txt", _about(builder.info).encode())
-        for one in splits:
+        for part, one in splits.items():
             _write_split(
                 builder,
                 one,
                 (image, label),
                 names,
-                lambda path, data, one=one: write(f"{one}/{path}" if several else path, data),
+                lambda path, data, part=part: write(f"{part}/{path}" if part else path, data),
             )
     return folder
+
+
+def _folders_of(split: Sequence[str] | Mapping[str, str]) -> dict[str, str]:
+    """The folder for each of several splits: train, val or test, as their names say or the person does."""
+    pairs = list(split.items()) if isinstance(split, Mapping) else [(one.split("[")[0], one) for one in split]
+    folders = {SPLIT_OF.get(name, ""): one for name, one in pairs}
+    if "" in folders or len(folders) < len(pairs):
+        raise ValueError(
+            f"Expected one split for each of train, val and test, so that `tables.from_folder` can tell them apart. "
+            f'Received: {split!r}. Say which is which: split={{"train": "train[:80%]", "val": "train[80%:]"}}.'
+        )
+    return folders
 
 
 def _builder(name: str, data_dir: str | os.PathLike[str] | None) -> Any:
@@ -159,7 +174,8 @@ def _check_splits(builder: Any, splits: list[str]) -> None:
 def _folder_names(names: Sequence[str]) -> list[str]:
     """Class names as folder names: what a file system reads as a path is replaced."""
     safe = [name.replace("/", "_").replace("\\", "_").strip(". ") or "_" for name in names]
-    return [name if safe.count(name) == 1 else f"{name}_{index}" for index, name in enumerate(safe)]
+    alike = [name.casefold() for name in safe]  # one folder, on Windows and macOS
+    return [name if alike.count(alike[index]) == 1 else f"{name}_{index}" for index, name in enumerate(safe)]
 
 
 def _write_split(builder: Any, split: str, features: tuple[str, str], names: list[str], write: Any) -> None:

@@ -8,7 +8,7 @@ import pandas as pd
 
 from cnnlab import images
 from cnnlab._csv import read_csv
-from cnnlab.tables.layout import IMAGE_ENDINGS, folders_of_classes, is_image, subfolders, walk
+from cnnlab.tables.layout import IMAGE_ENDINGS, SPLITS, folders_of_classes, is_image, split_of, subfolders, walk
 from cnnlab.tables.lists import labels_of, some, typed_columns
 from cnnlab.tables.locating import locate
 
@@ -71,6 +71,9 @@ def from_folder(folder: str | os.PathLike[str], *, labelled: bool = True) -> pd.
         {"path": "str", "label": "str", "split": "str", "subfolder": "str"}
     )
     table = table.sort_values("path", ignore_index=True)
+    inner = table["subfolder"].map(split_of, na_action="ignore")
+    if set(bases) == {""} and inner.isin(SPLITS).all() and inner.nunique() > 1:  # class/train/image.png
+        table = table.assign(split=inner, subfolder=None)
     unused = [column for column in ("split", "subfolder") if not table[column].notna().any()]
     table = table.drop(columns=unused + ([] if labelled else ["label"]))
     if labelled:

@@ -6,6 +6,7 @@ import json
 import os
 import re
 import warnings
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -93,7 +94,8 @@ def save(table: pd.DataFrame, path: str | os.PathLike[str], *, prove: bool = Fal
         # Between the two renames the old CSV lies beside the new facts: keep those of the old one until the next time.
         facts["csv"] = _digest(csv)
         if path.is_file():
-            facts["earlier"] = _facts(path) | {"csv": _digest(path)}
+            with suppress(ValueError):  # damaged, and of no use to the old CSV either
+                facts["earlier"] = _facts(path) | {"csv": _digest(path)}
         sidecar.write_text(json.dumps(facts, ensure_ascii=False, indent=1), encoding="utf-8")
 
 
