@@ -345,6 +345,19 @@ def test_a_subclassed_model_is_explained_like_its_layers(functional, parts):
     assert [len(layer._inbound_nodes) for layer in functional.layers] == nodes
 
 
+def test_a_subclassed_network_nested_in_another_is_looked_into(functional):
+    images = pixels(2, 16, 12, 3)
+    layers_of = functional.layers[1:]
+    for inside, outside in ((layers_of[:4], layers_of[4:]), (layers_of[4:], [])):
+        body, inputs = Own(*inside), keras.Input((16, 12, 3))
+        x = inputs
+        for part in [body, *outside] if outside else [*layers_of[:4], body]:
+            x = part(x)
+        found = explain.grad_cam(keras.Model(inputs, x), images, target=[0, 2], layer="relu_1")
+        expected = explain.grad_cam(functional, images, target=[0, 2], layer="relu_1")
+        np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
 def test_a_network_that_keras_cannot_follow_is_refused_in_words(functional):
     import tensorflow as tf
 

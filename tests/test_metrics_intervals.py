@@ -219,21 +219,14 @@ def test_intervals_cover_the_truth_in_a_few_tables():
         assert 0.88 <= found[name] <= 1, name
 
 
-# 93 to 97 % is aimed at; a standard error of 1,000 tables allows 1 % more on either side. What is outside, and why:
+# What BCa's intervals reach, with the standard error of 1,000 tables on either side. What is outside, and why:
+USUAL = (0.90, 0.985)
 OUTSIDE = {
-    # a few positives at the top make average precision too high, and resampling sees only half of it
-    ("six classes, 0.45", "pr_auc"): (0.87, 0.92),
-    # hardly any mistake in 200 images: every score takes a handful of values, and intervals are long rather than short
-    ("three classes, 0.995", "roc_auc"): (0.97, 1.0),
-    ("three classes, 0.995", "pr_auc"): (0.97, 1.0),
-    ("three classes, 0.995", "brier"): (0.90, 0.97),
-    # precision moves with what is called a class as well, which 50 images, or a rare class, show too little of
-    ("three classes, 50 images", "weighted_precision"): (0.91, 0.97),
-    ("two classes, 9:1", "weighted_precision"): (0.91, 0.97),
-    ("two classes, 0.98", "roc_auc"): (0.96, 0.99),
-    ("two classes, 0.98", "pr_auc"): (0.96, 0.99),
+    # of 200 images 20 are the rare class, and a few of them decide the area
+    ("two classes, 9:1", "roc_auc"): (0.86, 0.93),
 }
-CALIBRATION = (0.935, 0.995)  # 0 is the least error there is: where the truth is near it, no interval lies too high
+FEW_MISTAKES = (0.90, 1.0)  # a handful of values, and Wilson's interval where there is none: rather long than short
+CALIBRATION = (0.89, 0.995)  # 0 is the least error there is: where the truth is near it, no interval lies too high
 
 
 @pytest.mark.slow
@@ -244,8 +237,8 @@ def test_intervals_cover_the_truth(situation):
     found = coverage(situation, tables=1000, bootstrap=500)
     print(situation, {name: round(float(share), 3) for name, share in found.items()})
     for name, share in found.items():
-        usual = CALIBRATION if name == "calibration_error" else (0.92, 0.98)
-        low, high = OUTSIDE.get((situation, name), usual)
+        usual = CALIBRATION if name == "calibration_error" else USUAL
+        low, high = FEW_MISTAKES if situation == "three classes, 0.995" else OUTSIDE.get((situation, name), usual)
         assert low <= share <= high, f"{name}: {share}"
 
 

@@ -1,5 +1,6 @@
 """A network as a flat list of the calls of its layers, however it was built and however many networks are nested."""
 
+import contextlib
 import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -93,44 +94,59 @@ def graph_of(model: keras.Model, image_shape: Sequence[int | None] | None = None
     Raises:
         TypeError: If the model has more than one input, or Keras cannot follow its connections.
     """
-    steps: list[Step] = []
-    if getattr(model, "inputs", None):
-        if len(model.inputs) != 1:
-            raise TypeError(
-                f"Expected a model with one input, the image. Received {model.name!r}, which has {len(model.inputs)}."
-            )
-        outputs = _collect(model.inputs, model.outputs, "", [IMAGE], steps)
-        return Graph(model.name, tuple(model.inputs[0].shape[1:]), steps, outputs)
-    layers = [layer for layer in model._flatten_layers() if layer is not model]
-    before = [(layer._inbound_nodes, len(layer._inbound_nodes)) for layer in layers]
-    image = keras.Input(image_shape or _built_for(model))
+    recorded: list[tuple[list[Any], int]] = []
     try:
-        wants = inspect.signature(model.call).parameters
-        outputs = keras.tree.flatten(model.call(image, **({"training": False} if "training" in wants else {})))
-        return Graph(model.name, tuple(image.shape[1:]), steps, _collect([image], outputs, "", [IMAGE], steps))
+        inputs, outputs = _ends(model, image_shape, recorded)
+        if len(inputs) != 1:
+            raise TypeError(
+                f"Expected a model with one input, the image. Received {model.name!r}, which has {len(inputs)}."
+            )
+        steps: list[Step] = []
+        return Graph(
+            model.name, tuple(inputs[0].shape[1:]), steps, _collect(inputs, outputs, "", [IMAGE], steps, recorded)
+        )
+    finally:
+        for nodes, count in recorded:  # the steps keep what was recorded; the model keeps no trace of it
+            del nodes[count:]
+
+
+def _ends(
+    model: Any, shape: Sequence[int | None] | None, recorded: list[tuple[list[Any], int]]
+) -> tuple[Sequence[Any], Sequence[Any]]:
+    """Symbolic inputs and outputs of a model; those of a subclassed one are made by calling it once."""
+    if getattr(model, "inputs", None):
+        return model.inputs, model.outputs
+    if shape is None:
+        shape = (model.get_build_config() or {}).get("input_shape") if getattr(model, "built", False) else None
+        if not isinstance(shape, list | tuple) or len(shape) != 4:
+            raise TypeError(
+                "Expected a built Functional or Sequential keras.Model, or a subclassed one that was called once. "
+                f"Received {type(model).__name__} {getattr(model, 'name', '')!r}: call it on a batch of images first."
+            )
+        shape = shape[1:]
+    inside = [layer for layer in model._flatten_layers() if layer is not model]
+    recorded += [(layer._inbound_nodes, len(layer._inbound_nodes)) for layer in inside]
+    options = {"training": False} if "training" in inspect.signature(model.call).parameters else {}
+    image = keras.Input(shape)
+    try:
+        outputs = keras.tree.flatten(model.call(image, **options))
+        _nodes([image], outputs)  # refuses numbers and tensors that do not come from the image
     except Exception as error:
         raise TypeError(
             "Expected a Functional or Sequential keras.Model, or a subclassed one whose `call` applies only Keras "
             f"layers and `keras.ops` to the image. Received {type(model).__name__} {model.name!r}, whose connections "
             f"Keras cannot follow: {str(error).splitlines()[0] if str(error) else type(error).__name__}"
         ) from error
-    finally:
-        for nodes, count in before:  # the steps keep what was recorded; the model keeps no trace of it
-            del nodes[count:]
-
-
-def _built_for(model: Any) -> tuple[int | None, ...]:
-    shape = (model.get_build_config() or {}).get("input_shape") if getattr(model, "built", False) else None
-    if not isinstance(shape, list | tuple) or len(shape) != 4:
-        raise TypeError(
-            "Expected a built Functional or Sequential keras.Model, or a subclassed one that was called once. Received "
-            f"{type(model).__name__} {getattr(model, 'name', '')!r}: call it on a batch of images first."
-        )
-    return tuple(shape[1:])
+    return [image], outputs
 
 
 def _collect(
-    inputs: Sequence[Any], outputs: Sequence[Any], prefix: str, given: Sequence[Key], steps: list[Step]
+    inputs: Sequence[Any],
+    outputs: Sequence[Any],
+    prefix: str,
+    given: Sequence[Key],
+    steps: list[Step],
+    recorded: list[tuple[list[Any], int]],
 ) -> list[Key]:
     """Appends the steps of a network whose inputs are the tensors `given`; returns the keys of its outputs."""
     keys = {id(tensor): key for tensor, key in zip(inputs, given, strict=True)}
@@ -138,9 +154,12 @@ def _collect(
         if id(node.output_tensors[0]) in keys:  # an input of this network
             continue
         reads = [keys[id(tensor)] for tensor in node.input_tensors]
-        inner = node.operation
-        if isinstance(inner, keras.Model) and getattr(inner, "inputs", None):
-            made = _collect(inner.inputs, inner.outputs, f"{prefix}{inner.name}/", reads, steps)
+        inner, ends = node.operation, None
+        if isinstance(inner, keras.Model):
+            with contextlib.suppress(TypeError):  # what cannot be looked into is one step
+                ends = _ends(inner, tuple(node.input_tensors[0].shape[1:]), recorded)
+        if ends is not None and len(ends[0]) == len(reads) and len(ends[1]) == len(node.output_tensors):
+            made = _collect(*ends, f"{prefix}{inner.name}/", reads, steps, recorded)
         else:
             shapes = tuple(tuple(tensor.shape) for tensor in node.input_tensors)
             shape = tuple(node.output_tensors[0].shape)

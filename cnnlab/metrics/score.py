@@ -192,17 +192,9 @@ def confused_pairs(predictions: pd.DataFrame, *, top: int | None = None) -> pd.D
         0   cat       dog       1    0.5
     """
     counts = confusion(predictions)
-    cells = counts.to_numpy()
-    rows, columns = np.nonzero(cells * (1 - np.eye(len(cells), dtype=int)))
-    found = pd.DataFrame(
-        {
-            "label": counts.index[rows],
-            "predicted": counts.columns[columns],
-            "images": cells[rows, columns],
-            "share": cells[rows, columns] / cells.sum(axis=1)[rows],
-        }
-    )
-    return found.sort_values("images", ascending=False, kind="stable", ignore_index=True)[:top]
+    cells: pd.Series = counts.where(~np.eye(len(counts), dtype=bool), 0).stack()  # type: ignore[assignment]
+    found = cells[cells > 0].sort_values(ascending=False, kind="stable").reset_index(name="images")[:top]
+    return found.assign(share=found["images"].to_numpy() / counts.sum(axis=1)[found["label"]].to_numpy())
 
 
 def baselines(predictions: pd.DataFrame, *, top: int = 3) -> pd.DataFrame:

@@ -128,15 +128,12 @@ def _names(ax: Axes, table: pd.DataFrame, images: np.ndarray | None) -> None:
 
 def _mistakes(ax: Axes, table: pd.DataFrame, divided: str | None, most: int) -> None:
     """Lists the largest cells off the diagonal, at the right of the picture."""
-    cells = table.to_numpy(dtype=float)
-    off = cells - np.diag(np.diag(cells))
-    order = np.argsort(-off, axis=None, kind="stable")[:most]
+    totals = table.sum(axis=1)
+    off: pd.Series = table.where(~np.eye(len(table), dtype=bool), 0).stack()  # type: ignore[assignment]
     lines = []
-    for row, column in zip(*np.unravel_index(order, off.shape), strict=True):
-        if off[row, column] > 0:
-            label, guess = shown(table.index[row], 18), shown(table.columns[column], 18)
-            words = f"{off[row, column]:.1%}" if divided else f"{off[row, column]:g} of {cells[row].sum():g}"
-            lines.append(f"{label} → {guess}: {words}")
+    for (label, guess), cell in off[off > 0].nlargest(most).items():
+        words = f"{cell:.1%}" if divided else f"{cell:g} of {totals[label]:g}"
+        lines.append(f"{shown(label, 18)} → {shown(guess, 18)}: {words}")
     if lines:
         words = "most frequent mistakes\n(label → predicted)\n\n" + "\n".join(lines)
         ax.annotate(words, (1.04, 1.0), xycoords="axes fraction", va="top", fontsize=7.5, linespacing=1.5)
