@@ -26,26 +26,17 @@ def check_environment(machine: Machine) -> Finding:
         fix = f"{machine.other_environment} -m cnnlab doctor"
         if machine.in_notebook:
             fix += f" --fix-kernel\nThen choose Kernel, Change Kernel, {KERNEL_TITLE}."
-        who = "This notebook runs" if machine.in_notebook else "This is"
-        return warning(
-            "environment",
-            f"{who} the Python in {machine.prefix}, although the project has an environment of its own, .venv.",
-            "What pip installs into the one is missing in the other: the usual cause of “No module named …” after an "
-            "installation that went well.",
-            fix,
-        )
+        words = f"This is the Python in {machine.prefix}, although the project has an environment of its own, .venv."
+        why = "What pip installs into the one is missing in the other: the usual cause of “No module named …”."
+        return warning("environment", words, why, fix)
     if machine.prefix != machine.base_prefix:
         return ok("environment", f"a virtual environment, {machine.shown(machine.prefix)}")
     conda = machine.environment.get("CONDA_DEFAULT_ENV", "")
     if conda and conda != "base":
         return ok("environment", f"the conda environment {conda}")
-    return note(
-        "environment",
-        f"This is {'the base environment of conda' if conda else 'a Python without a virtual environment'}.",
-        "Packages of different projects share it and change each other's versions. In a container of its own that is "
-        "fine.",
-        machine.new_environment(),
-    )
+    words = f"This is {'the base environment of conda' if conda else 'a Python without a virtual environment'}."
+    why = "Projects that share it change each other's packages. In a container of its own that is fine."
+    return note("environment", words, why, machine.new_environment())
 
 
 def check_settings(machine: Machine) -> list[Finding]:
@@ -119,18 +110,12 @@ def check_shadows(machine: Machine) -> list[Finding]:
         return []
     place = "" if machine.windows else machine.folder + "/"  # `ren` takes a bare name
     pairs = [(machine.join(machine.folder, name), f"{place}my_{name}") for name in shadows]
-    return [
-        Finding(
-            "environment",
-            "problem" if {name[:-3] for name in shadows} & THIRD_PARTY else "warning",
-            f"The working folder {machine.folder} holds {', '.join(shadows)}.",
-            f"`import {shadows[0][:-3]}` finds this file in place of the library of that name; errors such as "
-            "“partially initialized module” and “has no attribute” follow.",
-            "\n".join(
-                f"{'ren' if machine.windows else 'mv'} {machine.quote(old)} {machine.quote(new)}" for old, new in pairs
-            ),
-        )
-    ]
+    status = "problem" if {name[:-3] for name in shadows} & THIRD_PARTY else "warning"
+    words = f"The working folder {machine.folder} holds {', '.join(shadows)}."
+    why = f"`import {shadows[0][:-3]}` finds this file in place of the library: “partially initialized module” follows."
+    verb = "ren" if machine.windows else "mv"
+    fix = "\n".join(f"{verb} {machine.quote(old)} {machine.quote(new)}" for old, new in pairs)
+    return [Finding("environment", status, words, why, fix)]
 
 
 def check_kernel(machine: Machine) -> list[Finding]:
@@ -146,15 +131,9 @@ def check_kernel(machine: Machine) -> list[Finding]:
         dead = not machine.exists(python)
         words = "which does not exist any more" if dead else "which is not this environment"
         why = "does not start" if dead else "sees other packages than were installed and checked here"
-        found.append(
-            Finding(
-                "kernel",
-                "problem" if dead and name == KERNEL else "warning",
-                f"The Jupyter kernel {name!r} ({path}) starts {python}, {words}.",
-                f"A notebook with that kernel {why}.",
-                fix,
-            )
-        )
+        status = "problem" if dead and name == KERNEL else "warning"
+        words = f"The Jupyter kernel {name!r} ({path}) starts {python}, {words}."
+        found.append(Finding("kernel", status, words, f"A notebook with that kernel {why}.", fix))
     if found:
         return found
     if find_kernel(machine, KERNEL):

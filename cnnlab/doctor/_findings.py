@@ -71,39 +71,23 @@ def as_text(findings: Sequence[Finding], *, width: int = 100) -> str:
 
     Prose wraps at `width`; a command stays on its line, so that it can be copied whole.
     """
-    area_width = max((len(finding.area) for finding in findings), default=0)
-    margin = len("problem") + area_width + 4
+    area = max((len(finding.area) for finding in findings), default=0)
     lines: list[str] = []
     for finding in sorted(findings, key=sort_key, reverse=True):
-        head = f"{finding.status:<7}  {finding.area:<{area_width}}  "
+        parts = [(finding.status, finding.area, finding.finding)]
         if finding.status != "ok":
             lines.append("")
-        lines += _wrapped(finding.finding, first=head, margin=margin, width=width)
-        if finding.status == "ok":
-            continue
-        lines += _wrapped(finding.why, first=f"{'':<7}  {'why':<{area_width}}  ", margin=margin, width=width)
-        fix = f"{'':<7}  {'fix':<{area_width}}  "
-        for line in finding.fix.splitlines():
-            lines += _wrapped(line, first=fix, margin=margin, width=width) if _is_prose(line) else [fix + line]
-            fix = " " * margin
+            parts += [("", "why", finding.why), ("", "fix", finding.fix)]
+        for status, head, text in parts:
+            first = f"{status:<7}  {head:<{area}}  "
+            for line in text.splitlines():
+                # Sentences end with a full stop or a colon; commands do not, but for `pip install -e .`.
+                prose = head != "fix" or (line.endswith((".", ":")) and not line.endswith(" ."))
+                lines += _wrapped(line, first, max(width, len(first) + 30)) if prose else [first + line]
+                first = " " * len(first)
     return "\n".join(lines).strip("\n")
 
 
-def _is_prose(line: str) -> bool:
-    """Sentences end with a full stop or a colon; commands do not, but for `pip install -e .`."""
-    return line.endswith((".", ":")) and not line.endswith(" .")
-
-
-def _wrapped(text: str, *, first: str, margin: int, width: int) -> list[str]:
-    lines = []
-    for paragraph in text.splitlines():
-        lines += textwrap.wrap(
-            paragraph,
-            max(width, margin + 30),
-            initial_indent=first,
-            subsequent_indent=" " * margin,
-            break_long_words=False,
-            break_on_hyphens=False,
-        )
-        first = " " * margin
-    return lines
+def _wrapped(text: str, first: str, width: int) -> list[str]:
+    wrapper = textwrap.TextWrapper(width, first, " " * len(first), break_long_words=False, break_on_hyphens=False)
+    return wrapper.wrap(text)

@@ -24,6 +24,7 @@ from cnnlab.doctor._packages import provider
 # The oldest driver that serves each major version of CUDA. Source: NVIDIA, CUDA Compatibility, table 1.
 OLDEST_DRIVERS = {11: 450, 12: 525, 13: 580}
 
+IN_WINDOWS = "Install the current driver in Windows, from nvidia.com/drivers, then: wsl --shutdown."
 QUERY = ("index", "name", "driver_version", "compute_cap", "memory.total", "memory.used", "uuid")
 
 # What nvidia-smi says when it fails, why, and what helps.
@@ -48,12 +49,9 @@ def look(machine: Machine, *, fast: bool) -> Graphics:
         return graphics
     if machine.windows:
         names = ", ".join(card.name for card in graphics.cards)
-        graphics.add(
-            "warning",
-            f"{names}: TensorFlow does not use it on native Windows.",
-            f"Since TensorFlow 2.11 only WSL2 (Ubuntu in Windows) reaches the card. {SLOW}",
-            "wsl --install\nRestart, open Ubuntu, clone the project there and follow the README with the extra `gpu`.",
-        )
+        why = f"Since TensorFlow 2.11 only WSL2 (Ubuntu in Windows) reaches the card. {SLOW}"
+        fix = "wsl --install\nRestart, open Ubuntu, clone the project there and follow the README with the extra `gpu`."
+        graphics.add("warning", f"{names}: TensorFlow does not use it on native Windows.", why, fix)
         return graphics
     build = read_build(machine)
     _check_driver(machine, graphics, build)
@@ -81,12 +79,11 @@ def _find_cards(machine: Machine, graphics: Graphics, *, timeout: float) -> None
     if graphics.cards and outcome.status == 0:
         return
     if outcome.trouble == "timeout":
-        graphics.add(
-            "note" if timeout < 5 else "problem",
-            f"nvidia-smi did not answer within {timeout:g} s.",
-            "A sleeping card takes some seconds to wake; a hung driver never answers.",
-            f"{machine.python_command} -m cnnlab doctor" if timeout < 5 else "sudo reboot",
+        status, fix = (
+            ("note", f"{machine.python_command} -m cnnlab doctor") if timeout < 5 else ("problem", "sudo reboot")
         )
+        why = "A sleeping card takes some seconds to wake; a hung driver never answers."
+        graphics.add(status, f"nvidia-smi did not answer within {timeout:g} s.", why, fix)
         return
     words = (outcome.errors + outcome.output).strip()
     why, fix = next(trouble for sign, trouble in DRIVER_TROUBLES.items() if sign in words)
@@ -115,12 +112,9 @@ def _say_no_driver(machine: Machine, graphics: Graphics) -> None:
         for name in machine.names(pci)
     )
     if machine.wsl == 2 and machine.exists("/dev/dxg"):
-        graphics.add(
-            "note",
-            "No NVIDIA driver answers in WSL2; training uses the processor.",
-            "If the computer has an NVIDIA card: its driver belongs into Windows, never into the Linux of WSL2.",
-            "Install the current driver from nvidia.com/drivers in Windows, then: wsl --shutdown.",
-        )
+        words = "No NVIDIA driver answers in WSL2; training uses the processor."
+        why = "If the computer has an NVIDIA card: its driver belongs into Windows, never into the Linux of WSL2."
+        graphics.add("note", words, why, IN_WINDOWS)
     elif present and (machine.exists("/.dockerenv") or machine.exists("/run/.containerenv")):
         words = "The computer has an NVIDIA card, but this container was started without it."
         graphics.add("warning", words, SLOW, "docker run --gpus all …")
@@ -156,12 +150,11 @@ def _check_driver(machine: Machine, graphics: Graphics, build: Mapping[str, Any]
     if digits and int(digits.group()) >= oldest:
         graphics.add("ok", f"{listed}; driver {driver}{built}")
         return
-    in_windows = "Install the current driver in Windows, from nvidia.com/drivers, then: wsl --shutdown."
     graphics.add(
         "problem",
         f"{listed}; driver {driver} is too old{built}.",
         f"CUDA {cuda} needs driver {oldest} or newer: “CUDA driver version is insufficient”. {SLOW}",
-        in_windows if machine.wsl else INSTALL_DRIVER,
+        IN_WINDOWS if machine.wsl else INSTALL_DRIVER,
     )
 
 
@@ -221,9 +214,6 @@ def _check_memory(machine: Machine, graphics: Graphics) -> None:
             "nvidia-smi\nThen shut down the other notebook: Kernel, Shut Down All Kernels.",
         )
     if "TF_FORCE_GPU_ALLOW_GROWTH" not in machine.environment and not full:
-        graphics.add(
-            "note",
-            "TensorFlow takes nearly all memory of a card at its first use (memory growth is off).",
-            "A second notebook then finds none. It must be set before TensorFlow starts.",
-            machine.set_variable("TF_FORCE_GPU_ALLOW_GROWTH", "true"),
-        )
+        words = "TensorFlow takes nearly all memory of a card at its first use (memory growth is off)."
+        why = "A second notebook then finds none. It must be set before TensorFlow starts."
+        graphics.add("note", words, why, machine.set_variable("TF_FORCE_GPU_ALLOW_GROWTH", "true"))

@@ -78,14 +78,9 @@ def check_processor(machine: Machine) -> Finding:
         return ok("cpu", cores)
     if "avx" in instructions:
         return ok("cpu", f"{cores}, with AVX")
-    return problem(
-        "cpu",
-        f"{cores}, without the AVX instructions.",
-        "TensorFlow's packages use AVX and end the process at import with “Illegal instruction”. In a virtual machine "
-        "the host may have AVX and hide it.",
-        "In a virtual machine set the processor type to “host” (QEMU: -cpu host) and start it again.\n"
-        "On a processor older than 2011: conda install -c conda-forge tensorflow",
-    )
+    why = "TensorFlow ends at import with “Illegal instruction”. A virtual machine may hide the AVX of its host."
+    fix = "In a virtual machine set the processor type to “host” (QEMU: -cpu host).\nElse: "
+    return problem("cpu", f"{cores}, without AVX instructions.", why, f"{fix}conda install -c conda-forge tensorflow")
 
 
 def check_memory(machine: Machine) -> Finding:
@@ -126,13 +121,10 @@ def check_disk(machine: Machine) -> Finding:
     if low:
         listed = ", ".join(f"{space / GIB:.1f} GiB for {name} ({places[name]})" for name, space in low.items())
         look = "cleanmgr" if machine.windows else f"du -sh {machine.quote(machine.join(machine.project, 'runs'))}/*"
-        return Finding(
-            "disk",
-            "problem" if min(low.values()) < GIB else "warning",
-            f"The disk is almost full: {listed} free.",
-            "Checkpoints, exports and downloads take some GiB; the libraries for a graphics card alone take 5.",
-            f"{machine.pip('cache purge')}\n{look}",
-        )
+        status = "problem" if min(low.values()) < GIB else "warning"
+        why = "Checkpoints, exports and downloads take some GiB; the libraries for a graphics card alone take 5."
+        words = f"The disk is almost full: {listed} free."
+        return Finding("disk", status, words, why, f"{machine.pip('cache purge')}\n{look}")
     shared = machine.disk("/dev/shm") if machine.system == "Linux" and machine.names("/dev") else None
     if shared is not None and shared < GIB // 4:
         words = f"/dev/shm, memory shared between processes, has {shared / 1024**2:.0f} MiB free."
