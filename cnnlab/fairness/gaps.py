@@ -92,13 +92,16 @@ def gaps(
     rows = []
     for measure, name, metrics in asked:
         parts = [_gap(found[(found["metric"] == one) & (found["class"] == name)], len(metrics)) for one in metrics]
-        if any(np.isnan(part[0]) for part in parts):
-            rows.append((measure, name, *NO_GAP))
-        else:
-            widest = max(parts, key=lambda part: part[0])
-            low, high = max(part[1] for part in parts), max(part[2] for part in parts)
-            rows.append((measure, name, widest[0], low, high, *widest[3:]))
+        rows.append((measure, name, *_widest(parts)))
     return pd.DataFrame(rows, columns=["measure", "class", "gap", "low", "high", "lowest", "highest"])
+
+
+def _widest(parts: list[Gap]) -> Gap:
+    """Of the gaps of several rates the widest, and the larger of their limits; none where one has none."""
+    if any(np.isnan(part[0]) for part in parts):
+        return NO_GAP
+    widest = max(parts, key=lambda part: part[0])
+    return widest[0], max(part[1] for part in parts), max(part[2] for part in parts), *widest[3:]
 
 
 def _gap(part: pd.DataFrame, times: int) -> Gap:

@@ -76,34 +76,31 @@ def compare(
         one, other = score_first(weights), score_second(weights)
         return {name: other[name] - one[name] for name in one if name in other}
 
-    one, other = values(first, top=top), values(second, top=top)
     drawn = intervals.bootstrap(difference, units, count=bootstrap, seed=seed)
-    freedom = max(freedom, 1)
-    small = np.sqrt((freedom + 1) / freedom)  # resampling n images varies as if divided by n, not by n - 1
-    errors = scipy.stats.t.ppf(intervals.TAILS[1], freedom)
-    rows = []
-    for name, moved in drawn.items():
-        found = other[name] - one[name]
-        error = small * float(np.nanstd(moved, ddof=1)) if (~np.isnan(moved)).sum() > bootstrap / 2 else np.nan
-        reach = float(errors) * error
-        p_value = _p_value(found, error, freedom)
-        better = (found > 0) != (name in LOSSES)
-        verdict = ("b is better" if better else "a is better") if p_value < 1 - intervals.LEVEL else "noise"
-        limits = (found - reach, found + reach)
-        rows.append((name, one[name], other[name], found, *limits, p_value, np.nan, verdict))
-    columns = ["metric", "a", "b", "difference", "low", "high", "p_value", "mcnemar", "verdict"]
-    table = pd.DataFrame(rows, columns=columns)
-    if not is_grouped(units):
-        table.loc[table["metric"] == "accuracy", "mcnemar"] = mcnemar(first, second)
+    one, other = values(first, top=top), values(second, top=top)
+    rows = [
+        (name, one[name], other[name], *_judged(name, other[name] - one[name], moved, max(freedom, 1)))
+        for name, moved in drawn.items()
+    ]
+    table = pd.DataFrame(rows, columns=["metric", "a", "b", "difference", "low", "high", "p_value", "verdict"])
+    alone = (table["metric"] == "accuracy") & (not is_grouped(units))
+    table.insert(7, "mcnemar", np.where(alone, mcnemar(first, second), np.nan))
     return table
 
 
-def _p_value(found: float, error: float, freedom: float) -> float:
-    if np.isnan(error) or np.isnan(found):
-        return np.nan
+def _judged(name: str, found: float, moved: np.ndarray, freedom: int) -> tuple[float, float, float, float, str]:
+    """A difference, its interval and p-value by Student's t, and what that says."""
+    # resampling n images varies as if divided by n, not by n - 1
+    small = np.sqrt((freedom + 1) / freedom)
+    error = small * float(np.nanstd(moved, ddof=1)) if (~np.isnan(moved)).sum() > len(moved) / 2 else np.nan
+    reach = float(scipy.stats.t.ppf(intervals.TAILS[1], freedom)) * error
     if error <= 1e-12:
-        return 1.0 if abs(found) <= 1e-12 else 0.0
-    return float(2 * scipy.stats.t.sf(abs(found) / error, freedom))
+        p_value = 1.0 if abs(found) <= 1e-12 else 0.0
+    else:
+        p_value = float(2 * scipy.stats.t.sf(abs(found) / error, freedom))
+    better = (found > 0) != (name in LOSSES)
+    verdict = ("b is better" if better else "a is better") if p_value < 1 - intervals.LEVEL else "noise"
+    return found, found - reach, found + reach, p_value, verdict
 
 
 def mcnemar(first: Outcome, second: Outcome) -> float:

@@ -131,7 +131,7 @@ def _mistakes(ax: Axes, table: pd.DataFrame, divided: str | None, most: int) -> 
     totals = table.sum(axis=1)
     off: pd.Series = table.where(~np.eye(len(table), dtype=bool), 0).stack()  # type: ignore[assignment]
     lines = []
-    for (label, guess), cell in off[off > 0].nlargest(most).items():
+    for label, guess, cell in off[off > 0].nlargest(most).reset_index(name="images").itertuples(index=False, name=None):
         words = f"{cell:.1%}" if divided else f"{cell:g} of {totals[label]:g}"
         lines.append(f"{shown(label, 18)} → {shown(guess, 18)}: {words}")
     if lines:
