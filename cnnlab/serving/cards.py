@@ -6,7 +6,6 @@ import re
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
 
 import pandas as pd
 
@@ -19,20 +18,6 @@ from cnnlab.serving.engines import digest_of
 SPECIAL = re.compile(r"([\\`*_{}\[\]|~$]|^[#+=-]|(?<=^\d)[.)])")
 NOT_PRINTED = re.compile(r"[\x00-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff]+")
 FEW = 30  # images of a class in the scored rows
-
-
-class Evidence(NamedTuple):
-    """What a card is written from.
-
-    Attributes:
-        predictions: Rows with label, predicted, confidence and p_<class>.
-        by: Column of the groups to score apart.
-        table: All rows, with split where they are divided.
-    """
-
-    predictions: pd.DataFrame
-    by: str | None = None
-    table: pd.DataFrame | None = None
 
 
 def card(
@@ -77,20 +62,27 @@ def card(
     with placing.working_folder(folder) as working, placing.turn(folder) as earlier:
         facts = earlier or facts
         facts = replace(facts, about=facts.about | {key: str(words) for key, words in (about or {}).items()})
-        write(working, facts, Evidence(predictions, by, table))
+        write(working, facts, predictions, table=table, by=by)
         placing.put_in_place(folder, working, [CARD, ABOUT], [CARD, ABOUT], earlier)
     return folder / CARD
 
 
-def write(working: Path, facts: Description, evidence: Evidence) -> None:
+def write(
+    working: Path,
+    facts: Description,
+    predictions: pd.DataFrame,
+    *,
+    table: pd.DataFrame | None = None,
+    by: str | None = None,
+) -> None:
     """Writes README.md, and `export.json` that knows it."""
     parts = [
         _head(facts),
         _own_words("Purpose", "purpose", facts),
-        _data(facts, evidence),
-        _scores(evidence),
-        _groups(evidence),
-        _limits(facts, evidence),
+        _data(facts, table),
+        _scores(predictions),
+        _groups(predictions, by),
+        _limits(facts, predictions),
         _files(facts),
         _own_words("Licence", "licence", facts),
         _own_words("Contact", "contact", facts),
@@ -139,10 +131,9 @@ def _own_words(title: str, key: str, facts: Description) -> str:
     return "" if key == "contact" else f"## {title}\n\nNot stated."
 
 
-def _data(facts: Description, evidence: Evidence) -> str:
+def _data(facts: Description, table: pd.DataFrame | None) -> str:
     words = facts.about.get("data")
     lines = ["## Data", "", escaped(words, 2000) if words else "Origin not stated."]
-    table = evidence.table
     if table is not None:
         require_columns(table, "label", caller="serving.card")
         splits = table["split"].astype(str) if "split" in table else pd.Series("images", index=table.index)
@@ -152,8 +143,8 @@ def _data(facts: Description, evidence: Evidence) -> str:
     return "\n".join(lines)
 
 
-def _scores(evidence: Evidence) -> str:
-    predictions = evidence.predictions[evidence.predictions[["label", "predicted"]].notna().all(axis=1)]
+def _scores(predictions: pd.DataFrame) -> str:
+    predictions = predictions[predictions[["label", "predicted"]].notna().all(axis=1)]
     if not len(predictions):
         return "## Scores\n\nNone: no image with a known label was looked at."
     scores = metrics.scores(predictions, bootstrap=1000, seed=0).dropna(subset=["value"])
@@ -191,27 +182,27 @@ def _which(predictions: pd.DataFrame) -> str:
     return f" of the split {' and '.join(escaped(name) for name in names)}" if names else ""
 
 
-def _groups(evidence: Evidence) -> str:
-    if evidence.by is None:
+def _groups(predictions: pd.DataFrame, by: str | None) -> str:
+    if by is None:
         return "## Groups\n\nNot scored apart. A good average can hide a group for which the model does not work."
-    predictions = evidence.predictions.dropna(subset=["label", "predicted", evidence.by])
-    found = fairness.groups(predictions, evidence.by, smallest=0)
+    predictions = predictions.dropna(subset=["label", "predicted", by])
+    found = fairness.groups(predictions, by, smallest=0)
     accuracy = found[found["metric"] == "accuracy"]
     rows = [
-        [escaped(row[evidence.by]), _interval(row["value"], row["low"], row["high"]), str(int(row["images"]))]
+        [escaped(row[by]), _interval(row["value"], row["low"], row["high"]), str(int(row["images"]))]
         for _, row in accuracy.iterrows()
     ]
-    return f"## Groups\n\n{_grid([escaped(evidence.by), 'accuracy', 'images'], rows)}"
+    return f"## Groups\n\n{_grid([escaped(by), 'accuracy', 'images'], rows)}"
 
 
-def _limits(facts: Description, evidence: Evidence) -> str:
+def _limits(facts: Description, predictions: pd.DataFrame) -> str:
     words = facts.about.get("limits")
     lines = [escaped(words, 2000)] if words else []
     lines.append(
         "It answers with one of its classes whatever the image shows; `Predictor.fit_novelty` tells images apart "
         "that are unlike those it learned from."
     )
-    counts = evidence.predictions["label"].value_counts()
+    counts = predictions["label"].value_counts()
     few = [f"{escaped(name)} ({count})" for name, count in counts.items() if count < FEW]
     if few:
         more = f" and {len(few) - 10} more" if len(few) > 10 else ""

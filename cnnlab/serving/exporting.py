@@ -22,7 +22,7 @@ from cnnlab.images import Preparation
 from cnnlab.serving import cards, graphs, placing, writers
 from cnnlab.serving.description import ABOUT, CARD, FACTS, FILE_OF, Description
 from cnnlab.serving.engines import Engine, digest_of, open_engine, require_runtime
-from cnnlab.serving.inputs import checked_threshold, likeliest
+from cnnlab.serving.inputs import checked_threshold, likeliest, require_temperature
 
 MOST_CHECKED = 500  # images
 FEWEST_TO_CALIBRATE = 30  # images: with fewer, a single mistake would decide the temperature
@@ -104,36 +104,41 @@ def export(
     checked = _checked(network, check, preparation)
     predictions = with_probabilities(checked.rows, checked.truth, names)
     temperature, chosen = _decision(predictions, temperature, threshold)
-    folder = Path(folder)
-    rows = []
+    folder, rows = Path(folder), []
     with placing.working_folder(folder) as working:
         for name in formats:
             row = _write_and_compare(name, network, working, checked)
             rows.append(row | {"kept": row["agreement"] >= _bound(name, agreement)})
         _require_agreement(rows, agreement)
-        facts = Description(
-            classes=names,
-            preparation=preparation,
-            temperature=temperature,
-            threshold=chosen,
-            checked_on=len(predictions),
-            network=model.name,
-            weights=model.count_params(),
-            made=time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-            made_with={"cnnlab": __version__, "python": platform.python_version()}
-            | {name: version(name) for name in ("keras", "tensorflow")},
-            formats={
-                row["format"]: {"sha256": digest_of(working / row["file"]), **{name: row[name] for name in FACTS}}
-                for row in rows
-                if row["kept"]
-            },
-        )
+        facts = _described(model, preparation, predictions, [row for row in rows if row["kept"]], working)
+        facts = replace(facts, temperature=temperature, threshold=chosen)
         with placing.turn(folder) as earlier:
             facts = replace(facts, about=earlier.about if earlier else {})
-            cards.write(working, facts, cards.Evidence(_as_answered(predictions, facts)))
+            cards.write(working, facts, _as_answered(predictions, facts))
             files = [FILE_OF[name] for name in facts.formats]
             placing.put_in_place(folder, working, [*files, CARD, ABOUT], [*FILE_OF.values(), CARD, ABOUT], earlier)
     return pd.DataFrame(rows)
+
+
+def _described(
+    model: keras.Model, preparation: Preparation, predictions: pd.DataFrame, kept: list[dict[str, Any]], working: Path
+) -> Description:
+    """What is known of an export whose files lie in the working folder; it does not scale yet."""
+    return Description(
+        classes=[str(name) for name in predictions["label"].cat.categories],
+        preparation=preparation,
+        temperature=1.0,
+        checked_on=len(predictions),
+        network=model.name,
+        weights=model.count_params(),
+        made=time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        made_with={"cnnlab": __version__, "python": platform.python_version()}
+        | {name: version(name) for name in ("keras", "tensorflow")},
+        formats={
+            row["format"]: {"sha256": digest_of(working / row["file"]), **{name: row[name] for name in FACTS}}
+            for row in kept
+        },
+    )
 
 
 def _bound(name: str, agreement: float | None) -> float:
@@ -194,8 +199,7 @@ def _decision(
     classes = list(predictions["label"].cat.categories)
     if temperature is None:
         temperature = _temperature(predictions) if threshold is None or isinstance(purpose, Mapping) else 1.0
-    elif not 1e-5 <= temperature <= 1e5:
-        raise ValueError(f"`temperature` expects a number above 0, such as 1.5. Received: {temperature}.")
+    require_temperature(temperature)
     if threshold is not None and isinstance(purpose, Mapping) and len(threshold) == 1:
         (name,) = threshold
         threshold = {name: metrics.choose_threshold(metrics.calibrate(predictions, on=temperature), name, **purpose)}

@@ -52,6 +52,12 @@ def likeliest(probabilities: np.ndarray, classes: Sequence[str], threshold: Mapp
     return best
 
 
+def require_temperature(temperature: float) -> None:
+    """Refuses a temperature that no calibration can have found."""
+    if not 1e-5 <= temperature <= 1e5:
+        raise ValueError(f"`temperature` expects a number above 0, such as 1.5. Received: {temperature}.")
+
+
 def checked_threshold(threshold: Any, classes: Sequence[str]) -> dict[str, float]:
     """A class and its threshold, as numbers.
 

@@ -14,7 +14,7 @@ from cnnlab._answers import scaled_by_temperature, with_probabilities
 from cnnlab._common import in_threads, progress, require_columns
 from cnnlab.serving.description import FILE_OF, file_of_export, read_description
 from cnnlab.serving.engines import Answer, digest_of, load_keras, open_engine
-from cnnlab.serving.inputs import as_list, checked_threshold, likeliest, warn_of_unreadable
+from cnnlab.serving.inputs import as_list, checked_threshold, likeliest, require_temperature, warn_of_unreadable
 from cnnlab.serving.novelty import REMEMBERED, Novelty
 
 if TYPE_CHECKING:
@@ -107,8 +107,7 @@ class Predictor:
         self.image_size, self.resize = facts.preparation.image_size, facts.preparation.resize
         self.channels: int = 1 if facts.grey_by_mean else facts.preparation.channels
         self.temperature = float(facts.temperature if temperature is None else temperature)
-        if not 1e-5 <= self.temperature <= 1e5:
-            raise ValueError(f"`temperature` expects a number above 0, such as 1.5. Received: {temperature}.")
+        require_temperature(self.temperature)
         self.threshold = checked_threshold(threshold, self.classes) if threshold is not None else facts.threshold
         if threshold is None and self.threshold and self.temperature != facts.temperature:
             raise ValueError(
@@ -190,7 +189,7 @@ class Predictor:
             return self._predictions(self._answered(self.prepare(image)[None], [""]))[0]
         result: list[Prediction] = []
         for start in range(0, len(several), BATCH):
-            result += self._predictions(self._batch(several[start : start + BATCH]))
+            result += self._predictions(self._answered(*self._prepared(several[start : start + BATCH])))
         warn_of_unreadable(several, [answer.problem for answer in result], stacklevel=3)
         return result
 
@@ -210,7 +209,8 @@ class Predictor:
         require_columns(table, "path", caller="Predictor.table")
         paths = table["path"].tolist()
         starts = progress(range(0, len(paths), BATCH), label="predict", unit="batch")
-        parts = [self._batch(paths[start : start + BATCH]) for start in starts] or [self._batch([])]
+        parts = [self._answered(*self._prepared(paths[start : start + BATCH])) for start in starts]
+        parts = parts or [self._answered(*self._prepared([]))]
         answers = Answers(
             np.concatenate([part.probabilities for part in parts]),
             None
@@ -320,9 +320,6 @@ class Predictor:
         pixels = [one for one in results if isinstance(one, np.ndarray)]
         empty = np.zeros((0, *self.image_size, self.channels), np.float32)
         return np.stack(pixels) if pixels else empty, problems
-
-    def _batch(self, several: Sequence[Any]) -> Answers:
-        return self._answered(*self._prepared(several))
 
     def _answered(self, pixels: np.ndarray, problems: list[str]) -> Answers:
         """One answer for each image; those with a problem are not among the pixels."""
