@@ -158,6 +158,9 @@ def pretrained(classes, awake):
         models.backbone(model).trainable = True
         for layer in models.backbone(model).layers:
             layer.trainable = True
+    if awake == "no head":
+        models.unfreeze(model, share=0.3)
+        model.get_layer("probabilities").trainable = False
     if awake == "first convolution":
         models.backbone(model).trainable = True
         convolutions = [layer for layer in models.backbone(model).layers if layer.weights]
@@ -356,6 +359,7 @@ def test_a_wrong_answer_is_told_what_is_off(name, answer, words):
         ("07.2", lambda: pretrained(3, "first convolution"), "belongs to the backbone"),
         ("09.2", lambda: pretrained(2, "none"), "still frozen"),
         ("09.2", lambda: pretrained(3, "all"), "only the last ones should"),
+        ("09.2", lambda: pretrained(3, "no head"), "Its head does not learn"),
     ],
 )
 def test_a_wrong_model_or_schedule_is_told_what_is_off(name, make, words):
@@ -385,10 +389,21 @@ def test_rows_that_lost_their_camera_or_label_are_found(parts):
     assert exercises.judge("03.2", good).right
     mixed = good["label"].sample(frac=1, random_state=0).to_numpy()
     for wrong, words in (
-        (good.assign(label=mixed), "the label is not that of the image"),
-        (good.assign(camera=good["split"].astype(str)), "the camera is not the one that took the image"),
+        (good.assign(label=mixed), "`label` is not that of the image"),
+        (good.assign(camera=good["split"].astype(str)), "`camera` is not that of the image"),
     ):
         verdict = exercises.judge("03.2", wrong)
+        assert not verdict.right
+        assert words in " ".join(verdict.words.split())
+
+
+def test_a_table_whose_labels_left_their_images_is_not_ready(parts):
+    ready = parts.assign(problem="", group=range(len(parts)))
+    assert exercises.judge("12.2", ready).right
+    mixed = ready.assign(label=ready["label"].sample(frac=1, random_state=0).array)
+    gone = ready.assign(path=[f"{number}.png" for number in range(len(ready))])
+    for wrong, words in ((mixed, "`label` is not that of the image"), (gone, "lead to no files")):
+        verdict = exercises.judge("12.2", wrong)
         assert not verdict.right
         assert words in " ".join(verdict.words.split())
 

@@ -4,9 +4,12 @@ import collections.abc
 import inspect
 import math
 import numbers
+import os
 import re
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -123,6 +126,29 @@ def table(answer: Any, *columns: str) -> pd.DataFrame:
     missing = [name for name in columns if name not in answer.columns]
     expect(not missing, f"The table lacks the column {', '.join(map(repr, missing))}.")
     return answer
+
+
+def as_on_disk(answer: pd.DataFrame, *columns: str) -> None:
+    """Refuses rows whose label, or one of some columns, left their image; some corrected labels are fine."""
+    from cnnlab import tables
+
+    paths = [Path(path) for path in answer["path"]]
+    expect(all(path.is_file() for path in paths), "Its paths lead to no files: hand in the table of your images.")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            stored = tables.from_folder(os.path.commonpath([path.parent.parent for path in paths]))
+    except (OSError, ValueError):  # images that are not kept in a folder for each class
+        return
+    stored = stored.set_index("path").reindex([str(path) for path in paths])
+    for name in ("label", *(name for name in columns if name in stored)):
+        known = stored[name].notna().to_numpy()
+        same = (answer[name].astype(str).to_numpy() == stored[name].astype(str).to_numpy())[known]
+        least = 0.6 if name == "label" else 1.0
+        expect(
+            not len(same) or same.mean() >= least,
+            f"In {1 - same.mean():.0%} of the rows `{name}` is not that of the image: splitting moves whole rows.",
+        )
 
 
 def call(function: Any, *arguments: Any, **options: Any) -> Any:

@@ -93,11 +93,9 @@ def build(answer: Any) -> None:
         for kernel, stride in layers:
             step *= stride
             late += (kernel - 1) * step
-        mistakes = {
-            1
-            + sum(
-                kernel - 1 for kernel, _ in layers
-            ): "forgets the strides. After a pooling, one step in the map is two pixels",
+        plain = 1 + sum(kernel - 1 for kernel, _ in layers)
+        mistakes: dict[float, str] = {
+            plain: "forgets the strides: after a pooling, one step in the map is two pixels",
             late: "uses a layer's own stride for that layer; it counts for the layers after it",
             truth - 1: "gives one too few: a single pixel sees itself",
         }

@@ -1,14 +1,11 @@
 """Exercises of 03_prepare_images: what copies do to a test, a split by groups, finding leaks."""
 
-import os
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from cnnlab import tables
-from cnnlab.exercises.asking import call, equal_number, exercise, expect, table
+from cnnlab.exercises.asking import as_on_disk, call, equal_number, exercise, expect, table
 
 COPIED = 800 / 999  # of the other 999 images, 800 are for training
 
@@ -55,20 +52,7 @@ def change(answer: Any) -> None:
     )
     missing = [name for name, rows in found.groupby("split", observed=True) if rows["label"].nunique() < 2]
     expect(not missing, f"The split {', '.join(map(str, missing))} has one class only.")
-    _as_on_disk(found)
-
-
-def _as_on_disk(found: pd.DataFrame) -> None:
-    """Refuses rows whose camera or label left their image; some corrected labels are fine."""
-    paths = [Path(path) for path in found["path"]]
-    expect(all(path.is_file() for path in paths), "Its paths lead to no files: hand in the table of your images.")
-    stored = tables.from_folder(os.path.commonpath([path.parent.parent for path in paths])).set_index("path")
-    expect("camera" in stored, "The folder of these images says nothing about cameras.")
-    stored = stored.loc[[str(path) for path in found["path"]]]
-    moved = int((found["camera"].to_numpy() != stored["camera"].to_numpy()).sum())
-    expect(not moved, f"In {moved} rows the camera is not the one that took the image.")
-    kept = float((found["label"].astype(str).to_numpy() == stored["label"].astype(str).to_numpy()).mean())
-    expect(kept > 0.6, f"In {1 - kept:.0%} of the rows the label is not that of the image: splitting moves whole rows.")
+    as_on_disk(found, "camera")
 
 
 def _made_table(seed: int) -> pd.DataFrame:

@@ -60,6 +60,8 @@ def change(answer: Any) -> str:
         "know.",
     )
     first = next(place for place, layer in enumerate(convolutions) if layer.trainable_weights)
+    heads = [layer for layer in layers if isinstance(layer, keras.layers.Dense)]
+    expect(all(layer.trainable_weights for layer in heads), "Its head does not learn.")
     expect(first > 0 and len(learning) == len(convolutions) - first, "The layers that learn should be the last ones.")
     return f"{len(learning)} of {len(convolutions)} convolutions learn, and {len(norms)} normalisations rest."
 

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 from scipy.stats import binomtest
 
-from cnnlab.exercises.asking import call, equal_number, exercise, expect, made_predictions, table
+from cnnlab.exercises.asking import as_on_disk, call, equal_number, exercise, expect, made_predictions, table
 
 ACCURACY, REACH = 0.9, 0.02
 
@@ -70,6 +70,7 @@ def change(answer: Any) -> str:
         (sides == 1).all(),
         f"{int((sides > 1).sum())} pictures are in more than one split: the test asks what the network has memorized.",
     )
+    as_on_disk(found)
     return f"{len(found):,} images of {len(counts)} classes."
 
 
