@@ -223,6 +223,13 @@ def test_the_numbers_are_uniform_and_uncorrelated():
     assert np.abs(np.corrcoef(epochs) - np.eye(4)).max() < 5 / np.sqrt(20_000)
 
 
+def test_the_former_name_still_works():
+    policy = augment.Policy(rotate=10)
+    with pytest.warns(DeprecationWarning, match="is now `policy.sample`"):
+        former = policy.draw(3, seed=0, epoch=2)
+    np.testing.assert_array_equal(former["rotate"], policy.sample(3, seed=0, epoch=2)["rotate"])
+
+
 def test_switching_an_operation_on_leaves_the_others_alone():
     alone, more = augment.Policy(rotate=10), augment.Policy(rotate=10, flip="horizontal", crop=0.5, noise=3)
     np.testing.assert_array_equal(alone.sample(9, seed=1)["rotate"], more.sample(9, seed=1)["rotate"])

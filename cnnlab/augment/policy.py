@@ -1,6 +1,7 @@
 """`Policy`: one immutable description of what may happen to an image."""
 
-from typing import TYPE_CHECKING
+import warnings
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -129,4 +130,7 @@ class Policy(Settings):
         """What `pipelines` calls per image: a function (index, image, out, base) that writes the result to `out`."""
         return pixels.Transform(self, sampled, image_size)
 
-    draw = sample
+    def draw(self, rows: int | np.ndarray, **options: Any) -> SampledParameters:
+        """The former name of `sample`, for one version more."""
+        warnings.warn("`policy.draw` is now `policy.sample`.", DeprecationWarning, stacklevel=2)
+        return self.sample(rows, **options)
