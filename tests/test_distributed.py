@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from cnnlab import tables, training
-from cnnlab.training.distributed import _mend_keras, _several_workers
+from cnnlab._upstream import mend_multi_worker_fit
+from cnnlab.training.distributed import _several_workers
 
 SCRIPT = """
 import sys
@@ -106,14 +107,14 @@ def test_keras_is_mended_once_and_only_while_it_needs_it(monkeypatch):
 
     monkeypatch.setattr(trainer.TensorFlowTrainer, "_maybe_symbolic_build", lambda self: None)
     monkeypatch.setattr(trainer, "reduce_per_replica", upstream)
-    _mend_keras()
+    mend_multi_worker_fit()
     assert trainer.reduce_per_replica is upstream
     monkeypatch.undo()
     monkeypatch.setattr(trainer, "reduce_per_replica", trainer.reduce_per_replica)
     monkeypatch.setattr(
         trainer.TensorFlowTrainer, "_maybe_symbolic_build", trainer.TensorFlowTrainer._maybe_symbolic_build
     )
-    _mend_keras()
+    mend_multi_worker_fit()
     mended = trainer.reduce_per_replica
-    _mend_keras()
+    mend_multi_worker_fit()
     assert trainer.reduce_per_replica is mended

@@ -19,7 +19,8 @@ FLOORS = {
     3: {"training", "experiments", "serving"},
     4: {"widgets", "exercises"},
 }
-SHARED = {"_answers": -1, "_common": -1, "_csv": -1, "_quiet": -1, "_stderr": -1, "_report": 4, "__main__": 5}
+SHARED = dict.fromkeys(("_answers", "_common", "_csv", "_quiet", "_stderr", "_upstream"), -1)
+SHARED |= {"_report": 4, "__main__": 5}
 SHARED |= {"__init__": 0}
 FLOOR_OF = {room: floor for floor, rooms in FLOORS.items() for room in rooms} | SHARED
 

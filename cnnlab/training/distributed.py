@@ -1,18 +1,13 @@
 """Training on several devices, or several machines, at once: `tf.distribute`, with what Keras 3 lacks for it."""
 
-import inspect
 import json
 import os
-from collections.abc import Callable
 from typing import Any
 
 from cnnlab import _quiet  # noqa: F401  isort: skip
 import keras
 
-# Both causes of keras#20585, as they stand in keras/src/backend/tensorflow/trainer.py. Once they are gone, so is the
-# need to step in.
-SCALAR_OVER_AXIS_0 = 'strategy.reduce("MEAN", v, axis=0)'
-PER_REPLICA_BATCH = "maybe_distributed_data_batch"
+from cnnlab._upstream import mend_multi_worker_fit
 
 
 def distributed() -> Any:
@@ -53,7 +48,7 @@ def distributed() -> Any:
     several = _several_workers()
     if several is None:
         return tf.distribute.MirroredStrategy()
-    _mend_keras()
+    mend_multi_worker_fit()
     resolver = tf.distribute.cluster_resolver.SlurmClusterResolver() if several == "slurm" else None
     try:
         return tf.distribute.MultiWorkerMirroredStrategy(cluster_resolver=resolver)
@@ -79,67 +74,13 @@ def _several_workers() -> str | None:
     return "slurm" if int(os.environ.get("SLURM_NTASKS", "1")) > 1 else None
 
 
-def _mend_keras() -> None:
-    """Lets Keras 3 `fit` on several workers (keras#20585); does nothing where Keras has been mended, or twice."""
-    from keras.src.backend.tensorflow import trainer
-
-    if SCALAR_OVER_AXIS_0 in _source(trainer.reduce_per_replica):
-        trainer.reduce_per_replica = _keeping_local_values(trainer.reduce_per_replica)
-    build = trainer.TensorFlowTrainer._maybe_symbolic_build
-    if PER_REPLICA_BATCH in _source(build):
-        trainer.TensorFlowTrainer._maybe_symbolic_build = _on_a_local_batch(build)
-
-
-def _source(function: Any) -> str:
-    """The source of a function; empty where it cannot be read, and of what has been mended already."""
+def worker_index() -> int:
+    """Which of several workers this process is, from 0; 0 where there is one."""
     try:
-        return "" if hasattr(function, "mended") else inspect.getsource(function)
-    except (OSError, TypeError):
-        return ""
-
-
-def _keeping_local_values(original: Callable[..., Any]) -> Callable[..., Any]:
-    """Metrics are kept by each worker: there is no axis 0 of a scalar to reduce over."""
-
-    def reduce_per_replica(values: Any, strategy: Any, reduction: str) -> Any:
-        if reduction not in ("auto", "mean") or not _spans_workers(strategy):
-            return original(values, strategy, reduction)
-        return keras.tree.map_structure(lambda value: strategy.experimental_local_results(value)[0], values)
-
-    reduce_per_replica.mended = True  # type: ignore[attr-defined]
-    return reduce_per_replica
-
-
-def _on_a_local_batch(original: Callable[..., Any]) -> Callable[..., Any]:
-    """Models, losses and metrics are built from the shapes of one replica's share of a batch.
-
-    No batch is drawn for that: data of `pipelines.load` counts its passes, and would begin with the second epoch.
-    """
-
-    def _maybe_symbolic_build(self: Any, iterator: Any = None, data_batch: Any = None) -> None:
-        strategy = self._distribute_strategy
-        if iterator is None or strategy is None or not _spans_workers(strategy):
-            original(self, iterator=iterator, data_batch=data_batch)
-            return
-        with strategy.scope():
-            self._symbolic_build(
-                data_batch=keras.tree.map_structure(_empty, iterator._distributed_dataset.element_spec)
-            )
-
-    _maybe_symbolic_build.mended = True  # type: ignore[attr-defined]
-    return _maybe_symbolic_build
-
-
-def _empty(spec: Any) -> Any:
-    """A batch of one, of what a replica gets."""
-    import tensorflow as tf
-
-    spec = getattr(spec, "_value_specs", (spec,))[0]
-    return tf.zeros([1 if size is None else size for size in spec.shape], spec.dtype)
-
-
-def _spans_workers(strategy: Any) -> bool:
-    import tensorflow as tf
-
-    several = isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy)
-    return several and strategy.extended._in_multi_worker_mode()
+        config = json.loads(os.environ.get("TF_CONFIG") or "{}")
+        cluster, task = config.get("cluster", {}), config.get("task", {})
+        if task.get("type") == "worker":
+            return int(task["index"]) + ("chief" in cluster)
+    except (ValueError, KeyError, TypeError, AttributeError):  # `distributed` explains it
+        return 0
+    return int(os.environ.get("SLURM_PROCID", "0")) if int(os.environ.get("SLURM_NTASKS", "1")) > 1 else 0

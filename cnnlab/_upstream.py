@@ -1,0 +1,199 @@
+"""Names of Keras and TensorFlow that are not public: each with what it is for; `tests/test_upstream.py` watches them.
+
+Seen in Keras 3.15.1 and TensorFlow 2.21.0.
+"""
+
+import inspect
+import sys
+from collections.abc import Callable, Sequence
+from types import FrameType
+from typing import Any, NamedTuple
+
+# The causes of keras#20585, as they stand in keras/src/backend/tensorflow/trainer.py. Once they are gone, so is the
+# need to step in.
+SCALAR_OVER_AXIS_0 = 'strategy.reduce("MEAN", v, axis=0)'
+PER_REPLICA_BATCH = "maybe_distributed_data_batch"
+ARGUMENTS = ("x", "y", "class_weight", "steps_per_epoch", "validation_data", "validation_freq")
+
+
+class Fit(NamedTuple):
+    """A `fit` that runs.
+
+    Attributes:
+        callbacks: All that take part, Keras's own History included.
+        arguments: What it was called with: those of `ARGUMENTS`; empty where no `fit` was found.
+    """
+
+    callbacks: Sequence[Any]
+    arguments: dict[str, Any]
+
+
+def fit_around(callback: Any) -> Fit:
+    """The `fit` in which `callback` is being called: the local variables of Keras's `Model.fit` (3.15).
+
+    Keras tells a callback neither its companions nor the data, without which a run cannot be continued exactly.
+    """
+    import keras
+
+    callbacks: Sequence[Any] = [callback]
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None:
+        owner = frame.f_locals.get("self")
+        if isinstance(owner, keras.callbacks.CallbackList) and callback in owner.callbacks:
+            callbacks = owner.callbacks
+        elif frame.f_code.co_name == "fit" and isinstance(owner, keras.Model) and "validation_freq" in frame.f_locals:
+            return Fit(callbacks, {key: frame.f_locals.get(key) for key in ARGUMENTS})
+        frame = frame.f_back
+    return Fit(callbacks, {})
+
+
+def metric_mode(model: Any, name: str) -> str | None:
+    """Whether Keras wants a metric of the compiled model "min" or "max"; None where it does not know.
+
+    `EarlyStopping._set_monitor_op` (3.15) knows the direction of each metric, which metrics hold as `_direction`.
+    """
+    import keras
+
+    asked = keras.callbacks.EarlyStopping(monitor=name)
+    asked.set_model(model)
+    try:
+        asked._set_monitor_op()
+    except ValueError:
+        return None
+    return "min" if asked.monitor_op is keras.ops.less else "max"
+
+
+def begin_at_epoch(model: Any, epoch: int | None) -> None:
+    """Makes a `fit` that has begun start with that epoch: `Model._initial_epoch` (3.15), as BackupAndRestore does."""
+    model._initial_epoch = epoch
+
+
+def build_for_training(model: Any, batch: Any) -> None:
+    """Makes the variables of metrics and loss: `Model._symbolic_build` (3.15)."""
+    model._symbolic_build(data_batch=batch)
+
+
+def called_while_saving() -> bool:
+    """Whether the function that asks was called by Keras to write a model's file, rather than by somebody else.
+
+    `keras.src.saving.serialization_lib.get_build_and_compile_config` (3.15) calls `get_compile_config` of a model.
+    """
+    return sys._getframe(2).f_code.co_name == "get_build_and_compile_config"
+
+
+def compiled_twin(model: Any) -> Any:
+    """The same layers, variables, methods and attributes in an object of the same class, to be compiled by itself.
+
+    `Model.__dict__` (3.15) holds what `compile` sets; a copy of it leaves the model's own compilation alone, while an
+    own `train_step` and `compute_loss` are kept, which a new `keras.Model` around the layers would lose. Functions in
+    the place of methods, as `training.compile` puts them there, are left out: they are bound to the model.
+    """
+    twin = object.__new__(type(model))
+    twin.__dict__.update({key: value for key, value in vars(model).items() if not inspect.isfunction(value)})
+    return twin
+
+
+def schedules_of(optimizer: Any) -> list[Any]:
+    """The learning-rate schedules of an optimizer and of those within it: `Optimizer._learning_rate` (3.15).
+
+    The public `learning_rate` evaluates a schedule.
+    """
+    import keras
+
+    inner = getattr(optimizer, "inner_optimizer", None)
+    parts = [optimizer, *([inner] if inner is not None else []), *getattr(optimizer, "optimizers", [])]
+    rates = [getattr(part, "_learning_rate", None) for part in parts]
+    return [rate for rate in rates if isinstance(rate, keras.optimizers.schedules.LearningRateSchedule)]
+
+
+def global_generator() -> Any:
+    """The generator that Keras draws from where no layer has one of its own, or None while it was never needed.
+
+    `keras.src.random.seed_generator.GLOBAL_SEED_GENERATOR` (3.15).
+    """
+    from keras.src.backend.common import global_state
+    from keras.src.random.seed_generator import GLOBAL_SEED_GENERATOR
+
+    return global_state.get_global_attribute(GLOBAL_SEED_GENERATOR)
+
+
+def make_global_generator() -> Any:
+    """The same; made where it was not needed so far."""
+    from keras.src.random.seed_generator import global_seed_generator
+
+    return global_seed_generator()
+
+
+def forget_global_generator() -> None:
+    """Lets Keras make it anew, with a seed from Python's random state."""
+    from keras.src.backend.common import global_state
+    from keras.src.random.seed_generator import GLOBAL_SEED_GENERATOR
+
+    global_state.set_global_attribute(GLOBAL_SEED_GENERATOR, None)
+
+
+def mend_multi_worker_fit() -> None:
+    """Lets Keras 3 `fit` on several workers (keras#20585); does nothing where Keras has been mended, or twice."""
+    from keras.src.backend.tensorflow import trainer
+
+    if SCALAR_OVER_AXIS_0 in _source(trainer.reduce_per_replica):
+        trainer.reduce_per_replica = _keeping_local_values(trainer.reduce_per_replica)
+    build = trainer.TensorFlowTrainer._maybe_symbolic_build
+    if PER_REPLICA_BATCH in _source(build):
+        trainer.TensorFlowTrainer._maybe_symbolic_build = _on_a_local_batch(build)
+
+
+def _source(function: Any) -> str:
+    """The source of a function; empty where it cannot be read, and of what has been mended already."""
+    try:
+        return "" if hasattr(function, "mended") else inspect.getsource(function)
+    except (OSError, TypeError):
+        return ""
+
+
+def _keeping_local_values(original: Callable[..., Any]) -> Callable[..., Any]:
+    """Metrics are kept by each worker: there is no axis 0 of a scalar to reduce over."""
+    import keras
+
+    def reduce_per_replica(values: Any, strategy: Any, reduction: str) -> Any:
+        if reduction not in ("auto", "mean") or not _spans_workers(strategy):
+            return original(values, strategy, reduction)
+        return keras.tree.map_structure(lambda value: strategy.experimental_local_results(value)[0], values)
+
+    reduce_per_replica.mended = True  # type: ignore[attr-defined]
+    return reduce_per_replica
+
+
+def _on_a_local_batch(original: Callable[..., Any]) -> Callable[..., Any]:
+    """Models, losses and metrics are built from the shapes of one replica's share of a batch.
+
+    No batch is drawn for that: data of `pipelines.load` counts its passes, and would begin with the second epoch.
+    """
+    import keras
+
+    def _maybe_symbolic_build(self: Any, iterator: Any = None, data_batch: Any = None) -> None:
+        strategy = self._distribute_strategy
+        if iterator is None or strategy is None or not _spans_workers(strategy):
+            original(self, iterator=iterator, data_batch=data_batch)
+            return
+        with strategy.scope():
+            spec = iterator._distributed_dataset.element_spec
+            self._symbolic_build(data_batch=keras.tree.map_structure(_empty, spec))
+
+    _maybe_symbolic_build.mended = True  # type: ignore[attr-defined]
+    return _maybe_symbolic_build
+
+
+def _empty(spec: Any) -> Any:
+    """A batch of one, of what a replica gets."""
+    import tensorflow as tf
+
+    spec = getattr(spec, "_value_specs", (spec,))[0]
+    return tf.zeros([1 if size is None else size for size in spec.shape], spec.dtype)
+
+
+def _spans_workers(strategy: Any) -> bool:
+    import tensorflow as tf
+
+    several = isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy)
+    return several and strategy.extended._in_multi_worker_mode()

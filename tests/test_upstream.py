@@ -1,0 +1,135 @@
+"""Private names of Keras and TensorFlow that the package relies on: an upstream release that changes one fails here."""
+
+import keras
+import numpy as np
+import pytest
+from keras.src.random import seed_generator
+
+from cnnlab import _upstream
+
+
+@pytest.fixture
+def network():
+    model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2, activation="softmax")])
+    model.compile("sgd", "sparse_categorical_crossentropy", metrics=["accuracy"], jit_compile=False)
+    return model
+
+
+IMAGES, LABELS = np.ones((4, 3), "float32"), np.array([0, 1, 0, 1])
+
+
+def test_a_callback_sees_the_fit_around_it(network):
+    class Looks(keras.callbacks.Callback):
+        def on_train_begin(self, logs=None):
+            self.fit = _upstream.fit_around(self)
+
+    looks, other = Looks(), keras.callbacks.LambdaCallback()
+    network.fit(
+        IMAGES, LABELS, validation_data=(IMAGES, LABELS), validation_freq=2, class_weight={0: 1.0, 1: 2.0}, epochs=2,
+        steps_per_epoch=1, batch_size=4, verbose=0, callbacks=[looks, other],
+    )  # fmt: skip
+    assert {looks, other, network.history} <= set(looks.fit.callbacks)
+    told = looks.fit.arguments
+    assert told["x"] is IMAGES
+    assert told["y"] is LABELS
+    assert told["validation_data"] is not None
+    assert (told["validation_freq"], told["steps_per_epoch"], told["class_weight"]) == (2, 1, {0: 1.0, 1: 2.0})
+    assert _upstream.fit_around(keras.callbacks.Callback()).arguments == {}
+
+
+def test_keras_knows_the_direction_of_its_metrics(network):
+    network.compile("sgd", "mse", metrics=["mae", "accuracy", keras.metrics.TruePositives(name="hits")])
+    network.fit(IMAGES, np.eye(2)[LABELS], verbose=0)
+    names = ("loss", "val_loss", "val_mae", "accuracy", "val_accuracy", "hits", "nothing")
+    assert [_upstream.metric_mode(network, name) for name in names] == ["min", "min", "min", "max", "max", None, None]
+
+
+def test_a_fit_can_begin_at_a_later_epoch(network):
+    begin = keras.callbacks.LambdaCallback(on_train_begin=lambda logs: _upstream.begin_at_epoch(network, 2))
+    assert network.fit(IMAGES, LABELS, epochs=3, verbose=0, callbacks=[begin]).epoch == [2]
+    _upstream.begin_at_epoch(network, None)
+    assert network.fit(IMAGES, LABELS, epochs=2, verbose=0).epoch == [0, 1]
+
+
+def test_metrics_can_be_built_before_the_first_step(network):
+    before = len(network.metrics_variables)
+    _upstream.build_for_training(network, (IMAGES, LABELS))
+    after = len(network.metrics_variables)
+    network.fit(IMAGES, LABELS, verbose=0)
+    assert before < after == len(network.metrics_variables)
+
+
+def test_a_twin_shares_weights_and_is_compiled_by_itself():
+    class Own(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.dense, self.seen = keras.layers.Dense(2, activation="softmax"), 0
+
+        def call(self, images):
+            return self.dense(images)
+
+        def train_step(self, data):
+            self.seen += 1
+            return super().train_step(data)
+
+    model = Own()
+    model.compile("adam", "sparse_categorical_crossentropy", metrics=["accuracy"], jit_compile=False)
+    model(IMAGES)
+    compiled = dict(vars(model))
+    model.fit = lambda *_, **__: pytest.fail("the model itself is trained")
+    twin = _upstream.compiled_twin(model)
+    twin.compile(keras.optimizers.SGD(0.5), "sparse_categorical_crossentropy", jit_compile=False)
+    before = model.get_weights()
+    twin.fit(IMAGES, LABELS, verbose=0)
+    assert twin.seen > 0 == model.seen
+    assert not np.array_equal(before[0], model.get_weights()[0])
+    del model.fit
+    assert {key for key in compiled if compiled[key] is not vars(model)[key]} == set()
+    assert len(model.fit(IMAGES, LABELS, verbose=0).history["accuracy"]) == 1
+
+
+@pytest.mark.parametrize("wrap", [lambda one: one, keras.optimizers.LossScaleOptimizer], ids=["plain", "scaled"])
+def test_schedules_are_found(wrap):
+    schedule = keras.optimizers.schedules.CosineDecay(0.1, 10)
+    assert _upstream.schedules_of(wrap(keras.optimizers.SGD(schedule))) == [schedule]
+    assert _upstream.schedules_of(wrap(keras.optimizers.SGD(0.1))) == []
+
+
+def test_keras_asks_for_the_compile_configuration_when_it_saves(network, tmp_path):
+    told = []
+    plain = network.get_compile_config
+
+    def asked():
+        told.append(_upstream.called_while_saving())
+        return plain()
+
+    network.get_compile_config = asked
+    network.get_compile_config()
+    keras.models.clone_model(network)
+    assert not any(told)
+    network.save(tmp_path / "model.keras")
+    assert told[-1]
+
+
+def test_the_global_generator_is_the_one_keras_draws_from():
+    made = _upstream.make_global_generator()
+    assert _upstream.global_generator() is made is seed_generator.global_seed_generator()
+    before = np.asarray(made.state)
+    keras.random.normal(())
+    assert not np.array_equal(before, np.asarray(made.state))
+    _upstream.forget_global_generator()
+    assert _upstream.global_generator() is None
+    keras.random.normal(())
+    assert _upstream.global_generator() is not None
+
+
+def test_what_is_mended_for_several_workers_is_as_it_was_read():
+    """Where one of these fails, keras#20585 may be mended upstream: see whether `mend_multi_worker_fit` can go."""
+    import inspect
+
+    from keras.src.backend.tensorflow import trainer
+
+    source = inspect.getsource(trainer)
+    assert _upstream.SCALAR_OVER_AXIS_0 in source or hasattr(trainer.reduce_per_replica, "mended")
+    assert _upstream.PER_REPLICA_BATCH in source
+    assert "_distribute_strategy" in source
