@@ -2,7 +2,7 @@
 
 from cnnlab.models.catalogue import table
 from cnnlab.models.freezing import backbone, learning, trainable_layers, unfreeze
-from cnnlab.models.losses import LogitAdjusted
+from cnnlab.models.losses import LogitAdjusted, saved_plainly
 from cnnlab.models.metadata import class_names, preparation
 from cnnlab.models.naming import class_probabilities, ensure_classes, require_supported, with_classes
 from cnnlab.models.scratch import residual_cnn, small_cnn
@@ -20,6 +20,7 @@ __all__ = [
     "require_supported",
     "residual_cnn",
     "reuse",
+    "saved_plainly",
     "small_cnn",
     "table",
     "trainable_layers",

@@ -131,7 +131,7 @@ def _require_probabilities(
             f"`{caller}` expects one output per class, or one sigmoid for two. {model.name!r} has {count} outputs for "
             f"{len(classes)} classes: {list(classes)[:20]}."
         )
-    activation = _last_activation(model)
+    activation = last_activation(model)
     wanted = "sigmoid" if count == 1 else "softmax"
     if activation not in (None, wanted):
         several = " Several labels for one image are not supported." if activation == "sigmoid" else ""
@@ -160,7 +160,7 @@ def output_count(model: keras.Model, prepared: Preparation) -> int:
     return int(shapes[0][1])
 
 
-def _last_activation(model: keras.Model) -> str | None:
+def last_activation(model: keras.Model) -> str | None:
     """Name of the activation that the outputs come from; None where it cannot be told."""
     if getattr(model, "outputs", None) is None:
         return None
@@ -168,7 +168,7 @@ def _last_activation(model: keras.Model) -> str | None:
     while isinstance(layer, keras.layers.Dropout | keras.layers.Identity | keras.layers.Flatten | keras.layers.Reshape):
         layer = layer.input._keras_history.operation
     if isinstance(layer, keras.Model):
-        return _last_activation(layer)
+        return last_activation(layer)
     weighted = isinstance(layer, keras.layers.Dense | keras.layers.Conv2D)
     name = getattr(getattr(layer, "activation", None), "__name__", None)
     return name if name in ("sigmoid", "softmax") or (name == "linear" and weighted) else None
