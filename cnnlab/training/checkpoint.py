@@ -8,20 +8,24 @@ import io
 import json
 import logging
 import os
+import zipfile
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from cnnlab import _quiet  # noqa: F401  isort: skip
 import keras
+import ml_dtypes
 import numpy as np
 
-from cnnlab._common import atomic_path
+from cnnlab._common import atomic_path, read_bytes
 from cnnlab.training.state import assign, random_state, set_random_state, values_of
 
 FOLDER = "checkpoint"
 LATEST, PREVIOUS = "latest.ckpt", "previous.ckpt"
-MARK = b"cnnlab checkpoint 1\n"
+MARK = b"cnnlab checkpoint 2\n"
 DIGEST = 32  # bytes
+COPIES = 12  # of the model that a checkpoint may hold: optimizer, callbacks' best weights …
+SPARE = 2**27  # bytes beside them
 logger = logging.getLogger("cnnlab")
 
 
@@ -29,7 +33,8 @@ class Checkpoint(NamedTuple):
     """What is kept of a run.
 
     Attributes:
-        facts: Plain values: epoch, step, data, random, and the callbacks' state with arrays replaced by their number.
+        facts: Plain values: epoch, step, over, data, optimizer, random, and the callbacks' memory with arrays replaced
+            by their name.
         arrays: `model_0`, `optimizer_0`, `metric_0` …, in the order of the variables, and `callback_0` ….
     """
 
@@ -55,19 +60,24 @@ def write(folder: Path, checkpoint: Checkpoint) -> None:
             latest.replace(previous)
 
 
-def read(folder: Path) -> Checkpoint | None:
+def read(folder: Path, model: keras.Model) -> Checkpoint | None:
     """The latest checkpoint of a run that is whole, or None where there is none.
+
+    Args:
+        folder: Of the run.
+        model: Built; says how large a checkpoint can be.
 
     Raises:
         ValueError: If there are checkpoints, and none of them is whole.
     """
     paths = [folder / FOLDER / name for name in (LATEST, PREVIOUS)]
-    there = [path for path in paths if path.is_file()]
+    there = [path for path in paths if path.exists() or path.is_symlink()]
+    limit = SPARE + COPIES * 4 * model.count_params()
     for path in there:
-        checkpoint = _read_file(path)
-        if checkpoint is not None:
-            return checkpoint
-        logger.warning("%s is damaged or was cut off; the checkpoint before it is used.", path)
+        try:
+            return _read_file(path, limit)
+        except Exception as error:  # whatever numpy, zipfile and json raise on what somebody made up
+            logger.warning("%s is damaged or was cut off (%s); the checkpoint before it is used.", path, error)
     if there:
         raise ValueError(
             f"Expected a whole checkpoint in {str(folder / FOLDER)!r}. Received only damaged ones: "
@@ -77,15 +87,41 @@ def read(folder: Path) -> Checkpoint | None:
     return None
 
 
-def _read_file(path: Path) -> Checkpoint | None:
-    data = path.read_bytes()
+def _read_file(path: Path, limit: int) -> Checkpoint:
+    if path.is_symlink():
+        raise ValueError("it is a link")
+    data = read_bytes(path, limit=limit)
     start = len(MARK) + DIGEST
     content = memoryview(data)[start:]
-    if data[: len(MARK)] != MARK or data[len(MARK) : start] != hashlib.blake2b(content, digest_size=DIGEST).digest():
-        return None
-    with np.load(io.BytesIO(content), allow_pickle=False) as file:
-        arrays = dict(file)
-    return Checkpoint(json.loads(arrays.pop("facts").tobytes()), arrays)
+    if data[: len(MARK)] != MARK:
+        raise ValueError("it is no checkpoint of this version")
+    if data[len(MARK) : start] != hashlib.blake2b(content, digest_size=DIGEST).digest():
+        raise ValueError("its digest is another")
+    arrays = {}
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        members = archive.infolist()
+        packed = any(member.compress_type != zipfile.ZIP_STORED for member in members)
+        if packed or sum(member.file_size for member in members) > len(content):
+            raise ValueError("it unpacks to more than it is")
+        for member in members:
+            with archive.open(member) as file:
+                value = np.lib.format.read_array(file, allow_pickle=False)
+            value = value.view(ml_dtypes.bfloat16) if value.dtype == "V2" else value
+            if value.dtype.kind not in "biuf" and value.dtype != ml_dtypes.bfloat16:
+                raise ValueError(f"{member.filename} holds no numbers")
+            arrays[member.filename.removesuffix(".npy")] = value
+    return Checkpoint(_checked(json.loads(arrays.pop("facts").tobytes())), arrays)
+
+
+def _checked(facts: Any) -> dict[str, Any]:
+    """The facts, where each is of the type it must be."""
+    kinds = {"epoch": int, "step": int, "over": bool}
+    kinds |= dict.fromkeys(("data", "optimizer", "random", "callbacks"), dict)
+    right = isinstance(facts, dict) and all(type(facts.get(key)) is kind for key, kind in kinds.items())
+    right = right and 0 <= facts["epoch"] < 2**31 and 0 <= facts["step"] < 2**31
+    if not right or not all(isinstance(one, dict) for one in facts["callbacks"].values()):
+        raise ValueError("its facts are none")
+    return facts
 
 
 def variables_of(model: keras.Model) -> dict[str, list[Any]]:
@@ -109,20 +145,30 @@ def put_into(model: keras.Model, checkpoint: Checkpoint, folder: Path, *kinds: s
     """
     if not model.optimizer.built:
         model.optimizer.build(model.trainable_variables)
-    groups = variables_of(model)
-    for kind in kinds:
-        names = [name for name in checkpoint.arrays if name.startswith(f"{kind}_")]
-        values = [checkpoint.arrays[f"{kind}_{index}"] for index in range(len(names))]
-        _check_same(
-            kind, [tuple(variable.shape) for variable in groups[kind]], [value.shape for value in values], folder
-        )
-        assign(groups[kind], values)
-    set_random_state(checkpoint.facts["random"])
+    wanted = {kind: values_for(model, checkpoint, folder, kind) for kind in kinds}
+    for kind, values in wanted.items():
+        assign(variables_of(model)[kind], values)
+    try:
+        set_random_state(checkpoint.facts["random"])
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
+        raise ValueError(
+            f"Expected the state of random generators in the checkpoint of {str(folder)!r}. Received none: {error}. "
+            "Begin anew with `training.callbacks`."
+        ) from error
 
 
-def _check_same(kind: str, here: list[tuple[int, ...]], there: list[tuple[int, ...]], folder: Path) -> None:
+def values_for(model: keras.Model, checkpoint: Checkpoint, folder: Path, kind: str) -> list[np.ndarray]:
+    """What the checkpoint holds for variables of a kind.
+
+    Raises:
+        ValueError: If it is of another model or optimizer.
+    """
+    names = [name for name in checkpoint.arrays if name.startswith(f"{kind}_")]
+    values = [checkpoint.arrays.get(f"{kind}_{index}", np.empty(0)) for index in range(len(names))]
+    here = [tuple(variable.shape) for variable in variables_of(model)[kind]]
+    there = [value.shape for value in values]
     if here == there:
-        return
+        return values
     different = next((index for index, pair in enumerate(zip(here, there, strict=False)) if pair[0] != pair[1]), None)
     detail = (
         f"{len(here)} variables here, {len(there)} there"

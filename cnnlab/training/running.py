@@ -1,50 +1,16 @@
-"""What a running `fit` works with, and how callbacks keep what they write cheap and whole."""
+"""How callbacks keep what they write cheap, whole, and to themselves."""
 
 import errno
 import os
-import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from types import FrameType
-from typing import Any, NamedTuple
 
-from cnnlab import _quiet  # noqa: F401  isort: skip
-import keras
+from cnnlab._common import locked
 
+HELD: dict[Path, ExitStack] = {}  # folders of this process, which lets go of them when it dies
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
-
-
-class Fit(NamedTuple):
-    """A `fit` that runs.
-
-    Attributes:
-        callbacks: All that take part, Keras's own History included.
-        data: The training data it was called with.
-    """
-
-    callbacks: list[keras.callbacks.Callback]
-    data: Any
-
-
-def fit_around(callback: keras.callbacks.Callback) -> Fit:
-    """The `fit` in which `callback` is being called.
-
-    Keras tells a callback neither its companions nor the data, without which a run cannot be continued exactly. Both
-    are looked up where they are: in the frames that called.
-    """
-    callbacks, data = [callback], None
-    frame: FrameType | None = sys._getframe(1)
-    while frame is not None:
-        owner = frame.f_locals.get("self")
-        if isinstance(owner, keras.callbacks.CallbackList) and callback in owner.callbacks:
-            callbacks = owner.callbacks
-        elif frame.f_code.co_name == "fit" and isinstance(owner, keras.Model):
-            data = frame.f_locals.get("x")
-            break
-        frame = frame.f_back
-    return Fit(callbacks, data)
 
 
 class Budget:
@@ -103,3 +69,36 @@ def disk_watched(folder: Path, rescue: str) -> Iterator[None]:
             f"The disk that holds {str(folder)!r} is full, so training stopped. {rescue} Free some space there, then "
             f"go on with `callbacks=training.resume({str(folder)!r})`.",
         ) from error
+
+
+def own_folder(folder: Path, names: tuple[str, ...]) -> None:
+    """Takes a run folder for this process, until `leave_folder` or its end.
+
+    Args:
+        folder: Of the run; made if it does not exist.
+        names: Of what is written in it.
+
+    Raises:
+        ValueError: If part of it is a link to somewhere else.
+        TimeoutError: If another process trains in it.
+    """
+    for name in (*names, "earlier"):
+        if (folder / name).is_symlink():
+            raise ValueError(
+                f"Expected files of a run in {str(folder)!r}. Received {name!r}, which is a link to somewhere else: "
+                "nothing outside the folder is written. Remove the link, or choose another folder."
+            )
+    leave_folder(folder)  # to a `fit` of this process that an error or an interruption ended
+    stack = ExitStack()
+    try:
+        stack.enter_context(locked(folder, timeout=0))
+    except TimeoutError as error:
+        raise TimeoutError(f"A run is being trained there: {error} Or choose another folder.") from error
+    HELD[folder.resolve()] = stack
+
+
+def leave_folder(folder: Path) -> None:
+    """Lets others have the folder."""
+    held = HELD.pop(folder.resolve(), None)
+    if held is not None:
+        held.close()
