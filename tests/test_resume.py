@@ -1,9 +1,11 @@
 """A run that was interrupted ends as if it had not been: weights, history and best model, bit by bit."""
 
+import collections
 import errno
 import itertools
 import json
 import os
+import pathlib
 
 import keras
 import numpy as np
@@ -13,7 +15,7 @@ import pytest
 from cnnlab import augment, models, pipelines, training
 from cnnlab.training import checkpoint as checkpoints
 from cnnlab.training.callbacks import OPTIONS
-from cnnlab.training.memory import Memory, NotPlainError, equal, plain, restored
+from cnnlab.training.memory import Memory, plain, restored
 from cnnlab.training.running import Budget, DiskFullError, disk_watched
 
 EPOCHS = 4
@@ -117,7 +119,7 @@ def test_checkpoints_between_epochs_only_are_exact_too(rows, whole, tmp_path, mo
     monkeypatch.setattr("cnnlab.training.resuming.Checkpoints._can_stop_within", lambda self: False)
     with pytest.raises(ConnectionAbortedError):
         train(rows, tmp_path, fail_at=27)
-    assert checkpoints.read(tmp_path).facts["step"] == 0
+    assert checkpoints.read(tmp_path, build()).facts["step"] == 0
     assert_same(tmp_path, *train(rows, tmp_path, resume=True), whole)
 
 
@@ -125,7 +127,7 @@ def test_several_steps_an_execution_are_exact_too(rows, tmp_path):
     model, history = train(rows, tmp_path / "whole", model=build(4))
     with pytest.raises(ConnectionAbortedError):
         train(rows, tmp_path / "cut", model=build(4), fail_at=5)  # 3 executions an epoch
-    found = checkpoints.read(tmp_path / "cut").facts
+    found = checkpoints.read(tmp_path / "cut", build()).facts
     assert (found["epoch"], found["step"]) == (1, 8)
     model_2, history_2 = train(rows, tmp_path / "cut", model=build(4), resume=True)
     assert_same(tmp_path / "cut", model_2, history_2, (tmp_path / "whole", model, history))
@@ -207,9 +209,9 @@ def test_the_checkpoint_before_is_used_where_the_latest_is_damaged(rows, whole, 
     with pytest.raises(ConnectionAbortedError):
         train(rows, tmp_path, fail_at=25)
     latest = tmp_path / "checkpoint" / "latest.ckpt"
-    facts = checkpoints.read(tmp_path).facts
+    facts = checkpoints.read(tmp_path, build()).facts
     damage(latest)
-    before = checkpoints.read(tmp_path).facts
+    before = checkpoints.read(tmp_path, build()).facts
     assert (before["epoch"], before["step"]) < (facts["epoch"], facts["step"])
     assert ("damaged" in caplog.text) == (damage is not os.unlink)
     assert_same(tmp_path, *train(rows, tmp_path, resume=True), whole)
@@ -279,7 +281,7 @@ def test_a_seed_that_nobody_named_is_kept(rows, tmp_path):
     build().fit(first, epochs=1, verbose=0, callbacks=callbacks)
     again = data_of(rows, seed=None)
     build().fit(again, epochs=2, verbose=0, callbacks=training.resume(tmp_path))
-    assert again._cnnlab_feed.seed == first._cnnlab_feed.seed
+    assert again._cnnlab_source.seed == first._cnnlab_feed.seed
 
 
 def test_missing_callbacks_are_named(rows, tmp_path, caplog):
@@ -300,28 +302,62 @@ def test_an_interrupted_resumed_epoch_leaves_the_model_usable(rows, tmp_path):
     assert bits(model) != before
 
 
+class Gathers(keras.callbacks.Callback):
+    """Somebody's own callback with whatever may be gathered."""
+
+    def __init__(self):
+        super().__init__()
+        self.told, self.file, self.flag, self.nothing = 9, "mine.csv", False, None
+        self.by_class, self.counter, self.last = {}, collections.Counter(), collections.deque(maxlen=3)
+        self.seen, self.pair, self.array, self.path = set(), (), np.zeros(2), pathlib.Path("mine")
+
+
 def test_memory_is_what_training_changed():
-    stopping = keras.callbacks.EarlyStopping(patience=5)
-    memory = Memory([stopping])
-    stopping.wait, stopping.best, stopping.best_weights = 3, 0.1 + 0.2, [np.arange(3.0), np.float32(1)]
+    stopping, own, model = keras.callbacks.EarlyStopping(patience=5), Gathers(), build()
+    memory = Memory([stopping, own], model)
+    stopping.wait, stopping.best, stopping.best_weights = 3, 0.1 + 0.2, model.get_weights()
+    own.by_class, own.flag, own.nothing = {0: [1, 2.5], 3: {"a": None}}, True, 4.5
+    own.counter.update("aab")
+    own.last.extend([1, 2, 3, 4])
+    own.seen, own.pair, own.array = {1, 2}, (1, (2,)), np.array([1.0, np.nan])
     taken, arrays = memory.taken()
-    assert set(taken["EarlyStopping 0"]) == {"wait", "best", "best_weights"}
+    assert set(taken["EarlyStopping 0"]) == {"wait", "best", "best_weights", "best_epoch", "monitor"} - {"best_epoch"}
+    assert "told" not in taken["Gathers 0"]
     taken = json.loads(json.dumps(taken))
-    other = keras.callbacks.EarlyStopping(patience=9)
-    assert Memory([other]).give_back(taken, arrays) == []
+    other, again = keras.callbacks.EarlyStopping(patience=9), Gathers()
+    again.told = 1
+    assert Memory([other, again], model).give_back(taken, arrays) == []
     assert (other.wait, other.best, other.patience) == (3, 0.1 + 0.2, 9)
-    np.testing.assert_array_equal(other.best_weights[0], np.arange(3.0))
-    assert Memory([]).give_back(taken, arrays) == ["EarlyStopping 0"]
+    for value, expected in zip(other.best_weights, model.get_weights(), strict=True):
+        np.testing.assert_array_equal(value, expected)
+    for name in ("by_class", "flag", "nothing", "counter", "seen", "pair"):
+        assert getattr(again, name) == getattr(own, name), name
+        assert type(getattr(again, name)) is type(getattr(own, name)), name
+    assert list(again.last) == [2, 3, 4]
+    np.testing.assert_array_equal(again.array, own.array)
+    assert (again.told, again.file) == (1, "mine.csv")
+    missing = Memory([], model).give_back(json.loads(json.dumps(taken)), arrays)
+    assert missing == ["EarlyStopping is missing now", "Gathers is missing now"]
 
 
 def test_plain_values_survive_and_others_are_refused():
-    value = {"a": [1, 2.5, None, "x", True, float("nan")], "b": {"c": np.array([[1, 2]], np.int64)}}
+    value = {"a": [1, 2.5, None, True, float("inf")], 0: {2.5: np.array([[1, 2]], np.int64)}, None: (1, {2})}
     arrays = {}
     again = restored(json.loads(json.dumps(plain(value, arrays))), arrays)
-    assert equal(again, value)
-    assert not equal(again, {"a": 1})
-    with pytest.raises(NotPlainError):
-        plain(object(), {})
+    np.testing.assert_equal(again, value)
+    for refused in (object(), "text", ["text"], {(1, 2): 3}, np.array(["text"])):
+        with pytest.raises(TypeError):
+            plain(refused, {})
+    for made_up in (
+        "text",
+        {"array": "callback_7"},
+        {"list": 3},
+        {"dict": [[[1], 2]]},
+        {"evil": []},
+        {"list": ["text"]},
+    ):
+        with pytest.raises((ValueError, TypeError)):
+            restored(made_up, {})
 
 
 def test_a_budget_allows_as_much_as_it_says(monkeypatch):
@@ -335,3 +371,40 @@ def test_a_budget_allows_as_much_as_it_says(monkeypatch):
     assert not budget.allows()
     now[0] += 0.2
     assert budget.allows()
+
+
+@pytest.mark.parametrize(("before", "after"), [(1, 8), (4, 3), (8, 1), (3, 8)])
+def test_other_steps_an_execution_do_the_same_steps(rows, tmp_path, before, after):
+    """10 steps an epoch, stopped in the second one."""
+    whole = train(rows, tmp_path / "whole", model=build(), epochs=2)
+    with pytest.raises(ConnectionAbortedError):
+        train(rows, tmp_path / "cut", model=build(before), epochs=2, fail_at=-(-10 // before) + 5 // before + 1)
+    assert checkpoints.read(tmp_path / "cut", build()).facts["step"] > 0
+    model, history = train(rows, tmp_path / "cut", model=build(after), epochs=2, resume=True)
+    assert int(model.optimizer.iterations) == 20
+    np.testing.assert_allclose(history["loss"], whole[1]["loss"], rtol=1e-5)
+    for one, other in zip(model.get_weights(), whole[0].get_weights(), strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-5)
+
+
+@pytest.mark.parametrize("steps", [4, 25])
+def test_steps_per_epoch_resume_exactly_too(rows, tmp_path, steps):
+    """10 batches in a pass: an epoch begins within one."""
+
+    def run(folder, make, fail_at=None):
+        keras.utils.set_random_seed(3)
+        model = models.small_cnn(image_size=(8, 8), classes=list("0123456789"), filters=(4,), dropout=0.3)
+        training.compile(model, learning_rate=0.01)
+        callbacks = [*make(folder, tensorboard=False), *([Power(fail_at)] if fail_at else [])]
+        callbacks[0].budget.share = 1e9
+        history = model.fit(data_of(rows), epochs=3, steps_per_epoch=steps, verbose=0, callbacks=callbacks)
+        assert int(model.optimizer.iterations) == 3 * steps
+        return model, history.history
+
+    whole, expected = run(tmp_path / "whole", training.callbacks)
+    executions = {4: 1, 25: 5}[steps]  # 4 steps at a time, 5 at a time
+    with pytest.raises(ConnectionAbortedError):
+        run(tmp_path / "cut", training.callbacks, fail_at=executions + max(1, executions // 2))
+    model, history = run(tmp_path / "cut", training.resume)
+    assert history == expected
+    assert bits(model) == bits(whole)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from cnnlab import models, pipelines, plots, training
-from cnnlab.training.fine_tuning import discriminative, split_at_head
+from cnnlab.training.fine_tuning import BestWeights, discriminative, split_at_head
 from cnnlab.training.state import random_state, values_of
 
 NAMES = list("0123456789")
@@ -27,7 +27,7 @@ def network(**options):
 def everything(model, data):
     optimizer = values_of(model.optimizer.variables) if model.compiled else []
     return [value.tobytes() for value in [*values_of(model.variables), *optimizer]], random_state(), (
-        data._cnnlab_feed.next_epoch, model.compiled, getattr(model, "optimizer", None), model.trainable)  # fmt: skip
+        data._cnnlab_source.next_epoch, model.compiled, getattr(model, "optimizer", None), model.trainable)  # fmt: skip
 
 
 @pytest.mark.parametrize("compiled", [True, False])
@@ -174,8 +174,11 @@ def test_smoothing_works_with_integer_labels(data, tmp_path):
     assert float(training.SmoothedCrossentropy(0.2)(labels, probabilities)) == pytest.approx(float(expected), rel=1e-5)
     model = training.compile(network(), label_smoothing=0.1)
     assert model.fit(data, epochs=1, verbose=0).history["accuracy"][0] > 0
-    model.save(tmp_path / "smooth.keras")
-    assert keras.models.load_model(tmp_path / "smooth.keras").loss.label_smoothing == 0.1
+    logits = np.log(probabilities)
+    smoothed = training.SmoothedCrossentropy(0.2, from_logits=True)
+    assert float(smoothed(labels[:, None], logits)) == pytest.approx(float(expected), rel=1e-5)
+    model.save(tmp_path / "smooth.keras")  # see test_training_asked: plain Keras loads it
+    assert keras.models.load_model(tmp_path / "smooth.keras").loss.name == "sparse_categorical_crossentropy"
 
 
 def test_arguments_of_the_optimizer_go_to_it():
@@ -232,8 +235,10 @@ def test_fine_tuning_moves_what_it_should_and_nothing_else(learned, digits, data
     assert phases["learning"].is_monotonic_increasing
     assert history.history["phase"].count("layers") == 3
     assert isinstance(learned.optimizer, keras.optimizers.AdamW)
-    best = min(history.history["val_loss"])
-    assert learned.evaluate(val, verbose=0)[0] == pytest.approx(best, rel=1e-3)
+    best = max(zip(history.history["val_accuracy"], [-loss for loss in history.history["val_loss"]], strict=True))
+    found = learned.evaluate(val, verbose=0, return_dict=True)
+    assert found["accuracy"] == pytest.approx(best[0])
+    assert found["loss"] == pytest.approx(-best[1], rel=1e-3)
     assert phases["val_accuracy"].max() > 0.9
     plots.history(history)
 
@@ -247,6 +252,82 @@ def test_a_second_phase_that_spoils_it_is_taken_back(learned, digits, data):
     history = training.fine_tune(learned, data, val, head_epochs=1, epochs=1, unfreeze=1.0, learning_rate=30.0)
     head = history.phases.set_index("phase").loc["head", "val_loss"]
     assert learned.evaluate(val, verbose=0)[0] == pytest.approx(head, rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("select", "epochs", "best"),
+    [
+        ("accuracy", [(0.5, 0.9), (0.7, 1.5), (0.6, 0.1)], 1),  # more right answers, too confident: still better
+        ("accuracy", [(0.7, 0.9), (0.7, 0.4), (0.7, 0.5)], 1),
+        ("accuracy", [(math.nan, math.nan), (0.1, 3.0), (0.2, math.inf)], 1),
+        ("loss", [(0.5, 0.9), (0.7, 1.5), (0.6, 0.1)], 2),
+        ("loss", [(0.9, math.nan), (0.1, 2.0), (0.2, 3.0)], 1),
+    ],
+)
+def test_the_weights_that_are_kept_are_those_of_the_selected_epoch(select, epochs, best):
+    model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1)])
+    keeper, weights = BestWeights(select), []
+    keeper.set_model(model)
+    for epoch, (accuracy, loss) in enumerate(epochs):
+        model.set_weights([np.full_like(weight, epoch) for weight in model.get_weights()])
+        weights.append(model.get_weights())
+        keeper.on_epoch_end(epoch, {"val_accuracy": accuracy, "val_loss": loss})
+    keeper.on_train_end()
+    assert model.get_weights()[0] == weights[best][0]
+    with pytest.raises(ValueError, match=f"select='{select}'.*val_"):
+        keeper.on_epoch_end(0, {"loss": 1.0})
+
+
+def test_a_learning_rate_that_ends_in_nan_leaves_the_head(learned, digits, data):
+    val = pipelines.load(digits[digits["split"] == "val"], image_size=(8, 8))
+    history = training.fine_tune(learned, data, val, head_epochs=1, epochs=1, learning_rate=1e30)
+    assert np.isnan(history.history["val_loss"][-1])
+    assert all(np.isfinite(weight).all() for weight in learned.get_weights())
+    head = history.phases.set_index("phase").loc["head", "val_accuracy"]
+    assert learned.evaluate(val, verbose=0, return_dict=True)["accuracy"] == pytest.approx(head)
+
+
+def test_fine_tuning_takes_a_seed_a_loss_and_callbacks(digits_model, digits, monkeypatch):
+    monkeypatch.setattr("cnnlab.training.fine_tuning.HEAD_STEPS", 10)
+    rows = digits.groupby("label", observed=True).head(10)
+    data = pipelines.load(rows, image_size=(8, 8), training=True, one_hot=True)
+    val = pipelines.load(rows.tail(30), image_size=(8, 8), one_hot=True)
+    start = models.reuse(digits_model, classes=NAMES).get_weights()
+    weights = []
+    for _ in range(2):
+        model = models.reuse(digits_model, classes=NAMES)
+        model.set_weights(start)
+        begun = {"head": [], "layers": []}
+        told = {name: [keras.callbacks.LambdaCallback(on_train_begin=seen.append)] for name, seen in begun.items()}
+        training.fine_tune(
+            model, data, val, head_epochs=1, epochs=1, seed=5,
+            loss=keras.losses.CategoricalFocalCrossentropy(), callbacks=told["layers"], head_callbacks=told["head"],
+        )  # fmt: skip
+        weights.append(model.get_weights())
+        assert [len(seen) for seen in begun.values()] == [1, 1]
+        assert isinstance(model.loss, keras.losses.CategoricalFocalCrossentropy)
+    assert all(map(np.array_equal, *weights))
+
+
+def test_a_network_with_its_own_train_step_is_fine_tuned_by_it(learned, data):
+    seen = []
+
+    class Own(keras.Model):
+        def train_step(self, batch):
+            seen.append(batch[0].shape[1:])
+            return super().train_step(batch)
+
+    own = Own(learned.inputs[0], learned.outputs[0])
+    columns = data.map(lambda images, labels: (images, labels[:, None]))
+    history = training.fine_tune(own, columns, columns, head_epochs=1, epochs=1)
+    assert set(seen) == {(8, 8, 3)}
+    assert history.history["phase"] == ["head", "layers"]
+    assert (history.phases["moved"] == 0).all()
+
+
+def test_endless_data_are_refused_by_fine_tuning(learned, data):
+    with pytest.raises(ValueError, match=r"known length.*take\(n\)"):
+        training.fine_tune(learned, data.repeat(), data)
 
 
 @pytest.mark.parametrize(

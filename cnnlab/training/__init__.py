@@ -1,11 +1,11 @@
 """Training that fills in plain Keras's own arguments, can be watched, stopped and resumed, and keeps a record."""
 
+from cnnlab.models.losses import SmoothedCrossentropy
 from cnnlab.training.callbacks import callbacks, resume
 from cnnlab.training.compiling import compile
 from cnnlab.training.distributed import distributed
 from cnnlab.training.finding import LearningRates, find_learning_rate
 from cnnlab.training.fine_tuning import fine_tune
-from cnnlab.training.losses import SmoothedCrossentropy
 from cnnlab.training.preflight import preflight
 from cnnlab.training.resizing import resized
 from cnnlab.training.schedules import one_cycle, plateau, step_down, warmup_cosine

@@ -1,8 +1,10 @@
 """Batches of images and labels as training takes them, and whether they fit a network."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
+from cnnlab import _quiet  # noqa: F401  isort: skip
+import keras
 import numpy as np
 
 Batch = tuple[np.ndarray, np.ndarray]
@@ -49,9 +51,30 @@ def checked_batch(batch: Any) -> Batch:
     return images, labels
 
 
-def are_shares(labels: np.ndarray) -> bool:
-    """Whether each label is a row of shares, one per class, rather than a class number."""
-    return labels.ndim == 2 and labels.shape[1] > 1
+def are_shares(labels: Any) -> bool:
+    """Whether each label is a row of shares, one per class, rather than a class number; (n, 1) are numbers.
+
+    Args:
+        labels: An array, a tensor or the specification of one.
+    """
+    return len(labels.shape) == 2 and labels.shape[1] != 1
+
+
+def first_shapes(data: Any) -> tuple[Any, Any] | None:
+    """What images and labels of training data look like, without taking a batch from data that count their passes.
+
+    Args:
+        data: A dataset, (images, labels), or a sequence of batches; None is given back for anything else.
+    """
+    spec = getattr(data, "element_spec", None)
+    if spec is None and isinstance(data, tuple):
+        spec = data
+    elif spec is None and isinstance(data, Sequence | keras.utils.PyDataset) and len(data):
+        spec = data[0]
+    if not isinstance(spec, tuple | list) or len(spec) < 2:
+        return None
+    images, labels = (part if hasattr(part, "shape") else np.asarray(part) for part in spec[:2])
+    return images, labels
 
 
 def size_fits(wanted: tuple[int | None, ...], images: np.ndarray) -> bool:
@@ -61,7 +84,8 @@ def size_fits(wanted: tuple[int | None, ...], images: np.ndarray) -> bool:
 
 
 def labels_fit(labels: np.ndarray, classes: int) -> bool:
-    """Whether labels are whole numbers below `classes`, or as many shares that add up to 1."""
+    """Whether labels are whole numbers below `classes`, or as many shares that add up to 1; one output knows two."""
+    classes = max(classes, 2)
     if are_shares(labels):
         return labels.shape[1] == classes and bool(np.allclose(labels.sum(axis=1), 1, atol=1e-3))
     return bool((labels >= 0).all() and (labels < classes).all() and (labels == np.floor(labels)).all())

@@ -7,20 +7,23 @@ import json
 import os
 import platform
 import time
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from cnnlab import _quiet  # noqa: F401  isort: skip
 import keras
-import numpy as np
 
-from cnnlab._common import atomic_path, is_quiet
+from cnnlab._common import atomic_path, is_quiet, put_aside, read_json
+from cnnlab.training import memory
+from cnnlab.training.best import BEST, LAST_GOOD, BestModel, EarlyStopping
 from cnnlab.training.checkpoint import FOLDER
+from cnnlab.training.distributed import worker_index
 from cnnlab.training.resuming import Checkpoints
-from cnnlab.training.running import Budget, disk_watched
-from cnnlab.training.state import assign, values_of
+from cnnlab.training.running import disk_watched
+from cnnlab.training.watching import Watched, numbers
 
-PACKAGES = (
+PACKAGES = [
     "cnnlab",
     "keras",
     "tensorflow",
@@ -30,15 +33,13 @@ PACKAGES = (
     "scikit-learn",
     "pillow",
     "opencv-python-headless",
-)
+]
 RUN = "run.json"
 HISTORY = "history.csv"
-BEST = "best.keras"
 TENSORBOARD = "tensorboard"
 LEFT_BEHIND = (HISTORY, BEST, TENSORBOARD, RUN, FOLDER)
-BEST_SHARE = 0.005  # of the time may go into writing the best model while training
-LAST_GOOD = "The last checkpoint and the best model so far are whole."
-OPTIONS: dict[str, Any] = {"patience": None, "monitor": "val_loss", "seed": None, "tensorboard": True}
+OPTIONS: dict[str, Any] = {"patience": None, "monitor": "val_loss", "mode": "auto", "seed": None, "tensorboard": True}
+KINDS = {"patience": int, "monitor": str, "mode": str, "seed": int, "tensorboard": bool}
 
 
 def callbacks(
@@ -46,6 +47,7 @@ def callbacks(
     *,
     patience: int | None = None,
     monitor: str = "val_loss",
+    mode: str = "auto",
     seed: int | None = None,
     tensorboard: bool = True,
 ) -> list[keras.callbacks.Callback]:
@@ -56,26 +58,37 @@ def callbacks(
     of the best epoch, `tensorboard/` the same curves for TensorBoard, and `checkpoint/` what `training.resume` needs
     to go on exactly where the run was stopped. Files of an earlier run in the same folder are moved to `earlier/`,
     never deleted. While training, the best model is written as often as it costs next to no time; at the end it is
-    there in any case.
+    there, unless no epoch had a loss that is a number. A loss that is none ends training, with the best weights back in
+    the model. Plain Keras loads `best.keras`, whatever loss it was trained with.
+
+    One process at a time trains in a folder. Where several workers train together, the first writes into `run_folder`
+    and the others into `worker_1`, `worker_2` … in it.
 
     Args:
         run_folder: Where to; made if it does not exist.
         patience: Stop after so many epochs without improvement and go back to the best weights. None trains all epochs.
-        monitor: What improvement is measured by: "val_loss", "val_accuracy", "loss" …
+            Only epochs that were validated count.
+        monitor: What improvement is measured by: "val_loss", "val_accuracy", "loss" … Without validation data the
+            training's own number stands in.
+        mode: Whether less ("min") or more ("max") of it is better; "auto" leaves that to Keras, which knows its own
+            metrics.
         seed: Noted in `run.json`.
         tensorboard: Whether to log for TensorBoard.
 
     Returns:
-        A list for `model.fit(callbacks=…)`; add your own to it, their memory is kept, too.
+        A list for `model.fit(callbacks=…)`; add your own to it. Numbers, arrays and lists or dicts of them that they
+        gather are kept for `training.resume`; text is not, as it may name a file.
 
     Raises:
-        ValueError: If `patience` is below 1.
+        ValueError: If `patience` is below 1 or `mode` is none; when `fit` begins, if the folder holds links, two rules
+            set the learning rate, its schedule is over, or the data never end.
+        TimeoutError: When `fit` begins, if another process trains in the folder.
 
     Example:
         >>> [type(callback).__name__ for callback in callbacks("runs/first", patience=5, tensorboard=False)]
         ['Checkpoints', 'EpochBar', 'RunRecord', 'BestModel', 'EarlyStopping']
     """
-    options = {"patience": patience, "monitor": monitor, "seed": seed, "tensorboard": tensorboard}
+    options = {"patience": patience, "monitor": monitor, "mode": mode, "seed": seed, "tensorboard": tensorboard}
     return _made(Path(run_folder), options, resume=False)
 
 
@@ -85,8 +98,8 @@ def resume(run_folder: str | os.PathLike[str], **options: Any) -> list[keras.cal
     Build and compile the model and load the data as before, then call `fit` as before, with these callbacks. Weights,
     optimizer, epoch and step, the memory of all callbacks, history, order of the data and random state are those of
     the last checkpoint, so that on a CPU the end is the one that the run would have had by itself. Killed, crashed,
-    switched off: all the same. A run that is over is not trained again, unless `epochs` asks for more of them. Where
-    the folder holds no run yet, one is begun, so a cell or script with `resume` may simply be run again.
+    switched off: all the same. A run that is over is not trained again, unless `epochs` or `patience` ask for more.
+    Where the folder holds no run yet, one is begun, so a cell or script with `resume` may simply be run again.
 
     The order of the images is kept for datasets of `pipelines.load`. On other backends than TensorFlow an epoch that
     was interrupted is done again from its beginning.
@@ -100,7 +113,8 @@ def resume(run_folder: str | os.PathLike[str], **options: Any) -> list[keras.cal
 
     Raises:
         TypeError: If there is no such option.
-        ValueError: When `fit` begins, if model, optimizer or data are not the run's, or no checkpoint is whole.
+        ValueError: When `fit` begins, if model, optimizer, data, labels, class weights or steps are not the run's, or
+            no checkpoint is whole.
 
     Example:
         >>> history = model.fit(  # doctest: +SKIP
@@ -115,28 +129,41 @@ def resume(run_folder: str | os.PathLike[str], **options: Any) -> list[keras.cal
 
 
 def _noted(folder: Path) -> dict[str, Any]:
-    """The options that a run was begun with."""
+    """The options that a run was begun with, as far as they are any."""
+    note = read_note(_own(folder))
+    return {name: note[name] for name, kind in KINDS.items() if type(note.get(name)) is kind}
+
+
+def read_note(folder: Path) -> dict[str, Any]:
+    """What `run.json` says; empty where it says nothing that can be understood."""
     try:
-        record = json.loads((folder / RUN).read_text(encoding="utf-8"))
+        note = read_json(folder / RUN)
     except (OSError, ValueError):
         return {}
-    return {name: record[name] for name in OPTIONS if name in record}
+    return note if isinstance(note, dict) else {}
+
+
+def _own(folder: Path) -> Path:
+    """The folder of this process, where several workers run the same program (TF_CONFIG, Slurm)."""
+    rank = worker_index()
+    return folder if rank == 0 else folder / f"worker_{rank}"
 
 
 def _made(folder: Path, options: dict[str, Any], *, resume: bool) -> list[keras.callbacks.Callback]:
-    patience, monitor = options["patience"], options["monitor"]
+    patience, monitor, mode = options["patience"], options["monitor"], options["mode"]
     if patience is not None and (isinstance(patience, bool) or not isinstance(patience, int) or patience < 1):
         raise ValueError(f"`patience` expects a number of epochs, 1 or more, or None. Received: {patience!r}.")
+    folder = _own(folder)
     result: list[keras.callbacks.Callback] = [
         Checkpoints(folder, resume=resume, left_behind=LEFT_BEHIND),
         EpochBar(),
         RunRecord(folder, options),
-        BestModel(folder, monitor=monitor),
+        BestModel(folder, Watched(monitor, mode)),
     ]
     if options["tensorboard"] and importlib.util.find_spec("tensorflow"):
         result.append(TensorBoard(folder / TENSORBOARD, write_graph=False))
     if patience is not None:
-        result.append(keras.callbacks.EarlyStopping(monitor=monitor, patience=patience, restore_best_weights=True))
+        result.append(EarlyStopping(Watched(monitor, mode), patience=patience))
     return result
 
 
@@ -151,7 +178,7 @@ class EpochBar(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """One epoch further."""
-        self.bar.set_postfix({key: f"{value:.3f}" for key, value in (logs or {}).items() if "rate" not in key})
+        self.bar.set_postfix({key: f"{value:.3f}" for key, value in numbers(logs).items() if "rate" not in key})
         self.bar.update()
 
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
@@ -161,6 +188,8 @@ class EpochBar(keras.callbacks.Callback):
 
 class RunRecord(keras.callbacks.Callback):
     """Writes `run.json` when training starts and one row of `history.csv` after each epoch."""
+
+    remembered: ClassVar[dict[str, memory.Rule]] = {"rows": memory.rows}
 
     def __init__(self, folder: Path, options: dict[str, Any]) -> None:
         super().__init__()
@@ -173,9 +202,9 @@ class RunRecord(keras.callbacks.Callback):
         self.epoch_began = time.perf_counter()
         now = time.strftime("%Y-%m-%dT%H:%M:%S%z")
         note = self.folder / RUN
-        if note.is_file():  # `Checkpoints` has put a run aside that does not go on
-            record = json.loads(note.read_text(encoding="utf-8"))
-            record.setdefault("resumed", []).append(now)
+        record = read_note(self.folder)
+        if record and isinstance(record.setdefault("resumed", []), list):  # runs that do not go on are put aside by now
+            record["resumed"].append(now)
         else:
             record = {
                 "started": now,
@@ -188,6 +217,7 @@ class RunRecord(keras.callbacks.Callback):
                 "platform": platform.platform(),
                 "packages": package_versions(),
             }
+            put_aside(self.folder, [RUN])
         with disk_watched(self.folder, "Nothing was trained yet."), atomic_path(note) as temporary:
             temporary.write_text(json.dumps(record, indent=1, default=str), encoding="utf-8")
 
@@ -198,9 +228,7 @@ class RunRecord(keras.callbacks.Callback):
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Rewrites the history as a whole, so that an interruption leaves complete rows."""
         seconds = round(time.perf_counter() - self.epoch_began, 3)
-        self.rows.append(
-            {"epoch": epoch} | {key: float(value) for key, value in (logs or {}).items()} | {"seconds": seconds}
-        )
+        self.rows.append({"epoch": epoch} | numbers(logs) | {"seconds": seconds})
         columns = list(dict.fromkeys(key for row in self.rows for key in row))
         with (
             disk_watched(self.folder, LAST_GOOD),
@@ -218,80 +246,19 @@ class TensorBoard(keras.callbacks.TensorBoard):
     on_train_batch_begin = keras.callbacks.Callback.on_train_batch_begin
     on_train_batch_end = keras.callbacks.Callback.on_train_batch_end
 
-
-class BestModel(keras.callbacks.Callback):
-    """Saves the model of the best epoch as `best.keras`; written whole or not at all.
-
-    Writing a model takes longer than some epochs do, so where it would cost too much its values are held in memory
-    until there is time, at the latest when training ends.
-    """
-
-    def __init__(self, folder: Path, *, monitor: str) -> None:
-        super().__init__()
-        self.folder, self.monitor = folder, monitor
-        self.best: float | None = None
-        self.waiting: list[np.ndarray] | None = None
-        self.budget = Budget(BEST_SHARE)
-
-    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
-        """Forgets an earlier run."""
-        self.best = self.waiting = None
-        self.budget = Budget(BEST_SHARE)
-
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        """Keeps this epoch if it is the best so far; without validation data the training value decides."""
-        value = watched(logs or {}, self.monitor, argument="monitor")
-        if is_better(self.monitor, value, self.best):
-            self.best, self.waiting = value, values_of(self._variables())
-        if self.waiting is not None and self.budget.allows():
-            self._write(self.waiting)
+        """Takes plain numbers only."""
+        super().on_epoch_end(epoch, numbers(logs))
 
-    def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
-        """Writes what waits."""
-        if self.waiting is not None:
-            self._write(self.waiting)
-
-    def _variables(self) -> list[Any]:
-        return [*self.model.variables, *self.model.optimizer.variables]
-
-    def _write(self, best: list[np.ndarray]) -> None:
-        with self.budget.spent(), disk_watched(self.folder, LAST_GOOD):
-            now = values_of(self._variables())
-            assign(self._variables(), best)
-            try:
-                with atomic_path(self.folder / BEST) as temporary:
-                    self.model.save(temporary)
-            finally:
-                assign(self._variables(), now)
-        self.waiting = None
-
-
-def watched(logs: dict[str, Any], name: str, *, argument: str) -> float:
-    """The number called `name` that an epoch reported; without validation data, the training's own.
-
-    Raises:
-        ValueError: If training reports no such number; `argument` is what the person gave it as.
-    """
-    value = logs.get(name, logs.get(name.removeprefix("val_")))
-    if value is None:
-        raise ValueError(f"`{argument}` expects a number that training reports: {', '.join(logs)}. Received: {name!r}.")
-    return float(value)
-
-
-def is_better(monitor: str, value: float, best: float | None) -> bool:
-    """Whether `value` improves on `best`: lower for losses and errors, higher for anything else."""
-    if value != value:  # not a number
-        return False
-    lower_is_better = any(word in monitor for word in ("loss", "error", "entropy"))
-    return best is None or (value < best if lower_is_better else value > best)
+    def on_test_end(self, logs: dict[str, Any] | None = None) -> None:
+        """Takes plain numbers only."""
+        super().on_test_end(numbers(logs))
 
 
 def package_versions() -> dict[str, str]:
     """Versions of the packages that can change a result."""
     versions = {}
     for name in PACKAGES:
-        try:
+        with suppress(importlib.metadata.PackageNotFoundError):
             versions[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
     return versions

@@ -7,7 +7,10 @@ from typing import Any
 from cnnlab import _quiet  # noqa: F401  isort: skip
 import keras
 
-from cnnlab.training.losses import SmoothedCrossentropy
+from cnnlab._upstream import schedules_of
+from cnnlab.models.losses import saved_plainly
+from cnnlab.training.ends import suitable_loss
+from cnnlab.training.steps import count_exactly
 
 # Below this many multiply-adds a batch, starting a step costs as much as computing it on a CPU.
 CHEAP_STEP = 1.5e9
@@ -24,15 +27,16 @@ def compile(
 ) -> keras.Model:
     """Fills in `model.compile`'s own arguments for classification on this hardware, and prints its choice in one line.
 
-    Loss: cross-entropy for integer labels, or for soft ones where `data` yields them (mixup, cutmix). On a CPU, small
-    networks run several steps at a time and without XLA, which is what is faster there. Anything given in `arguments`
-    wins.
+    Loss: the cross-entropy that fits the network's last layer (softmax, one sigmoid, or none) and the labels: class
+    numbers, or shares where `data` yields them (mixup, cutmix). On a CPU, small networks run several steps at a time
+    and without XLA, which is what is faster there; `steps_per_epoch` and the like are kept to all the same. The model
+    is saved so that plain Keras loads it. Anything given in `arguments` wins.
 
     Args:
         model: Uncompiled or compiled; it is compiled anew.
         learning_rate: A number, a `keras.optimizers.schedules` object, or None for the optimizer's default.
         optimizer: A name Keras knows, or an optimizer object (then `learning_rate` must stay None).
-        data: The training data; only the shape of its labels is looked at.
+        data: The training data; only the shapes of its images and labels are looked at.
         label_smoothing: Share of each label spread over all classes, 0 to below 1; labels may stay integers.
         **arguments: What else the optimizer takes (weight_decay, clipnorm, use_ema …) goes to it; the rest is passed on
             to `model.compile` (metrics, steps_per_execution, jit_compile …).
@@ -42,8 +46,8 @@ def compile(
 
     Raises:
         TypeError: If `model` is no Keras model.
-        ValueError: If `label_smoothing` or `learning_rate` is out of range, or an optimizer object meets arguments for
-            an optimizer.
+        ValueError: If `label_smoothing` or `learning_rate` is out of range, an optimizer object meets arguments for
+            an optimizer, or no loss fits the network.
 
     Example:
         >>> from cnnlab import models, training
@@ -53,7 +57,6 @@ def compile(
     """
     if not isinstance(model, keras.Model):
         raise TypeError(f"`training.compile` expects a Keras model. Received: {type(model).__name__}.")
-    soft = _labels_are_soft(data)
     if not 0 <= label_smoothing < 1:
         raise ValueError(f"`label_smoothing` expects a share from 0 to below 1. Received: {label_smoothing!r}.")
     if isinstance(learning_rate, int | float) and not 0 < learning_rate < math.inf:
@@ -61,31 +64,23 @@ def compile(
     taken = _optimizer_arguments(optimizer)
     settings = {name: arguments.pop(name) for name in list(arguments) if name in taken}
     rule = _optimizer(optimizer, learning_rate, settings)
+    fitting = {"metrics": ["accuracy"]} if "loss" in arguments else suitable_loss(model, data, label_smoothing)
     on_gpu = on_accelerator()
-    if label_smoothing:
-        smoothed = keras.losses.CategoricalCrossentropy if soft else SmoothedCrossentropy
-        loss: Any = smoothed(label_smoothing=label_smoothing)
-    else:
-        loss = "categorical_crossentropy" if soft else "sparse_categorical_crossentropy"
     chosen = {
         "optimizer": rule,
-        "loss": loss,
-        "metrics": ["accuracy"],
-        "jit_compile": "auto" if on_gpu or keras.backend.backend() == "jax" else False,
+        **fitting,
+        "jit_compile": worth_compiling(),
         "steps_per_execution": 1 if on_gpu else _steps_per_execution(model),
     } | arguments
     model.compile(**chosen)
+    count_exactly(model)
+    saved_plainly(model)
     loss_name = chosen["loss"] if isinstance(chosen["loss"], str) else getattr(chosen["loss"], "name", "own loss")
     print(  # noqa: T201  (the one line that says what was chosen)
         f"{type(rule).__name__} · learning rate {_describe(rule)} · {loss_name} · "
         f"{chosen['steps_per_execution']} steps an execution · {'GPU' if on_gpu else 'CPU'}"
     )
     return model
-
-
-def _labels_are_soft(data: Any) -> bool:
-    spec = getattr(data, "element_spec", None)
-    return spec is not None and len(spec[1].shape) == 2
 
 
 def _optimizer_arguments(optimizer: Any) -> set[str]:
@@ -111,11 +106,10 @@ def _optimizer(optimizer: Any, learning_rate: Any, settings: dict[str, Any]) -> 
 
 
 def _describe(rule: keras.optimizers.Optimizer) -> str:
-    rate = rule._learning_rate  # the public property evaluates a schedule at step 0
-    if isinstance(rate, keras.optimizers.schedules.LearningRateSchedule):
+    for rate in schedules_of(rule):
         peak = getattr(rate, "warmup_target", None) or getattr(rate, "initial_learning_rate", None)
         return f"{getattr(rate, 'name', type(rate).__name__)} up to {peak:.3g}" if peak else type(rate).__name__
-    return f"{float(rate):.3g}"
+    return f"{float(rule.learning_rate):.3g}"
 
 
 def on_accelerator() -> bool:
@@ -125,6 +119,11 @@ def on_accelerator() -> bool:
 
         return bool(tf.config.list_physical_devices("GPU") or tf.config.list_physical_devices("TPU"))
     return any(not name.startswith("cpu") for name in keras.distribution.list_devices())
+
+
+def worth_compiling() -> Any:
+    """`jit_compile`: XLA only where it helps."""
+    return "auto" if on_accelerator() or keras.backend.backend() == "jax" else False
 
 
 def _steps_per_execution(model: keras.Model) -> int:

@@ -10,8 +10,8 @@ import pandas as pd
 
 from cnnlab._common import progress
 from cnnlab.training.batches import repeated
-from cnnlab.training.compiling import on_accelerator
-from cnnlab.training.state import loss_for, optimizer_like, probe_of, untouched
+from cnnlab.training.state import untouched
+from cnnlab.training.trying import compiled_like, one_step
 
 DIVERGED = 4.0  # a loss so many times the best one ends the test, as in fastai
 SAFETY = 6  # between the rate of the lowest loss and the suggestion
@@ -86,14 +86,11 @@ def _losses(model: keras.Model, data: Any, rates: np.ndarray) -> list[float]:
     """Loss of each batch before the step with its rate; ends where the loss explodes."""
     batches = repeated(data)
     images, labels = next(batches)
-    probe = probe_of(model, images)
-    optimizer = optimizer_like(model)
-    probe.compile(optimizer, loss=loss_for(model, labels), jit_compile="auto" if on_accelerator() else False)
+    probe = compiled_like(model, images, labels)
     losses: list[float] = []
     for rate in progress(rates, label="learning rates", unit="step"):
-        optimizer.learning_rate = rate
-        probe.reset_metrics()
-        loss = float(probe.train_on_batch(images, labels))
+        probe.optimizer.learning_rate = rate
+        loss = one_step(probe, images, labels)
         if not math.isfinite(loss) or (losses and loss > DIVERGED * max(min(losses), 0.1) and len(losses) >= 10):
             break
         losses.append(loss)

@@ -10,8 +10,8 @@ import numpy as np
 import pandas as pd
 
 from cnnlab.training.batches import are_shares, described, labels_fit, repeated, size_fits
-from cnnlab.training.compiling import on_accelerator
-from cnnlab.training.state import loss_for, optimizer_like, probe_of, untouched
+from cnnlab.training.state import untouched
+from cnnlab.training.trying import compiled_like, loss_of, one_step
 
 ENOUGH = 0.7  # of the first loss: so far down one batch must be learned by heart
 TRIES = 100  # steps at most
@@ -66,14 +66,15 @@ def preflight(model: keras.Model, data: Any) -> pd.DataFrame:
 def _checks(model: keras.Model, images: np.ndarray, labels: np.ndarray) -> Iterator[Check]:
     pixels = _pixels(images)
     yield pixels
-    wanted = tuple(model.input_shape[1:])
-    fits = size_fits(wanted, images)
-    yield _check(
-        "image size", fits, f"{images.shape[1:]}, the model takes {wanted}", "Load with the model's `image_size`."
-    )
+    shape = getattr(model, "input_shape", None)  # a network of one's own class may not say it
+    fits = shape is None or size_fits(tuple(shape[1:]), images)
+    wanted = "whatever comes" if shape is None else tuple(shape[1:])
+    advice = "Load with `pipelines.load(…, like=model)`."
+    yield _check("image size", fits, f"{images.shape[1:]}, the model takes {wanted}", advice)
     if not fits or not np.isfinite(images).all():
         return
     outputs = np.asarray(keras.ops.convert_to_numpy(model(images, training=False)))
+    outputs = np.hstack([1 - outputs, outputs]) if outputs.shape[-1] == 1 else outputs
     classes = outputs.shape[-1]
     known = _labels(labels, classes)
     yield known
@@ -81,7 +82,7 @@ def _checks(model: keras.Model, images: np.ndarray, labels: np.ndarray) -> Itera
         "probabilities",
         bool(np.allclose(outputs.sum(axis=-1), 1, atol=1e-2) and (outputs >= 0).all()),
         f"each image's outputs add up to {outputs.sum(axis=-1).mean():.3g}",
-        'End the model with `Dense(classes, activation="softmax")`.',
+        'End the model with `Dense(classes, activation="softmax")`, or `Dense(1, activation="sigmoid")` for two.',
     )
     learnable = sum(int(np.prod(weight.shape)) for weight in model.trainable_weights)
     yield _check(
@@ -123,10 +124,8 @@ def _labels(labels: np.ndarray, classes: int) -> Check:
 def _trial(model: keras.Model, images: np.ndarray, labels: np.ndarray, outputs: np.ndarray) -> Iterator[Check]:
     """First loss, answers that differ, and learning one batch by heart."""
     chance = math.log(outputs.shape[-1])
-    probe = probe_of(model, images)
-    optimizer = optimizer_like(model)
-    probe.compile(optimizer, loss=loss_for(model, labels), jit_compile="auto" if on_accelerator() else False)
-    first = float(probe.evaluate(images, labels, verbose=0))
+    probe = compiled_like(model, images, labels)
+    first = loss_of(probe.evaluate(images, labels, verbose=0, return_dict=True))
     yield _check(
         "first loss",
         math.isfinite(first) and first < 3 * chance + 0.5,
@@ -142,8 +141,7 @@ def _trial(model: keras.Model, images: np.ndarray, labels: np.ndarray, outputs: 
     )
     lowest, steps = first, 0
     while steps < TRIES and math.isfinite(lowest) and lowest > ENOUGH * min(first, chance):
-        probe.reset_metrics()
-        loss = float(probe.train_on_batch(images, labels))
+        loss = one_step(probe, images, labels)
         lowest, steps = (loss if not math.isfinite(loss) else min(lowest, loss)), steps + 1
     yield _check(
         "learns one batch",

@@ -1,17 +1,24 @@
 """Exact resume: a run that was stopped at any moment goes on as if it had not been."""
 
+import hashlib
+import json
 import logging
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from cnnlab import _quiet  # noqa: F401  isort: skip
 import keras
+import numpy as np
 
 from cnnlab import pipelines
 from cnnlab._common import put_aside
+from cnnlab._upstream import Fit, begin_at_epoch, build_for_training, fit_around
 from cnnlab.training import checkpoint as checkpoints
 from cnnlab.training.memory import Memory
-from cnnlab.training.running import Budget, Fit, disk_watched, fit_around
+from cnnlab.training.running import Budget, disk_watched, leave_folder, own_folder
+from cnnlab.training.schedules import refuse_two_rules, refuse_what_is_over
+from cnnlab.training.state import is_built, source_of
 
 CHECKPOINT_SHARE = 0.005  # of the time may go into checkpoints
 logger = logging.getLogger("cnnlab")
@@ -42,65 +49,142 @@ class Checkpoints(keras.callbacks.Callback):
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         """Puts an earlier run aside, or gives the model what the run's last checkpoint holds."""
         self.fit, self.memory, self.found = fit_around(self), None, None
-        self.feed = getattr(self.fit.data, "_cnnlab_feed", None)
+        self.data = self.fit.arguments.get("x")
+        self.source: Any = source_of(self.data) if self._order_is_known() else None
+        self.steps = self.params.get("steps")
         self.begun = (0, 0)  # epoch and step that come next
         self.skipped = 0
         self.budget = Budget(self.budget.share)
-        if self.resume:
-            self.found = checkpoints.read(self.folder)
-        if self.found is None and any((self.folder / name).exists() for name in self.left_behind):
-            put_aside(self.folder, self.left_behind)
-        if self.found is not None:
-            self._check_data(self.found.facts["data"])
-            checkpoints.put_into(self.model, self.found, self.folder, "model", "optimizer")
-            over = self.found.facts["over"]
-            self.model._initial_epoch = self.params["epochs"] if over else self.found.facts["epoch"]
+        self._refuse_endless()
+        refuse_two_rules(self.model.optimizer, self.fit.callbacks)
+        own_folder(self.folder, self.left_behind)
+        try:
+            self._begin()
+        except BaseException:
+            leave_folder(self.folder)
+            raise
 
-    def _check_data(self, facts: dict[str, Any] | None) -> None:
-        if facts is None or self.feed is None:
+    def _begin(self) -> None:
+        self.optimizer = _settings(self.model.optimizer)
+        if self.resume:
+            self._build()
+            self.found = checkpoints.read(self.folder, self.model)
+        if self.found is None:
+            refuse_what_is_over(self.model.optimizer, epochs=self.params["epochs"], steps=self.steps)
+            put_aside(self.folder, self.left_behind)
+        else:
+            checkpoints.values_for(self.model, self.found, self.folder, "model")
+            self._check_same(self.found.facts)
+            checkpoints.put_into(self.model, self.found, self.folder, "model", "optimizer")
+            over = self.found.facts["over"] and self._stays_over(self.found.facts["callbacks"])
+            epoch = self.params["epochs"] if over else self.found.facts["epoch"]
+            refuse_what_is_over(self.model.optimizer, epochs=self.params["epochs"] - epoch, steps=self.steps)
+            begin_at_epoch(self.model, epoch)
+        self.facts = self._data_facts()
+
+    def _order_is_known(self) -> bool:
+        """Whether the images of every step follow from its number: an epoch is a pass, or passes follow each other."""
+        per_epoch, begun_again = self.fit.arguments.get("steps_per_epoch"), hasattr(self.data, "_cnnlab_begun_again")
+        return not per_epoch or (begun_again and keras.backend.backend() == "tensorflow")
+
+    def _refuse_endless(self) -> None:
+        cardinality = getattr(self.data, "cardinality", None)
+        if self.steps is None and callable(cardinality) and int(cardinality()) == -1:
+            raise ValueError(
+                "Expected data that end, or `steps_per_epoch`. Received a dataset that goes on for ever, with which "
+                "the first epoch would never be over: call `fit(…, steps_per_epoch=…)`."
+            )
+
+    def _build(self) -> None:
+        """Makes the variables of a network that is built only when it sees images."""
+        if not is_built(self.model) and self.data is not None:
+            batch = self.data[:1] if hasattr(self.data, "shape") else next(iter(self.data))[0]
+            self.model(batch)
+
+    def _stays_over(self, memory: dict[str, Any]) -> bool:
+        """Whether patience is used up for what it is now, too."""
+        stoppers = [one for one in self.fit.callbacks if type(one).__name__ == "EarlyStopping"]
+        for index, one in enumerate(stoppers):
+            remembered = memory.get(f"EarlyStopping {index}", {})
+            wait = remembered.get("wait")
+            if remembered.get("monitor") == one.monitor and isinstance(wait, int) and wait >= one.patience:
+                return True
+        return False
+
+    def _check_same(self, facts: dict[str, Any]) -> None:
+        """Refuses to go on with something else than the run was begun with."""
+        seed = facts["data"].get("seed")
+        if self.source is not None and isinstance(seed, int) and 0 <= seed < 2**63:
+            self.source.seed = seed  # drawn anew where the person named none
+        pairs = {"data": (self._data_facts(), facts["data"]), "optimizer": (self.optimizer, facts["optimizer"])}
+        for what, (here, there) in pairs.items():
+            changed = [key for key in {**there, **here} if here.get(key) != there.get(key)]
+            if changed == ["learning_rate"] and int(self.model.optimizer.iterations):
+                continue  # training has changed it, in this process
+            if changed == ["schedule"] and here.get("schedule") and there.get("schedule"):
+                logger.warning("The run in %s goes on with another learning-rate schedule than before.", self.folder)
+                continue
+            if changed:
+                raise ValueError(
+                    f"`training.resume` expects the same {what} as the run in {str(self.folder)!r} was begun with. "
+                    f"Received other {what}: "
+                    + ", ".join(f"{key} was {_short(there.get(key))}, is {_short(here.get(key))}" for key in changed)
+                    + ". Go on as before, or begin anew with `training.callbacks`; `keras.models.load_model` gives you "
+                    "the network of `best.keras` to train further in another way."
+                )
+        if self.source is None:
             logger.warning(
                 "The run in %s goes on, but not exactly: the order of its images is kept only for the very dataset "
-                "that `pipelines.load` returns.",
-                self.folder,
-            )
-            return
-        self.feed.seed = facts["seed"]  # drawn anew where the person named none
-        here = self._data_facts() or {}
-        if here != facts:
-            changed = ", ".join(f"{key} was {facts[key]}, is {here[key]}" for key in facts if facts[key] != here[key])
-            raise ValueError(
-                f"`training.resume` expects the data that the run in {str(self.folder)!r} was begun with. Received "
-                f"other data: {changed}. Load it as before, or begin anew with `training.callbacks`; "
-                "`keras.models.load_model` gives you the network of `best.keras` to train further on other data."
-            )
+                "that `pipelines.load` returns.", self.folder,
+            )  # fmt: skip
 
-    def _data_facts(self) -> dict[str, Any] | None:
-        if self.feed is None:
-            return None
-        policy = None if self.feed.policy is None else repr(self.feed.policy)
-        return {
-            "seed": self.feed.seed,
-            "images": len(self.feed.paths),
-            "batch_size": self.feed.batch_size,
-            "image_size": list(self.feed.image_size),
-            "augment": policy,
-            "balance": self.feed.balance,
-        }
+    def _data_facts(self) -> dict[str, Any]:
+        """What must be the same when the run goes on."""
+        facts: dict[str, Any] = {"steps per epoch": self.steps}
+        weights = self.fit.arguments.get("class_weight")
+        if weights:
+            facts["class_weight"] = {str(key): float(weights[key]) for key in sorted(weights)}
+        labels, source = self.fit.arguments.get("y"), source_of(self.data)
+        if source is not None:
+            labels = source.codes
+            facts |= {
+                "seed": source.seed,
+                "images": len(source.paths),
+                "batch_size": source.batch_size,
+                "preparation": repr(source.preparation),
+                "augment": None if source.policy is None else repr(source.policy),
+                "balance": source.balance,
+                "files": _digest("\n".join(Path(path).name for path in source.paths).encode()),
+            }
+        if hasattr(labels, "shape"):
+            facts["labels"] = _digest(np.ascontiguousarray(keras.ops.convert_to_numpy(labels)).tobytes())
+        return facts
 
     # Epochs and steps
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Makes the order of the data that of the epoch; takes a checkpoint, or goes on from the one that was found."""
-        self.begun, self.skipped = (epoch, 0), 0
-        if self.memory is None:
+        self.begun, self.skipped, first = (epoch, 0), 0, self.memory is None
+        if first:
             self._remember()
-            if self.found is not None and self.found.facts["step"]:
-                self._go_on_within(epoch, self.found.facts["step"], self.found)
+            step = self.found.facts["step"] if self.found is not None else 0
+            if self.found is not None and self.source is not None and (step or self._place(epoch, step)[1]):
+                self._go_on_within(epoch, step, self.found)
                 return
         elif self.budget.allows():
             self._write()
-        if self.feed is not None:
-            pipelines.set_epoch(self.fit.data, epoch)
+        if self.source is not None and (first or not self._passes_follow()):
+            pipelines.set_epoch(self.data, self._place(epoch, 0)[0])
+
+    def _passes_follow(self) -> bool:
+        """Whether a pass over the data goes on across epochs, as with `steps_per_epoch`."""
+        return bool(self.fit.arguments.get("steps_per_epoch"))
+
+    def _place(self, epoch: int, step: int) -> tuple[int, int]:
+        """Which pass over the data a step belongs to, and where in it."""
+        if not self._passes_follow():
+            return epoch, step
+        return divmod(epoch * self.steps + step, len(self.source))
 
     def on_train_batch_begin(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         """Takes a checkpoint within an epoch that lasts."""
@@ -110,32 +194,39 @@ class Checkpoints(keras.callbacks.Callback):
 
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
         """Takes the last checkpoint, before others go back to the best weights."""
-        self.model._initial_epoch = None
+        begin_at_epoch(self.model, None)
         if self.memory is None:  # nothing was left to do
             self._remember()
-        elif not averages_weights(self.model.optimizer) and not self._cut_short():
+        elif not averages_weights(self.model.optimizer) and not self._cut_short() and _is_finite(logs):
             # With a moving average Keras has already put the averages in place of the weights that training needs.
             self.begun = (self.begun[0] + 1, 0)
             self._write()
+        self.fit, self.data, self.source, self.memory = Fit([], {}), None, None, None  # lets go of the data
+        leave_folder(self.folder)
 
     def _remember(self) -> None:
-        self.model._initial_epoch = None
-        self.memory = Memory([one for one in self.fit.callbacks if one is not self])
-        if self.found is not None:
-            absent = self.memory.give_back(self.found.facts["callbacks"], self.found.arrays)
-            if absent:
-                logger.warning(
-                    "The run in %s had callbacks that are missing now: %s. It goes on without what they remembered.",
-                    self.folder, ", ".join(name.rsplit(" ", 1)[0] for name in absent),
-                )  # fmt: skip
+        begin_at_epoch(self.model, None)
+        self.memory = Memory([one for one in self.fit.callbacks if one is not self], self.model)
+        if self.found is None:
+            return
+        try:
+            left = self.memory.give_back(self.found.facts["callbacks"], self.found.arrays)
+        except (ValueError, TypeError, RecursionError) as error:
+            raise ValueError(
+                f"Expected the memory of callbacks in the checkpoint of {str(self.folder)!r}. Received something else: "
+                f"{error}. Begin anew with `training.callbacks`."
+            ) from error
+        if left:
+            logger.warning(
+                "The run in %s goes on without what some callbacks remembered: %s.", self.folder, "; ".join(left)
+            )
 
     def _cut_short(self) -> bool:
         """Whether the last epoch was left in the middle: it is then to be done again from the last checkpoint."""
-        steps = self.params.get("steps")
-        return bool(steps) and self.begun[1] + self.model.steps_per_execution < steps
+        return bool(self.steps) and self.begun[1] + self.model.steps_per_execution < self.steps
 
     def _can_stop_within(self) -> bool:
-        return self.feed is not None and keras.backend.backend() == "tensorflow"
+        return self.source is not None and keras.backend.backend() == "tensorflow"
 
     def _write(self) -> None:
         epoch, step = self.begun
@@ -146,18 +237,22 @@ class Checkpoints(keras.callbacks.Callback):
                 "epoch": epoch,
                 "step": step,
                 "over": any(getattr(callback, "stopped_epoch", 0) > 0 for callback in self.fit.callbacks),
-                "data": self._data_facts(),
+                "data": self.facts,
+                "optimizer": self.optimizer,
                 "callbacks": memory,
             }
             taken = checkpoints.taken_from(self.model, facts)
             checkpoints.write(self.folder, checkpoints.Checkpoint(taken.facts, taken.arrays | arrays))
 
     def _go_on_within(self, epoch: int, step: int, found: checkpoints.Checkpoint) -> None:
-        """Lets Keras count the steps that were done without doing them, then feeds it the rest of the epoch."""
+        """Lets Keras count the steps that were done without doing them, then feeds it the rest."""
         model = self.model
-        rest = pipelines.rest(self.fit.data, epoch=epoch, step=step)
-        model._symbolic_build(data_batch=next(iter(rest)))  # makes the metrics' variables, which are to be filled
-        checkpoints.put_into(model, found, self.folder, "model", "optimizer", "metric")
+        number, within = self._place(epoch, step)
+        rest = pipelines.rest(self.data, epoch=number, step=within)
+        rest = rest.concatenate(self.data) if self._passes_follow() else rest
+        build_for_training(model, next(iter(rest)))  # the metrics' variables are to be filled
+        checkpoints.put_into(model, found, self.folder, "model", "optimizer", *(["metric"] if step else []))
+        pipelines.set_epoch(self.data, number + 1)
         plain, batches, this_epoch, done = model.train_function, iter(rest), None, 0
         self.skipped = step
 
@@ -167,9 +262,12 @@ class Checkpoints(keras.callbacks.Callback):
             if iterator is not this_epoch:  # the next epoch, or another `fit` after an interruption
                 model.train_function = plain
                 return plain(iterator)
-            if done < step:
-                done += model.steps_per_execution
+            at_once = model.steps_per_execution
+            done += at_once
+            if done <= step:
                 return model.get_metrics_result()
+            if done - step < at_once:  # it was saved within what is one execution now
+                return plain(islice(batches, done - step))
             return plain(batches)
 
         model.train_function = train_function
@@ -180,3 +278,34 @@ def averages_weights(optimizer: Any) -> bool:
     inner = getattr(optimizer, "inner_optimizer", None)
     parts = [optimizer, *([inner] if inner is not None else []), *getattr(optimizer, "optimizers", [])]
     return any(getattr(part, "use_ema", False) for part in parts)
+
+
+def _settings(optimizer: Any) -> dict[str, Any]:
+    """What an optimizer was made with, as plain values; a schedule apart from the rest."""
+    settings = json.loads(json.dumps(keras.saving.serialize_keras_object(optimizer), default=str))
+    config = {"optimizer": settings.get("class_name"), **_nameless(settings.get("config", {}))}
+    config.pop("optimizer_map", None)  # goes by the names of weights, which Keras counts up
+    if isinstance(config.get("learning_rate"), dict):
+        config["schedule"] = config.pop("learning_rate")
+    return config
+
+
+def _nameless(value: Any) -> Any:
+    """Without the names of optimizers, which Keras counts up."""
+    if not isinstance(value, dict):
+        return value
+    return {key: _nameless(item) for key, item in value.items() if key not in ("name", "shared_object_id")}
+
+
+def _digest(data: bytes) -> str:
+    return hashlib.blake2b(data, digest_size=16).hexdigest()
+
+
+def _short(value: Any) -> str:
+    text = str(value)
+    return text if len(text) <= 80 else f"{text[:80]}…"
+
+
+def _is_finite(logs: dict[str, Any] | None) -> bool:
+    loss = (logs or {}).get("loss", 0.0)
+    return bool(np.isfinite(np.asarray(loss, dtype=float)).all())

@@ -1,11 +1,19 @@
 """Learning rates that change while training, as plain Keras schedules."""
 
+import logging
 import math
 from collections.abc import Sequence
 from typing import Any
 
 from cnnlab import _quiet  # noqa: F401  isort: skip
 import keras
+import numpy as np
+
+from cnnlab._upstream import schedules_of
+from cnnlab.training.watching import Watched
+
+LOOKS = 41  # at a schedule
+logger = logging.getLogger("cnnlab")
 
 
 def one_cycle(peak: float, *, steps: int, warmup: float = 0.25, start: float = 0.1) -> Any:
@@ -120,23 +128,27 @@ def step_down(start: float, *, steps: int, at: Sequence[float] = (0.5, 0.75), fa
     )
 
 
-def plateau(*, patience: int = 3, factor: float = 0.3, monitor: str = "val_loss", lowest: float = 1e-6) -> Any:
+def plateau(
+    *, patience: int = 3, factor: float = 0.3, monitor: str = "val_loss", mode: str = "auto", lowest: float = 1e-6
+) -> Any:
     """Lowers the learning rate whenever the validation loss stops falling; needs no number of epochs in advance.
 
     A callback, as it has to see the loss: `model.fit(callbacks=[*training.callbacks(…), training.plateau()])`, with a
-    learning rate that is a number. Its patience should be below that of `training.callbacks`.
+    learning rate that is a number. Its patience should be below that of `training.callbacks`. Without validation data
+    it goes by the training loss.
 
     Args:
         patience: Epochs without improvement before the rate is lowered.
         factor: What the rate is multiplied by, above 0 and below 1.
         monitor: What improvement is measured by.
+        mode: "min" or "max" for a number whose direction Keras does not know.
         lowest: The rate goes no lower than this.
 
     Returns:
         A `keras.callbacks.ReduceLROnPlateau`.
 
     Raises:
-        ValueError: If an argument is out of range.
+        ValueError: If an argument is out of range; when `fit` begins, if the learning rate is a schedule.
 
     Example:
         >>> plateau(patience=2).patience
@@ -147,4 +159,72 @@ def plateau(*, patience: int = 3, factor: float = 0.3, monitor: str = "val_loss"
             "`plateau` expects `patience` of 1 or more, `factor` between 0 and 1 and `lowest` of 0 or more. "
             f"Received: patience={patience}, factor={factor}, lowest={lowest}."
         )
-    return keras.callbacks.ReduceLROnPlateau(monitor=monitor, patience=patience, factor=factor, min_lr=lowest)
+    return Plateau(Watched(monitor, mode), patience=patience, factor=factor, min_lr=lowest)
+
+
+class Plateau(keras.callbacks.ReduceLROnPlateau):
+    """Keras's own, which looks at epochs that were validated and refuses a learning rate that has a rule already."""
+
+    def __init__(self, watched: Watched, **options: Any) -> None:
+        super().__init__(monitor=watched.name, **options)
+        self.watched = watched
+
+    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
+        """Looks at optimizer and data before the first step."""
+        super().on_train_begin(logs)
+        refuse_two_rules(self.model.optimizer, [self])
+        self.watched.begin(self)
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """Lowers the rate where patience is used up."""
+        logs = {} if logs is None else logs
+        if self.watched.value(logs) is None:  # not validated
+            logs["learning_rate"] = float(self.model.optimizer.learning_rate)
+            return
+        self.monitor, self.mode = self.watched.name, self.watched.direction()
+        super().on_epoch_end(epoch, logs)
+
+
+def refuse_two_rules(optimizer: Any, callbacks: Sequence[keras.callbacks.Callback]) -> None:
+    """Refuses callbacks that set the learning rate where a schedule, or another such callback, does.
+
+    Raises:
+        ValueError: Before training, where Keras would fail in the middle of it.
+    """
+    kinds = keras.callbacks.ReduceLROnPlateau | keras.callbacks.LearningRateScheduler
+    rules = [type(one).__name__ for one in callbacks if isinstance(one, kinds)]
+    names = [getattr(rate, "name", None) or type(rate).__name__ for rate in schedules_of(optimizer)]
+    if rules and names:
+        raise ValueError(
+            f"Expected one rule for the learning rate. Received two: the schedule {names[0]!r} and the callback "
+            f"{rules[0]} (`training.plateau`). Compile with a number as `learning_rate`, or leave the callback out."
+        )
+
+
+def refuse_what_is_over(optimizer: Any, *, epochs: int, steps: int | None) -> None:
+    """Refuses a schedule that has come to its end, and says where one will in the middle of training.
+
+    Args:
+        optimizer: Whose next step is the first one of the training.
+        epochs: That are to be trained.
+        steps: Of an epoch; None where nobody knows.
+
+    Raises:
+        ValueError: If the learning rate is 0 throughout.
+    """
+    first, count = int(getattr(optimizer, "iterations", 0)), epochs * (steps or 1)
+    for rate in schedules_of(optimizer) if count > 1 else []:
+        places = np.unique(np.linspace(first + 1, first + count - 1, LOOKS).astype(int))
+        nothing = [int(place) for place in places if float(rate(place)) == 0]
+        name = getattr(rate, "name", None) or type(rate).__name__
+        if len(nothing) == len(places):
+            raise ValueError(
+                f"Expected a learning rate above 0. The schedule {name!r} is over: after {first} steps its learning "
+                "rate is 0, so nothing would be learned. Compile the model anew, with a schedule of as many steps as "
+                "are to be trained."
+            )
+        if steps and len(nothing) > 0.05 * len(places):
+            logger.warning(
+                "The schedule %r is over after step %d of %d: nothing is learned from there on. Make it of "
+                "`epochs * len(data)` = %d steps.", name, nothing[0], first + count, count,
+            )  # fmt: skip

@@ -10,6 +10,8 @@ import keras
 import numpy as np
 
 from cnnlab import pipelines
+from cnnlab._upstream import forget_global_generator, global_generator, make_global_generator
+from cnnlab.training.batches import repeated
 
 Arrays = list[np.ndarray]
 
@@ -23,14 +25,6 @@ def assign(variables: Sequence[Any], values: Sequence[np.ndarray]) -> None:
     """Puts values into variables of the same shapes."""
     for variable, value in zip(variables, values, strict=True):
         variable.assign(value)
-
-
-def global_generator() -> Any:
-    """The generator that Keras draws from where no layer has one of its own, or None while it was never needed."""
-    from keras.src.backend.common import global_state
-    from keras.src.random.seed_generator import GLOBAL_SEED_GENERATOR
-
-    return global_state.get_global_attribute(GLOBAL_SEED_GENERATOR)
 
 
 def random_state() -> dict[str, Any]:
@@ -52,68 +46,40 @@ def set_random_state(state: dict[str, Any]) -> None:
     name, keys, *rest = state["numpy"]
     np.random.set_state((name, np.array(keys, np.uint32), *rest))  # noqa: NPY002
     if state["keras"] is not None:
-        from keras.src.random.seed_generator import global_seed_generator
-
-        generator = global_seed_generator()
+        generator = make_global_generator()
         generator.state.assign(np.array(state["keras"], generator.state.dtype))
+
+
+def source_of(data: Any) -> Any:
+    """What stands behind a dataset of `pipelines.load`, or None."""
+    return getattr(data, "_cnnlab_source", None)
 
 
 @contextmanager
 def untouched(model: keras.Model, data: Any = None) -> Iterator[None]:
-    """Whatever the block does to the model's variables, to random state and to the data's count of epochs is undone."""
-    variables, state = model.variables, random_state()
-    before = values_of(variables)
-    generator = global_generator()
-    feed = getattr(data, "_cnnlab_feed", None)
-    epoch = feed.next_epoch if feed is not None else 0
+    """Whatever the block does to the model's variables, to random state and to the data's count of epochs is undone.
+
+    A network that is built only when it sees images is built here, as the first step of training would do it.
+    """
+    source = source_of(data)
+    epoch = source.next_epoch if source is not None else 0
     try:
-        yield
+        if not is_built(model):
+            model(next(repeated(data))[0][:1])
+        variables, state, generator = [*model.variables, *model.metrics_variables], random_state(), global_generator()
+        before = values_of(variables)
+        try:
+            yield
+        finally:
+            assign(variables, before)
+            set_random_state(state)
+            if generator is None:
+                forget_global_generator()
     finally:
-        assign(variables, before)
-        set_random_state(state)
-        if generator is None:
-            _forget_global_generator()
-        if feed is not None:
+        if source is not None:
             pipelines.set_epoch(data, epoch)
 
 
-def _forget_global_generator() -> None:
-    """A generator that was made meanwhile would have taken its seed from Python's state, which is put back."""
-    from keras.src.backend.common import global_state
-    from keras.src.random.seed_generator import GLOBAL_SEED_GENERATOR
-
-    global_state.set_global_attribute(GLOBAL_SEED_GENERATOR, None)
-
-
-def probe_of(model: keras.Model, images: Any) -> keras.Model:
-    """A model of the same layers and weights that can be compiled and trained without touching `model`'s compilation.
-
-    Args:
-        model: Compiled or not.
-        images: A batch, for models that do not know the shape of their input.
-    """
-    if getattr(model, "inputs", None):
-        inputs = model.inputs[0] if len(model.inputs) == 1 else model.inputs  # a list of one makes Keras warn, on JAX
-        return keras.Model(inputs, model.outputs, name="probe")
-    inputs = keras.Input(images.shape[1:], dtype=keras.backend.standardize_dtype(images.dtype))
-    return keras.Model(inputs, model(inputs), name="probe")
-
-
-def optimizer_like(model: keras.Model) -> keras.optimizers.Optimizer:
-    """An optimizer set up as the model's own, without its memory; AdamW for a model that is not compiled."""
-    own: Any = getattr(model, "optimizer", None)
-    while getattr(own, "inner_optimizer", None) is not None:  # scaling the loss is not the question here
-        own = own.inner_optimizer
-    if own is None or hasattr(own, "optimizers"):
-        return keras.optimizers.AdamW()
-    config = own.get_config()
-    if not isinstance(config.get("learning_rate"), float):
-        config["learning_rate"] = 1e-3  # a schedule would change the rate by itself
-    return type(own).from_config(config)
-
-
-def loss_for(model: keras.Model, labels: Any) -> Any:
-    """The loss the model is compiled with, or the cross-entropy that fits the labels."""
-    if getattr(model, "compiled", False):
-        return model.loss
-    return "categorical_crossentropy" if len(labels.shape) == 2 else "sparse_categorical_crossentropy"
+def is_built(model: keras.Model) -> bool:
+    """Whether all variables are there; networks without a given input make them when they see the first images."""
+    return model.built and all(layer.built for layer in model.layers)

@@ -6,22 +6,25 @@ import sys
 import threading
 import time
 from types import FrameType
-from typing import Any
+from typing import Any, ClassVar
 
 from cnnlab import _quiet  # noqa: F401  isort: skip
 import keras
 
 from cnnlab._common import is_quiet
 from cnnlab.plots.style import BLUE, GREY, ORANGE
-from cnnlab.training.callbacks import is_better, watched
+from cnnlab.training import memory
 from cnnlab.training.running import Budget
+from cnnlab.training.watching import Watched, numbers
 
 SHARE = 0.003  # of the time may go into drawing
 PAUSE = 0.5  # seconds between two drawings, at least
 WIDTH, HEIGHT, MARGIN = 320, 170, 36  # of one set of curves, pixels
 
 
-def monitor(*, metrics: tuple[str, ...] = ("loss", "accuracy"), watch: str = "val_loss") -> "Monitor":
+def monitor(
+    *, metrics: tuple[str, ...] = ("loss", "accuracy"), watch: str = "val_loss", mode: str = "auto"
+) -> "Monitor":
     """A callback that draws the curves while the model trains, says how long it will take, and has a stop button.
 
     The button (or the notebook's own ■, or Ctrl-C) ends training cleanly: after the step in hand, with validation, all
@@ -31,6 +34,7 @@ def monitor(*, metrics: tuple[str, ...] = ("loss", "accuracy"), watch: str = "va
     Args:
         metrics: Which curves, training and validation in one.
         watch: Which number tells the best weights after a stop.
+        mode: "min" or "max" for a number whose direction Keras does not know.
 
     Returns:
         A callback for `model.fit(callbacks=[…, widgets.monitor()], verbose=0)`.
@@ -45,7 +49,7 @@ def monitor(*, metrics: tuple[str, ...] = ("loss", "accuracy"), watch: str = "va
     """
     if not metrics or isinstance(metrics, str):
         raise ValueError(f"`metrics` expects one name or more, such as ('loss', 'accuracy'). Received: {metrics!r}.")
-    return Monitor(tuple(metrics), watch)
+    return Monitor(tuple(metrics), Watched(watch, mode, argument="watch"))
 
 
 class Monitor(keras.callbacks.Callback):
@@ -53,12 +57,16 @@ class Monitor(keras.callbacks.Callback):
 
     Args:
         metrics: Which curves.
-        watch: Which number tells the best weights.
+        watched: Which number tells the best weights.
     """
 
-    def __init__(self, metrics: tuple[str, ...], watch: str) -> None:
+    remembered: ClassVar[dict[str, memory.Rule]] = {
+        "rows": memory.rows, "best": memory.number, "best_weights": memory.weights
+    }  # fmt: skip
+
+    def __init__(self, metrics: tuple[str, ...], watched: Watched) -> None:
         super().__init__()
-        self.metrics, self.watch = metrics, watch
+        self.metrics, self.watched, self.monitor = metrics, watched, watched.name
         self.rows: list[dict[str, float]] = []
         self.best: float | None = None
         self.best_weights: list[Any] | None = None
@@ -77,6 +85,8 @@ class Monitor(keras.callbacks.Callback):
         self.asked.clear()
         self.began = self.drawn = time.perf_counter()
         self.budget = Budget(SHARE)
+        self.watched.begin(self)
+        self.monitor = self.watched.name
         self._catch_interrupts()
         if not is_quiet() and _in_notebook():
             self._show_button()
@@ -97,10 +107,9 @@ class Monitor(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Adds a point to the curves and remembers the best weights."""
-        logs = {key: float(value) for key, value in (logs or {}).items()}
-        self.rows.append({"epoch": epoch + 1, **logs})
-        value = watched(logs, self.watch, argument="watch")
-        if is_better(self.watch, value, self.best):
+        self.rows.append({"epoch": epoch + 1, **numbers(logs)})
+        value = self.watched.value(logs)
+        if self.watched.better(value, self.best):
             self.best, self.best_weights = value, self.model.get_weights()
         if self.asked.is_set():
             self.model.stop_training = True
