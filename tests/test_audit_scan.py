@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from cnnlab import audit, images, samples, tables
+from cnnlab.audit import neighbours
 
 
 def table_of(paths, labels=None):
@@ -240,3 +241,22 @@ def test_leaks_are_found_quickly_and_as_one_by_one():
             expected.append((row.path, row.split, other["path"], other["split"]))
     assert list(audit.leaks(few).itertuples(index=False, name=None)) == expected
     assert set(found.columns) == {"path", "split", "other", "other_split"} and len(found) > 1000
+
+
+def test_the_nearest_pictures_are_those_of_comparing_all_with_all():
+    """The forest of k-d trees finds what is near, the same in every run, and never a picture itself or its mirror."""
+    rng = np.random.default_rng(0)
+    points = rng.normal(size=(600, 35)).astype(np.float32)
+    points[300:600] = points[:300] + rng.normal(size=(300, 35)).astype(np.float32) * 0.05  # row r and r + 300 are alike
+    points /= np.linalg.norm(points, axis=1, keepdims=True)
+    row, point = neighbours._neighbours(points, 300)
+    again = neighbours._neighbours(points, 300)
+    np.testing.assert_array_equal([row, point], again)
+    assert (point % 300 != row).all()
+    mixed = np.concatenate([points, points[rng.permutation(600)]])
+    row, point = neighbours._neighbours(mixed, 1200)
+    likeness = mixed @ mixed.T
+    found = {(int(one), int(other)) for one, other in zip(row, point, strict=True)}
+    np.fill_diagonal(likeness, -1)
+    best = [(index, other) for index in range(1200) for other in np.flatnonzero(likeness[index] > 0.9)[:1]]
+    assert np.mean([pair in found for pair in best]) > 0.98

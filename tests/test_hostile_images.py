@@ -132,7 +132,7 @@ sys.path[:0] = sys.argv[1:]
 import images as fuzz
 from PIL import Image
 from cnnlab import images
-from cnnlab.images.decoding import BYTES
+from cnnlab.images.limits import BYTES
 whole = Image.new("RGBA", (3000, 3000), (9, 200, 30, 99))
 for kind, how in (("WEBP", {"lossless": True, "method": 0}), ("JPEG2000", {}), ("AVIF", {"speed": 10}), ("PNG", {})):
     data = fuzz.encoded(whole, kind, **how)

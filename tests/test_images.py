@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
 from cnnlab import images, pipelines
-from cnnlab.images import decoding, jpeg, sizing
+from cnnlab.images import decoding, jpeg, limits, sizing
 
 HEIGHT, WIDTH = 48, 64
 
@@ -222,10 +222,10 @@ def test_a_small_file_that_would_unfold_to_gigabytes_is_refused():
 
 
 def test_the_limit_itself_is_read(monkeypatch, picture):
-    monkeypatch.setattr(decoding, "MAX_PIXELS", HEIGHT * WIDTH)
+    monkeypatch.setattr(limits, "MAX_PIXELS", HEIGHT * WIDTH)
     for kind in ("PNG", "JPEG"):
         assert images.read(encoded(picture, kind)).shape == (HEIGHT, WIDTH, 3)
-    monkeypatch.setattr(decoding, "MAX_PIXELS", HEIGHT * WIDTH - 1)
+    monkeypatch.setattr(limits, "MAX_PIXELS", HEIGHT * WIDTH - 1)
     for kind in ("PNG", "JPEG"):
         with pytest.raises(ValueError, match="64 × 48"):
             images.read(encoded(picture, kind))

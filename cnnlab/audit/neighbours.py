@@ -1,7 +1,9 @@
 """Which pictures are worth a closer look: the nearest few of each, found without comparing all with all."""
 
-from typing import NamedTuple
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, NamedTuple
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 from scipy.fft import dctn
@@ -14,10 +16,8 @@ Integers = NDArray[np.int64]
 
 FREQUENCIES = 6  # the lowest waves along each axis make the descriptor
 NEIGHBOURS = 5  # candidates of each picture
-PER_LEAF = 3  # of these, at most so many from one leaf
-TREES = 20
-AT_ONCE = 4  # trees
-LEAF = 64
+KD_TREES, TREES, CHECKS = 1, 4, 48  # OpenCV's number of the method, how many trees, and leaves looked at
+AT_ONCE = 2048  # pictures
 LOWEST_LIKENESS = 0.5  # of two descriptors, as a cosine
 EXPLAINED = 0.9  # share of a blurred picture that its copy must explain
 
@@ -33,14 +33,13 @@ class Candidates(NamedTuple):
 def candidates(pictures: Floats) -> Candidates:
     """Pairs of pictures that may be the same one: near each other, and explained by a small shift or stretch.
 
-    The work grows as n log n: a forest of random splits gathers what is alike into leaves, and only within a leaf is
-    everything compared with everything.
+    The work grows as n log n.
 
     Args:
         pictures: Blurred grey levels, shape (count, register.COARSE, register.COARSE).
 
     Source:
-        Random projection trees: S. Dasgupta, Y. Freund, "Random projection trees and low dimensional manifolds" (2008).
+        M. Muja, D. Lowe, "Fast approximate nearest neighbors with automatic algorithm configuration" (2009): FLANN.
     """
     count = len(pictures)
     if count < 2:
@@ -76,62 +75,25 @@ def _unit(waves: Floats) -> Floats:
 
 
 def _neighbours(points: Floats, count: int) -> tuple[Integers, Integers]:
-    """For each of the first `count` points some of the nearest ones: row, point; each pair once."""
-    rng = np.random.default_rng(0)
-    depth = max(0, int(np.ceil(np.log2(len(points) / LEAF))))
-    # For each tree and level two points, between which it splits.
-    trees = [[rng.choice(len(points), 2, replace=False) for _ in range(depth)] for _ in range(TREES if depth else 1)]
-    nearest = np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.float32)
-    for start in range(0, len(trees), AT_ONCE):  # and forget the farther ones in between, to stay small in memory
-        found = in_threads(
-            lambda ends: _leaf_neighbours(points, _leaves(points, ends), count), trees[start : start + AT_ONCE]
-        )
-        nearest = _nearest(*(np.concatenate(part) for part in zip(nearest, *found, strict=True)), total=len(points))
-    return nearest[0], nearest[1]
+    """For each of the first `count` points the nearest ones that OpenCV's forest of k-d trees finds: row, point."""
 
+    def grown() -> Any:
+        return cv2.flann_Index(points, {"algorithm": KD_TREES, "trees": TREES})  # type: ignore[attr-defined]
 
-def _nearest(row: Integers, point: Integers, likeness: Floats, *, total: int) -> tuple[Integers, Integers, Floats]:
-    """Of each row's pairs the most alike, each once."""
-    _, once = np.unique(row * total + point, return_index=True)
-    row, point, likeness = row[once], point[once], likeness[once]
-    order = np.lexsort((-likeness, row))
-    row, point, likeness = row[order], point[order], likeness[order]
-    first = np.arange(len(row)) - np.searchsorted(row, row) < NEIGHBOURS
-    return row[first], point[first], likeness[first]
+    def nearest(start: int) -> tuple[Integers, Floats]:
+        asked = points[start : min(start + AT_ONCE, count)]
+        point, distance = index.knnSearch(asked, min(NEIGHBOURS + 2, len(points)), params={"checks": CHECKS})
+        return point.astype(np.int64), distance  # squared distances
 
-
-def _leaves(points: Floats, between: list[Integers]) -> Integers:
-    """Splits the points in half again and again, each time along the line through two of them; pads with -1."""
-    count, depth = len(points), len(between)
-    order, place = np.arange(count), np.arange(count)
-    for level, (one, other) in enumerate(between):
-        along = (points @ (points[one] - points[other]))[order]
-        along = (along - along.min()) / max(float(np.ptp(along)), 1e-9) * 0.999
-        order = order[np.argsort(place * 2**level // count + along)]
-    bounds = -(-np.arange(2**depth + 1) * count // 2**depth)
-    at = bounds[:-1, None] + np.arange(np.diff(bounds).max())
-    return np.where(at < bounds[1:, None], order[np.minimum(at, count - 1)], -1)
-
-
-def _leaf_neighbours(points: Floats, leaves: Integers, count: int) -> tuple[Integers, Integers, Floats]:
-    rows, near, likenesses = [], [], []
-    for start in range(0, len(leaves), 256):
-        leaf = leaves[start : start + 256]
-        cosine = points[leaf] @ points[leaf].transpose(0, 2, 1)
-        cosine[np.broadcast_to((leaf < 0)[:, None, :], cosine.shape)] = -1
-        cosine[(leaf[:, :, None] - leaf[:, None, :]) % count == 0] = -1  # itself, and its own mirror image
-        asking = (leaf >= 0) & (leaf < count)
-        row, which, cosine = leaf[asking], np.nonzero(asking)[0], cosine[asking]
-        every = np.arange(len(cosine))
-        for _ in range(PER_LEAF):
-            best = cosine.argmax(axis=1)
-            likeness = cosine[every, best]
-            good = likeness >= LOWEST_LIKENESS
-            rows.append(row[good])
-            near.append(leaf[which, best][good])
-            likenesses.append(likeness[good])
-            cosine[every, best] = -1
-    return np.concatenate(rows), np.concatenate(near), np.concatenate(likenesses)
+    with ThreadPoolExecutor(1) as pool:  # a new thread begins with OpenCV's own random seed: the same trees every time
+        index = pool.submit(grown).result()
+    found = in_threads(nearest, range(0, count, AT_ONCE))
+    point, distance = (np.concatenate(part) for part in zip(*found, strict=True))
+    row = np.repeat(np.arange(count), point.shape[1]).reshape(point.shape)
+    good = (point >= 0) & (point % count != row)  # not itself, nor its own mirror image
+    good &= distance <= 2 * (1 - LOWEST_LIKENESS)  # which is what the cosine of unit vectors comes to
+    good &= good.cumsum(axis=1) <= NEIGHBOURS
+    return row[good], point[good]
 
 
 def _nearly_fits(pictures: Floats, low: Integers, high: Integers, mirrored: NDArray[np.bool_]) -> NDArray[np.bool_]:

@@ -3,7 +3,6 @@
 import io
 import struct
 import warnings
-import zlib
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -21,11 +20,10 @@ from PIL import (
     PngImagePlugin,
     PpmImagePlugin,
     TiffImagePlugin,
-    UnidentifiedImageError,
     WebPImagePlugin,
 )
 
-from cnnlab.images import colours, formats, jpeg
+from cnnlab.images import colours, formats, jpeg, limits
 from cnnlab.images.files import MAX_BYTES, MEMORY, UnreadableImageError
 from cnnlab.images.levels import Levels
 from cnnlab.images.sizing import reduce_by
@@ -40,20 +38,6 @@ PLUGINS = (  # imported above, so that Pillow need not load all it has, PostScri
 )  # fmt: skip
 FORMATS = ("JPEG", "PNG", "GIF", "BMP", "DIB", "WEBP", "TIFF", "PPM", "AVIF", "JPEG2000")
 FAMILY = {"MPO": "JPEG", "DIB": "BMP"}
-OTHERS = {  # what files named like images often are instead: first bytes, from where, name
-    b"%PDF": (0, "a PDF document"),
-    b"%!PS": (0, "a PostScript document"),
-    b"PK\x03\x04": (0, "a ZIP archive"),
-    b"8BPS": (0, "a Photoshop file"),
-    b"<": (0, "text that starts like HTML, XML or SVG"),
-    b"{": (0, "text that starts like JSON"),
-}
-MAX_PIXELS = 178_956_970  # a larger header is a mistake or an attack (Pillow's own limit)
-# Bytes that decoding takes for each pixel, at the worst: of most formats 4 for Pillow's image and 3 for the result.
-BYTES = {"WEBP": 18, "AVIF": 20, "JPEG2000": 26, "HEIF": 20}
-DEEP_BYTES = 12
-MAX_TILE = 4096 * 4096  # pixels of a tile in a TIFF that is smaller than that
-MOST_TILES = 1024  # of a JPEG 2000 file; its decoder takes 10 kB for each before it looks for any data
 ORIENTATION = 0x0112
 SCALED = 100_000  # pixels; smaller JPEG files are decoded at full size, which takes no time worth saving
 DEEP = ("I", "F")
@@ -116,21 +100,21 @@ def decode(data: bytes, reduce: Reduce = full_size, *, name: str = "the bytes gi
         if kind == "DICOM":
             return _decode_dicom(data, reduce, name)
         readable = (*FORMATS, kind) if kind else FORMATS
-        with MEMORY.hold(_taken_by_webp(data, name)), Image.open(io.BytesIO(data), formats=readable) as image:
-            _require_whole(data, name)
-            _require_plain_tiles(image, data, name)
+        with MEMORY.hold(limits.taken_by_webp(data, name)), Image.open(io.BytesIO(data), formats=readable) as image:
+            limits.require_whole(data, name)
+            limits.require_plain_tiles(image, data, name)
             return _from_opened(image, reduce, name, data)
     except UnreadableImageError:
         raise
     except Exception as error:  # decoders raise every kind of error on broken data
-        raise UnreadableImageError(_described(error, data), name) from error
+        raise UnreadableImageError(limits.described(error, data), name) from error
 
 
 def _decode_dicom(data: bytes, reduce: Reduce, name: str) -> Picture:
     dataset = formats.open_dicom(data)
     size = int(dataset.Rows), int(dataset.Columns)
-    _require_sensible(size, DEEP_BYTES, name)
-    with MEMORY.hold(size[0] * size[1] * DEEP_BYTES):
+    limits.require_sensible(size, limits.DEEP_BYTES, name)
+    with MEMORY.hold(size[0] * size[1] * limits.DEEP_BYTES):
         values, window = formats.dicom_values(dataset)
     if values.dtype == np.uint8:
         values = reduce_by(values, reduce(size))
@@ -146,7 +130,7 @@ def _decode_jpeg(data: bytes, reduce: Reduce, name: str) -> Picture | None:
         return None
     size = head.height, head.width
     stored = 3 if head.at_once else 9  # others are held twice, as numbers of 16 bits and as pixels
-    _require_sensible(size, stored, name)
+    limits.require_sensible(size, stored, name)
     turn = orientation(head.exif)
     seen = turned_size(size, turn)
     factor = reduce(seen)
@@ -166,7 +150,7 @@ def declared_size(data: bytes) -> tuple[int, int] | None:
         head = jpeg.header(data)
         return None if head is None else (head.height, head.width)
     try:
-        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+        with MEMORY.hold(limits.taken_by_webp(data, "")), Image.open(io.BytesIO(data), formats=FORMATS) as image:
             return image.height, image.width
     except Exception:  # Pillow raises many kinds; decoding will say what is wrong
         return None
@@ -186,14 +170,14 @@ def from_pillow(image: Image.Image, reduce: Reduce = full_size, *, name: str = "
     except UnreadableImageError:
         raise
     except Exception as error:
-        raise UnreadableImageError(_described(error, b""), name) from error
+        raise UnreadableImageError(limits.described(error, b""), name) from error
 
 
 def _from_opened(image: Image.Image, reduce: Reduce, name: str, data: bytes) -> Picture:
     size = image.height, image.width
     kind = FAMILY.get(image.format or "", image.format or "")
-    each = BYTES.get(kind, DEEP_BYTES if image.mode[0] in "IF" else 7)
-    _require_sensible(size, each, name)
+    each = limits.BYTES.get(kind, limits.DEEP_BYTES if image.mode[0] in "IF" else 7)
+    limits.require_sensible(size, each, name)
     turn = _orientation_of(image)
     to_turn = 1 if kind == "TIFF" else turn  # Pillow turns a TIFF itself
     seen = turned_size(size, to_turn)
@@ -202,7 +186,7 @@ def _from_opened(image: Image.Image, reduce: Reduce, name: str, data: bytes) -> 
     held = 0 if kind == "WEBP" and data else size[0] * size[1] * each
     with MEMORY.hold(held):
         if data:
-            _require_all_rows(image, name)
+            limits.require_all_rows(image, name)
         deep_colour = bool(data) and _is_deep_colour(image)
         image.load()
         values = _deep_values(image, kind, data if deep_colour else b"")
@@ -298,97 +282,3 @@ def _orientation_of(image: Image.Image) -> int:
     except Exception:  # broken metadata turns nothing
         return 1
     return found if found in TURNS else 1
-
-
-def _require_sensible(size: tuple[int, int], each: int, name: str) -> None:
-    height, width = size
-    limit = min(MAX_PIXELS, MEMORY.limit // each)
-    if height * width > limit:
-        raise UnreadableImageError(
-            f"too large: it claims {width} × {height} pixels; more than {limit:,} of its kind are refused unread, as "
-            "a small file may unfold to more than the memory of this machine", name,
-        )  # fmt: skip
-    if height * width == 0:
-        raise UnreadableImageError("damaged: it has no pixels", name)
-
-
-def _require_all_rows(image: Image.Image, name: str) -> None:
-    """Refuses a TIFF that has no data for its last rows, which Pillow fills up with black and says nothing."""
-    if isinstance(image, TiffImagePlugin.TiffImageFile):
-        rows = image.tag_v2[TiffImagePlugin.IMAGELENGTH]  # `height` may be that of the image after its EXIF turn
-        there = max((extents[3] for _, extents, *_ in image.tile if extents), default=0)
-        if there < rows:
-            raise UnreadableImageError(f"truncated: it has data for {there:,} of its {rows:,} rows", name)
-
-
-def _require_whole(data: bytes, name: str) -> None:
-    """Refuses damage that Pillow passes over: wrong checksums in a PNG, a file that ends before it says it does."""
-    if data[:4] == b"RIFF" and int.from_bytes(data[4:8], "little") + 8 > len(data):
-        raise UnreadableImageError("truncated: the file is shorter than it declares", name)
-    if not data.startswith(b"\x89PNG\r\n\x1a\n"):
-        return
-    at = 8
-    while at + 12 <= len(data):
-        size, part = int.from_bytes(data[at : at + 4]), data[at + 4 : at + 8]
-        body = memoryview(data)[at + 4 : at + 8 + size]
-        if len(body) < 4 + size:
-            break
-        wanted = int.from_bytes(data[at + 8 + size : at + 12 + size])
-        if part in (b"IHDR", b"PLTE", b"IDAT", b"IEND") and zlib.crc32(body) != wanted:
-            raise UnreadableImageError(f"damaged: the checksum of its {part.decode()} data is wrong", name)
-        at += 12 + size
-        if part == b"IEND":
-            return
-    raise UnreadableImageError("truncated: the end of the picture is missing", name)
-
-
-def _require_plain_tiles(image: Image.Image, data: bytes, name: str) -> None:
-    """Refuses files whose tiles are many or large, for which decoders take memory that the picture does not need."""
-    tile = 0
-    if isinstance(image, Jpeg2KImagePlugin.Jpeg2KImageFile):
-        at = data.find(b"\xff\x4f\xff\x51") + 8  # the codestream's own size, whatever the header around it says
-        if at >= 8 and len(data) >= at + 36:
-            right, bottom, left, top, across, down, left_tile, top_tile = struct.unpack_from(">8I", data, at)
-            count = -(-(right - left_tile) // max(across, 1)) * -(-(bottom - top_tile) // max(down, 1))
-            channels = int.from_bytes(data[at + 32 : at + 34])
-            if (right - left, bottom - top) != image.size or count > MOST_TILES or channels > 4:
-                raise UnreadableImageError("damaged: its header contradicts itself", name)
-    elif isinstance(image, TiffImagePlugin.TiffImageFile):
-        width, height = (int(image.tag_v2.get(tag, 0)) for tag in (322, 323))
-        tile = width * height
-    if tile > MAX_TILE and tile > 4 * image.width * image.height:
-        raise UnreadableImageError(f"damaged: tiles of {tile:,} pixels in a picture of less", name)
-
-
-def _taken_by_webp(data: bytes, name: str) -> int:
-    """The memory that Pillow takes for a WebP file before it can be asked for its size; 0 for any other file."""
-    if data[:4] != b"RIFF" or data[8:12] != b"WEBP" or len(data) < 30:
-        return 0
-    if data[12:16] == b"VP8X":
-        width, height = int.from_bytes(data[24:27], "little") + 1, int.from_bytes(data[27:30], "little") + 1
-    elif data[12:16] == b"VP8L":
-        bits = int.from_bytes(data[21:25], "little")
-        width, height = (bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1
-    else:
-        width, height = (side & 0x3FFF for side in struct.unpack("<HH", data[26:30]))
-    _require_sensible((max(height, 1), max(width, 1)), BYTES["WEBP"], name)
-    return height * width * BYTES["WEBP"]
-
-
-def _described(error: Exception, data: bytes) -> str:
-    """One phrase about why a file cannot be read."""
-    words = " ".join(str(error).split())[:120].rstrip(".")
-    if isinstance(error, Image.DecompressionBombError):
-        return f"too large: {words.split(' pixels')[0].split('(')[-1]} pixels; more than {MAX_PIXELS:,} are refused"
-    if isinstance(error, MemoryError):
-        return "too large: not enough memory to decode it"
-    if isinstance(error, UnidentifiedImageError):
-        start = data.lstrip(b"\xef\xbb\xbf \t\r\n")[:16]
-        for first_bytes, (at, what) in OTHERS.items():
-            if start[at:].startswith(first_bytes):
-                return f"not an image: {what}"
-        known = (b"\x89PNG", b"GIF8", b"BM", b"RIFF", b"II*\0", b"MM\0*", jpeg.START)
-        return "damaged: its header cannot be read" if data.startswith(known) else "not an image"
-    if "truncated" in words.lower() or "end of" in words.lower() or isinstance(error, EOFError):
-        return f"truncated: {words}" if not words.lower().startswith("image file is") else "truncated"
-    return f"damaged: {words or type(error).__name__}"

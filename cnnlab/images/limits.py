@@ -1,0 +1,118 @@
+"""What is refused before it is decoded, since it would take the memory of the machine, or hours; and why, in words."""
+
+import struct
+import zlib
+
+from PIL import Image, Jpeg2KImagePlugin, TiffImagePlugin, UnidentifiedImageError
+
+from cnnlab.images.files import MEMORY, UnreadableImageError
+
+OTHERS = {  # what files named like images often are instead: first bytes, from where, name
+    b"%PDF": (0, "a PDF document"),
+    b"%!PS": (0, "a PostScript document"),
+    b"PK\x03\x04": (0, "a ZIP archive"),
+    b"8BPS": (0, "a Photoshop file"),
+    b"<": (0, "text that starts like HTML, XML or SVG"),
+    b"{": (0, "text that starts like JSON"),
+}
+MAX_PIXELS = 178_956_970  # a larger header is a mistake or an attack (Pillow's own limit)
+# Bytes that decoding takes for each pixel, at the worst: of most formats 4 for Pillow's image and 3 for the result.
+BYTES = {"WEBP": 18, "AVIF": 20, "JPEG2000": 26, "HEIF": 20}
+DEEP_BYTES = 12
+MAX_TILE = 4096 * 4096  # pixels of a tile in a TIFF that is smaller than that
+MOST_TILES = 1024  # of a JPEG 2000 file; its decoder takes 10 kB for each before it looks for any data
+
+
+def require_sensible(size: tuple[int, int], each: int, name: str) -> None:
+    """Refuses pictures of no pixels, or of more than `MAX_PIXELS` or the budget hold at `each` bytes a pixel."""
+    height, width = size
+    limit = min(MAX_PIXELS, MEMORY.limit // each)
+    if height * width > limit:
+        raise UnreadableImageError(
+            f"too large: it claims {width} × {height} pixels; more than {limit:,} of its kind are refused unread, as "
+            "a small file may unfold to more than the memory of this machine", name,
+        )  # fmt: skip
+    if height * width == 0:
+        raise UnreadableImageError("damaged: it has no pixels", name)
+
+
+def require_all_rows(image: Image.Image, name: str) -> None:
+    """Refuses a TIFF that has no data for its last rows, which Pillow fills up with black and says nothing."""
+    if isinstance(image, TiffImagePlugin.TiffImageFile):
+        rows = image.tag_v2[TiffImagePlugin.IMAGELENGTH]  # `height` may be that of the image after its EXIF turn
+        there = max((extents[3] for _, extents, *_ in image.tile if extents), default=0)
+        if there < rows:
+            raise UnreadableImageError(f"truncated: it has data for {there:,} of its {rows:,} rows", name)
+
+
+def require_whole(data: bytes, name: str) -> None:
+    """Refuses damage that Pillow passes over: wrong checksums in a PNG, a file that ends before it says it does."""
+    if data[:4] == b"RIFF" and int.from_bytes(data[4:8], "little") + 8 > len(data):
+        raise UnreadableImageError("truncated: the file is shorter than it declares", name)
+    if not data.startswith(b"\x89PNG\r\n\x1a\n"):
+        return
+    at = 8
+    while at + 12 <= len(data):
+        size, part = int.from_bytes(data[at : at + 4]), data[at + 4 : at + 8]
+        body = memoryview(data)[at + 4 : at + 8 + size]
+        if len(body) < 4 + size:
+            break
+        wanted = int.from_bytes(data[at + 8 + size : at + 12 + size])
+        if part in (b"IHDR", b"PLTE", b"IDAT", b"IEND") and zlib.crc32(body) != wanted:
+            raise UnreadableImageError(f"damaged: the checksum of its {part.decode()} data is wrong", name)
+        at += 12 + size
+        if part == b"IEND":
+            return
+    raise UnreadableImageError("truncated: the end of the picture is missing", name)
+
+
+def require_plain_tiles(image: Image.Image, data: bytes, name: str) -> None:
+    """Refuses files whose tiles are many or large, for which decoders take memory that the picture does not need."""
+    tile = 0
+    if isinstance(image, Jpeg2KImagePlugin.Jpeg2KImageFile):
+        at = data.find(b"\xff\x4f\xff\x51") + 8  # the codestream's own size, whatever the header around it says
+        if at >= 8 and len(data) >= at + 36:
+            right, bottom, left, top, across, down, left_tile, top_tile = struct.unpack_from(">8I", data, at)
+            count = -(-(right - left_tile) // max(across, 1)) * -(-(bottom - top_tile) // max(down, 1))
+            channels = int.from_bytes(data[at + 32 : at + 34])
+            if (right - left, bottom - top) != image.size or count > MOST_TILES or channels > 4:
+                raise UnreadableImageError("damaged: its header contradicts itself", name)
+    elif isinstance(image, TiffImagePlugin.TiffImageFile):
+        width, height = (int(image.tag_v2.get(tag, 0)) for tag in (322, 323))
+        tile = width * height
+    if tile > MAX_TILE and tile > 4 * image.width * image.height:
+        raise UnreadableImageError(f"damaged: tiles of {tile:,} pixels in a picture of less", name)
+
+
+def taken_by_webp(data: bytes, name: str) -> int:
+    """The memory that Pillow takes for a WebP file before it can be asked for its size; 0 for any other file."""
+    if data[:4] != b"RIFF" or data[8:12] != b"WEBP" or len(data) < 30:
+        return 0
+    if data[12:16] == b"VP8X":
+        width, height = int.from_bytes(data[24:27], "little") + 1, int.from_bytes(data[27:30], "little") + 1
+    elif data[12:16] == b"VP8L":
+        bits = int.from_bytes(data[21:25], "little")
+        width, height = (bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1
+    else:
+        width, height = (side & 0x3FFF for side in struct.unpack("<HH", data[26:30]))
+    require_sensible((max(height, 1), max(width, 1)), BYTES["WEBP"], name)
+    return height * width * BYTES["WEBP"]
+
+
+def described(error: Exception, data: bytes) -> str:
+    """One phrase about why a file cannot be read."""
+    words = " ".join(str(error).split())[:120].rstrip(".")
+    if isinstance(error, Image.DecompressionBombError):
+        return f"too large: {words.split(' pixels')[0].split('(')[-1]} pixels; more than {MAX_PIXELS:,} are refused"
+    if isinstance(error, MemoryError):
+        return "too large: not enough memory to decode it"
+    if isinstance(error, UnidentifiedImageError):
+        start = data.lstrip(b"\xef\xbb\xbf \t\r\n")[:16]
+        for first_bytes, (at, what) in OTHERS.items():
+            if start[at:].startswith(first_bytes):
+                return f"not an image: {what}"
+        known = (b"\x89PNG", b"GIF8", b"BM", b"RIFF", b"II*\0", b"MM\0*", b"\xff\xd8\xff")
+        return "damaged: its header cannot be read" if data.startswith(known) else "not an image"
+    if "truncated" in words.lower() or "end of" in words.lower() or isinstance(error, EOFError):
+        return f"truncated: {words}" if not words.lower().startswith("image file is") else "truncated"
+    return f"damaged: {words or type(error).__name__}"
