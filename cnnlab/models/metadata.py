@@ -14,7 +14,7 @@ from cnnlab import _quiet  # noqa: F401  isort: skip
 import keras
 
 from cnnlab.images import Preparation
-from cnnlab.images.decoding import MAX_PIXELS
+from cnnlab.images.limits import MAX_PIXELS
 from cnnlab.images.sizing import Resize
 
 TAG = "class_names"  # of the layer that carries the metadata
