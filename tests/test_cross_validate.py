@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from cnnlab import experiments, models, tables, training
+from cnnlab import augment, experiments, models, tables, training
 
 SIZE = (8, 8)
 
@@ -191,3 +191,285 @@ def test_other_groups_are_another_experiment(few, tmp_path):
     run(lots, epochs=1, group="lot", folder=tmp_path / "cv")
     with pytest.raises(FileExistsError, match=r"\(table differ\)"):
         run(lots.assign(lot=lots["lot"] // 2), epochs=1, group="lot", folder=tmp_path / "cv")
+
+
+# What a folder's results depend on
+
+
+def plain(**options):
+    model = keras.Sequential(
+        [
+            keras.Input((*SIZE, 3)),
+            keras.layers.Rescaling(1 / 255),
+            keras.layers.Flatten(),
+            keras.layers.Dense(options.get("units", 4), activation="relu", **options.get("layer", {})),
+            keras.layers.Dense(10, activation="softmax", bias_initializer=options.get("bias", "zeros")),
+        ]
+    )
+    model.compile(
+        options.get("optimizer", "adam"),
+        options.get("loss", "sparse_categorical_crossentropy"),
+        metrics=options.get("metrics", ["accuracy"]),
+        jit_compile=False,
+    )
+    return model
+
+
+class Subclassed(keras.Model):
+    factor = 1.0
+
+    def __init__(self):
+        super().__init__()
+        self.dense = keras.layers.Dense(10, activation="softmax")
+
+    def call(self, images):
+        return self.dense(keras.ops.reshape(keras.ops.cast(images, "float32"), (-1, 192)) / 255)
+
+    def train_step(self, data):
+        steps.append(self.factor)
+        return super().train_step(data)
+
+
+class OtherStep(Subclassed):
+    def train_step(self, data):
+        return super().train_step(data)
+
+
+steps = []
+
+
+def subclassed(kind=Subclassed):
+    model = kind()
+    model.compile("adam", "sparse_categorical_crossentropy", metrics=["accuracy"], jit_compile=False)
+    return model
+
+
+def scaled_loss(factor):
+    def loss(y, p):
+        return factor * keras.losses.sparse_categorical_crossentropy(y, p)
+
+    return loss
+
+
+def fit_of(weight):
+    def fit(model, data, **options):
+        return model.fit(data, class_weight={0: weight}, **options)
+
+    return fit
+
+
+@pytest.fixture
+def untrained(monkeypatch):
+    """Stands in for the trainings, for questions about folders."""
+    from cnnlab.experiments.runner import Runner, Trained
+
+    def train(self, run):
+        test = run.rows.test
+        tables = {
+            "scores": pd.DataFrame({"accuracy": [0.5], "epochs": [1], "seconds": [0.0]}),
+            "history": pd.DataFrame({"epoch": [0], "loss": [1.0]}),
+            "predictions": test.assign(predicted=test["label"]),
+        }
+        return Trained(tables, None)
+
+    monkeypatch.setattr(Runner, "train", train)
+
+
+def fresh(rate):
+    return [keras.callbacks.ReduceLROnPlateau(factor=rate)]
+
+
+CHANGES = [
+    ({"build": lambda: plain(units=5)}, "the network's layers"),
+    ({"build": lambda: plain(optimizer=keras.optimizers.Adam(0.5))}, "the network's optimizer"),
+    ({"build": lambda: plain(optimizer="sgd")}, "the network's optimizer"),
+    ({"build": lambda: plain(loss=keras.losses.SparseCategoricalCrossentropy())}, "the network's loss"),
+    ({"build": lambda: plain(metrics=["accuracy", "sparse_categorical_accuracy"])}, "the network's metrics"),
+    ({"build": lambda: plain(layer={"trainable": False})}, "the network's layers"),
+    ({"build": lambda: plain(bias=keras.initializers.Constant(0.5))}, "the network's layers"),
+    ({"build": subclassed}, "the network's own code"),
+    ({"fit": fit_of(2.0)}, "fit"),
+    ({"callbacks": lambda: fresh(0.1)}, "callbacks"),
+    ({"class_weight": {0: 2.0}}, "class_weight"),
+    ({"patience": 3}, "patience"),
+    ({"augment": augment.Policy(noise=4)}, "augment"),
+    ({"balance": "oversample"}, "balance"),
+    ({"batch_size": 16}, "batch_size"),
+    ({"resize": "pad"}, "resize"),
+    ({"seed": 1}, "seed"),
+    ({"folds": 3}, "folds"),
+]
+
+
+@pytest.mark.parametrize(("options", "named"), CHANGES, ids=[f"{named}-{n}" for n, (_, named) in enumerate(CHANGES)])
+def test_what_another_call_would_compute_is_never_given_back(few, untrained, tmp_path, options, named):
+    """In both directions: what is given now and was not then, and what was given then and is not now."""
+
+    def call(folder, build=plain, **more):
+        keywords = {"folds": 2, "image_size": SIZE, "epochs": 1, "seed": 0} | more
+        return experiments.cross_validate(build, few, folder=tmp_path / folder, **keywords)
+
+    call("a")
+    call("b", **options)
+    for folder, more in (("a", options), ("b", {})):
+        with pytest.raises(FileExistsError, match=rf"\(.*{named}.* differ\)\. Name another folder"):
+            call(folder, **more)
+    call("a", batch_size=32, cache=False)  # what is the same is the same, however it is said
+    call("b", **options)
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "named"),
+    [
+        ({"build": lambda: plain(loss=scaled_loss(1.0))}, {"build": lambda: plain(loss=scaled_loss(2.0))}, "own code"),
+        ({"build": subclassed}, {"build": lambda: subclassed(OtherStep)}, "own code"),
+        ({"fit": fit_of(1.0)}, {"fit": fit_of(2.0)}, "fit"),
+        ({"callbacks": fresh(0.1)}, {"callbacks": fresh(0.5)}, "callbacks"),
+        ({"callbacks": lambda: fresh(0.1)}, {"callbacks": lambda: fresh(0.5)}, "callbacks"),
+    ],
+)
+def test_own_code_is_told_apart_by_what_it_does(few, untrained, tmp_path, one, other, named):
+    keywords = {"build": plain, "folds": 2, "image_size": SIZE, "epochs": 1, "seed": 0, "folder": tmp_path / "cv"}
+    experiments.cross_validate(table=few, **keywords | one)
+    experiments.cross_validate(table=few, **keywords | one)
+    with pytest.raises(FileExistsError, match=named):
+        experiments.cross_validate(table=few, **keywords | other)
+
+
+def test_other_given_weights_and_other_files_are_another_experiment(few, untrained, tmp_path):
+    weights = [np.zeros((192, 4)), np.zeros((4, 10))]
+
+    def given():
+        model = plain(layer={"use_bias": False})
+        model.layers[2].kernel.assign(weights[0])
+        return model
+
+    copies = few.groupby("label", observed=True).head(2).reset_index(drop=True)
+    for row, path in enumerate(copies["path"]):
+        (tmp_path / f"{row}.png").write_bytes(Path(path).read_bytes())
+    copies["path"] = [str(tmp_path / f"{row}.png") for row in range(len(copies))]
+    keywords = {"folds": 2, "image_size": SIZE, "epochs": 1, "seed": 0, "folder": tmp_path / "cv"}
+    experiments.cross_validate(given, copies, **keywords)
+    weights[0] = np.ones((192, 4))
+    with pytest.raises(FileExistsError, match="given weights"):
+        experiments.cross_validate(given, copies, **keywords)
+    weights[0] = np.zeros((192, 4))
+    (tmp_path / "3.png").write_bytes((tmp_path / "3.png").read_bytes() + b"more")
+    with pytest.raises(FileExistsError, match=r"\(files differ\)"):
+        experiments.cross_validate(given, copies, **keywords)
+
+
+def test_a_counting_build_is_still_the_same_build(few, untrained, tmp_path):
+    calls = []
+
+    def counted():
+        calls.append(1)
+        return plain()
+
+    def fit(model, *arguments, **options):
+        calls.append(2)
+        return model.fit(*arguments, **options)
+
+    for _ in range(2):
+        experiments.cross_validate(
+            counted, few, folds=2, image_size=SIZE, epochs=1, seed=0, folder=tmp_path / "cv", fit=fit
+        )
+
+
+def test_results_of_another_version_are_refused(few, untrained, tmp_path):
+    keywords = {"folds": 2, "image_size": SIZE, "epochs": 1, "seed": 0, "folder": tmp_path}
+    (tmp_path / "experiment.json").write_text('{"epochs": "1", "seed": "0"}')  # as version 0.1 wrote it
+    with pytest.raises(FileExistsError, match="another version of cnnlab"):
+        experiments.cross_validate(plain, few, **keywords)
+
+
+# How networks are trained
+
+
+@pytest.fixture(scope="module")
+def twelve(few):
+    return few[few["label"].isin(["0", "1"])].groupby("label", observed=True).head(6).reset_index(drop=True)
+
+
+def test_the_session_is_as_it_was_and_every_fold_has_its_precision(twelve, monkeypatch):
+    policies, real = [], keras.utils.clear_session
+
+    def noted():
+        policies.append(plain().layers[3].compute_dtype)
+        return plain()
+
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    keras.config.disable_traceback_filtering()
+    distribution = object()
+    monkeypatch.setattr(keras.distribution, "distribution", lambda: distribution)
+    given = []
+    monkeypatch.setattr(keras.distribution, "set_distribution", given.append)
+    try:
+        experiments.cross_validate(noted, twelve, folds=3, image_size=SIZE, epochs=1, seed=0)
+        assert keras.config.dtype_policy().name == "mixed_bfloat16"
+        assert not keras.config.is_traceback_filtering_enabled()
+    finally:
+        keras.config.set_dtype_policy("float32")
+        keras.config.enable_traceback_filtering()
+    assert policies and set(policies) == {"bfloat16"}
+    assert given and set(given) == {distribution}
+    assert real is keras.utils.clear_session
+
+
+def test_own_train_steps_callbacks_and_class_weights_are_what_runs(twelve):
+    steps.clear()
+    ends = []
+
+    class Counted(keras.callbacks.Callback):
+        def on_train_end(self, logs=None):
+            ends.append(type(self.model))
+
+    found = experiments.cross_validate(
+        subclassed, twelve, folds=2, image_size=SIZE, epochs=2, seed=0, callbacks=lambda: [Counted()]
+    )
+    assert len(steps) >= 2
+    assert ends == [Subclassed, Subclassed]
+    assert found.predictions["predicted"].notna().all()
+
+    kinds = []
+    experiments.cross_validate(
+        plain, twelve, folds=2, image_size=SIZE, epochs=1, seed=0, class_weight="balanced",
+        fit=lambda model, data, **options: kinds.append(options["class_weight"]) or model.fit(data, **options),
+    )  # fmt: skip
+    assert [sorted(weights) for weights in kinds] == [list(range(10))] * 2
+    with pytest.raises(ValueError, match="`class_weight` expects 'balanced', or class"):
+        experiments.cross_validate(plain, twelve, folds=2, image_size=SIZE, epochs=1, seed=0, class_weight={"cat": 2.0})
+
+
+def test_class_weights_weigh_the_loss(twelve):
+    def first_loss(**options):
+        build = lambda: plain(optimizer=keras.optimizers.SGD(0.0))  # noqa: E731
+        found = experiments.cross_validate(build, twelve, folds=2, image_size=SIZE, epochs=1, seed=0, **options)
+        return found.histories["loss"].to_numpy()
+
+    np.testing.assert_allclose(first_loss(class_weight={"0": 3.0, "1": 3.0}), 3 * first_loss(), rtol=1e-4)
+
+
+def test_a_network_that_knows_the_test_images_is_refused(twelve):
+    model = plain()
+    with pytest.raises(ValueError, match="returned layers that an earlier run has trained"):
+        experiments.cross_validate(lambda: model, twelve, folds=2, image_size=SIZE, epochs=1, seed=0)
+
+
+def test_the_networks_size_is_asked_for_in_words(twelve):
+    with pytest.raises(ValueError, match=r"`image_size` expects the size .* \(8, 8\)\. Received: \(16, 16\)"):
+        experiments.cross_validate(plain, twelve, folds=2, image_size=(16, 16), epochs=1, seed=0)
+
+
+def test_copies_and_linked_rows_stay_in_one_fold(few, untrained):
+    rng = np.random.default_rng(0)
+    table = few.assign(group=np.arange(len(few)) // 2)
+    for group in (None, ["group", "patient"]):
+        rows = table.assign(patient=rng.integers(0, 40, len(few))) if group else table
+        found = experiments.cross_validate(
+            plain, rows, folds=2, image_size=SIZE, epochs=1, seed=0, group=group
+        ).predictions
+        for column in group or ["group"]:
+            assert (found.groupby(column)["fold"].nunique() == 1).all()
+        assert set(found.columns) >= {"path", "label", "fold", "group"}
+        assert not [column for column in found if "linked" in column]

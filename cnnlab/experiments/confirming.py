@@ -8,9 +8,10 @@ import numpy as np
 import pandas as pd
 import scipy.stats
 
-from cnnlab import metrics
+from cnnlab import metrics, tables
 from cnnlab.experiments.training_run import TrainingRun
 from cnnlab.experiments.validating import cross_validate
+from cnnlab.tables.linking import Group
 
 LEVEL = 0.05
 
@@ -56,7 +57,7 @@ def confirm(
     folds: int,
     seeds: int,
     seed: int,
-    group: str | None,
+    group: Group,
     folder: str | os.PathLike[str],
     searched: pd.Series,
 ) -> Confirmation:
@@ -93,12 +94,10 @@ def confirm(
     )
 
 
-def _compare(scores: pd.DataFrame, predictions: dict[str, pd.DataFrame], group: str | None) -> pd.DataFrame:
+def _compare(scores: pd.DataFrame, predictions: dict[str, pd.DataFrame], group: Group) -> pd.DataFrame:
     """The paired tests; an image that was predicted with several seeds is drawn with all of them."""
     winner, runner_up = (
-        part.assign(
-            image=part["path"] if group is None else part[group], path=part["path"] + "#" + part["repeat"].astype(str)
-        )
+        part.assign(image=tables.linked_groups(part, group), path=part["path"] + "#" + part["repeat"].astype(str))
         for part in (predictions["winner"], predictions["runner-up"])
     )
     both = metrics.compare(runner_up, winner, group="image").set_index("metric").loc["accuracy"]

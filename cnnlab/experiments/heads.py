@@ -124,9 +124,10 @@ def plain_head(head: keras.Model, *, compiled_as: keras.Model) -> Head | None:
     while layers and isinstance(layers[-1], keras.layers.Dropout) and layers[-1].rate == 0:
         layers = layers[:-1]  # such as the one that carries the class names
     activations = [_activation(layer) for layer in layers]
-    if None in activations or activations[-1:] != ["softmax"] or activations.count("softmax") > 1:
+    names = [name for name in activations if name is not None]
+    if len(names) < len(activations) or names[-1:] != ["softmax"] or names.count("softmax") > 1:
         return None
-    found = Head(layers, [*activations[:-1], "linear"], rule, ("accuracy", "loss") if metrics else ("loss",))
+    found = Head(layers, [*names[:-1], "linear"], rule, ("accuracy", "loss") if metrics else ("loss",))
     values = [keras.ops.convert_to_numpy(variable) for variable in found.variables]
     same = all(np.array_equal(value, given) for value, given in zip(values, found.initial(None), strict=True))
     return found if same and values else None
@@ -289,7 +290,8 @@ class _Stack:
         """All epochs, each head up to its early stop, and the predictions of the test rows."""
         epochs, patience, heads = self.runs[0].epochs, self.runs[0].patience, len(self.runs)
         best, wait, ended = np.full(heads, np.inf), np.zeros(heads, int), np.full(heads, epochs)
-        logs, kept = [], []
+        logs: list[dict[str, np.ndarray]] = []
+        kept: list[np.ndarray] = []
         for epoch in range(epochs):
             logs.append(self._pass(self.learn, [run.rows_of(epoch, self.codes) for run in self.folds]))
             if patience is None:

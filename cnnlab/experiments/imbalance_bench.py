@@ -13,11 +13,13 @@ import pandas as pd
 from cnnlab import metrics, tables
 from cnnlab._common import progress
 from cnnlab.experiments.imbalance_remedies import REMEDIES, Remedy, RemedyRun, RemedyRunner
-from cnnlab.experiments.runner import LINKED, build_facts, experiment_facts, plain_table, require_counts, with_groups
+from cnnlab.experiments.runner import build_facts, experiment_facts, plain_table, require_counts
 from cnnlab.experiments.store import Store, owned
 from cnnlab.experiments.training_run import Recipe, rows_of_fold
+from cnnlab.tables.linking import Group, group_columns
 
 DEFAULT = ("none", "class_weights", "oversample", "undersample", "focal", "logit_adjustment", "smote", "threshold")
+LINKED = "rows that stay together"
 SCORES = ("macro_f1", "minority_recall", "calibration_error", "accuracy")
 WORDS = {"a is better": "worse", "b is better": "better", "noise": "noise"}  # b is the remedy
 
@@ -49,7 +51,7 @@ def imbalance(
     epochs: int,
     seed: int,
     repeats: int = 1,
-    group: str | Sequence[str] | None = None,
+    group: Group = None,
     folder: str | os.PathLike[str] | None = None,
     bootstrap: int = 1000,
     **loading: Any,
@@ -71,8 +73,8 @@ def imbalance(
         epochs: Of the plain table.
         seed: Decides folds, initial weights, order and augmentation.
         repeats: How often all folds are dealt anew.
-        group: A column whose equal values stay in one fold, and are drawn as a whole for the intervals; or several. A
-            column named group, as `audit.scan` gives it, is taken by itself.
+        group: A column whose equal values stay in one fold, and are drawn as a whole for the intervals; or several, as
+            in `tables.linked_groups`.
         folder: Where finished folds are kept, so that an interrupted call goes on; in memory only where None.
         bootstrap: Resamples for the intervals.
         **loading: Passed on to `pipelines.load`: batch_size, augment, resize, cache.
@@ -101,10 +103,10 @@ def imbalance(
     tried = _remedies(remedies)
     plain = plain.assign(label=plain["label"].cat.remove_unused_categories())
     rare = _minority(plain, minority)
-    rows, group, groups = with_groups(plain, group)
+    rows = plain.assign(**{LINKED: tables.linked_groups(plain, group)}) if group_columns(plain, group) else plain
     assigned = [tables.folds(rows, count=folds, group=group, seed=seed + repeat) for repeat in range(repeats)]
     recipe = Recipe(epochs, loading={"image_size": tuple(image_size)} | loading)
-    settings = experiment_facts(rows, recipe, groups=groups, folds=folds, group=groups or None, seed=seed)
+    settings = experiment_facts(plain, recipe, group=group, folds=folds, seed=seed)
     if folder is not None:
         settings |= build_facts(build, seed)
     runs, predictions = [], []
@@ -124,7 +126,8 @@ def imbalance(
                 runs.append(found["runs"].assign(**front)[[*front, "images", "steps", "seconds"]])
                 predictions.append(found["predictions"].assign(**front))
     together = _in_order(pd.concat(predictions, ignore_index=True), plain, list(tried))
-    scores = compare_remedies(together, minority=rare, group=group, bootstrap=bootstrap, seed=seed)
+    unit = LINKED if LINKED in rows else None
+    scores = compare_remedies(together, minority=rare, group=unit, bootstrap=bootstrap, seed=seed)
     return Imbalance(
         scores, together.drop(columns=LINKED, errors="ignore"), pd.concat(runs, ignore_index=True), verdict(scores)
     )

@@ -24,6 +24,7 @@ from cnnlab.experiments.runner import Runner, Trained
 from cnnlab.experiments.training_run import Rows, TrainingRun, compiled, train_on_images
 from cnnlab.images.sizing import Resize
 from cnnlab.models.losses import LogitAdjusted
+from cnnlab.tables.linking import Group
 
 THRESHOLD_SHARE = 0.2  # of a fold's training rows, for choosing a threshold
 POWERS = np.arange(0, 1.51, 0.1)
@@ -113,7 +114,7 @@ class RemedyRun(TrainingRun):
     """A training run under a remedy, with as many training steps as without one."""
 
     remedy: Remedy = Remedy()
-    group: str | None = None
+    group: Group = None
 
 
 class RemedyRunner(Runner):

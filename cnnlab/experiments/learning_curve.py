@@ -11,9 +11,10 @@ import pandas as pd
 
 from cnnlab import metrics, tables
 from cnnlab._common import progress, require_columns
-from cnnlab.experiments.runner import Runner, build_facts, experiment_facts, require_counts, with_groups
+from cnnlab.experiments.runner import Runner, build_facts, experiment_facts, require_counts
 from cnnlab.experiments.store import Store, owned
 from cnnlab.experiments.training_run import Recipe, Rows, Tables, TrainingRun, validation_rows
+from cnnlab.tables.linking import Group
 
 HELD_OUT = 0.25  # of the images, where the table is not divided
 SCORES = ("accuracy", "balanced_accuracy", "macro_f1")
@@ -28,7 +29,7 @@ def learning_curve(
     epochs: int,
     seed: int,
     repeats: int = 3,
-    group: str | Sequence[str] | None = None,
+    group: Group = None,
     patience: int | None = None,
     folder: str | os.PathLike[str] | None = None,
     **loading: Any,
@@ -48,8 +49,8 @@ def learning_curve(
         epochs: At most so many.
         seed: Decides which images come first, initial weights, order and augmentation.
         repeats: How often each size is trained, each time on other images in another order.
-        group: A column whose equal values stay together, among the held out as among the parts; or several. A column
-            named group, as `audit.scan` gives it, is taken by itself.
+        group: A column whose equal values stay together, among the held out as among the parts; or several, as in
+            `tables.linked_groups`.
         patience: Epochs without improvement, on rows from inside the part, before a run stops; None: all epochs.
         folder: Where finished runs are kept, so that a later call continues, or adds sizes; in memory only where None.
         **loading: Passed on to `pipelines.load`: batch_size, augment, balance, resize, cache.
@@ -70,14 +71,11 @@ def learning_curve(
     """
     require_columns(table, "path", "label", caller="experiments.learning_curve")
     require_counts(epochs=epochs, repeats=repeats)
-    table, group, groups = with_groups(table, group)
     training_rows, held_out = _sides(table, group, seed)
     counts = _counts(sizes, training_rows)
     both = pd.concat([training_rows, held_out])
     recipe = Recipe(epochs, patience, loading={"image_size": tuple(image_size)} | loading)
-    settings = experiment_facts(
-        both, recipe, groups=groups, training=len(training_rows), group=groups or None, seed=seed
-    )
+    settings = experiment_facts(both, recipe, group=group, training=len(training_rows), seed=seed)
     if folder is not None:
         settings |= build_facts(build, seed)
     runs = []
@@ -101,7 +99,7 @@ def learning_curve(
     return curve.sort_values(["images", "repeat"], kind="stable", ignore_index=True)
 
 
-def _sides(table: pd.DataFrame, group: str | None, seed: int) -> tuple[pd.DataFrame, pd.DataFrame]:
+def _sides(table: pd.DataFrame, group: Group, seed: int) -> tuple[pd.DataFrame, pd.DataFrame]:
     """The rows to learn from and the rows to score by; those of the test split are neither."""
     if "split" not in table or not (table["split"] == "val").any():
         free = table if "split" not in table else table[table["split"] == "train"]
@@ -147,26 +145,16 @@ def _order(rows: pd.DataFrame, units: np.ndarray, generator: np.random.Generator
     return np.argsort(rank.loc[units].to_numpy(), kind="stable")
 
 
-def _units(rows: pd.DataFrame, group: str | None) -> np.ndarray:
-    """The number of the group of each row; a missing value is a group of its own, as in `tables.split`."""
-    if group is None:
-        return np.arange(len(rows))
-    units, names = pd.factorize(rows[group])
-    alone = units < 0
-    units[alone] = len(names) + np.arange(alone.sum())
-    return units
-
-
-def _beginning(rows: pd.DataFrame, group: str | None, *, count: int, seed: int) -> pd.DataFrame:
+def _beginning(rows: pd.DataFrame, group: Group, *, count: int, seed: int) -> pd.DataFrame:
     """The first `count` rows, or as near to it as whole groups and one of every class allow, in the table's order."""
-    units = _units(rows, group)
+    units = tables.linked_groups(rows, group)
     order = _order(rows, units, np.random.default_rng(seed))
     ends = np.append(np.flatnonzero(np.diff(units[order])) + 1, len(order))
     ends = ends[min(rows["label"].nunique(), len(ends)) - 1 :]
     return rows.iloc[np.sort(order[: ends[np.argmin(np.abs(ends - count))]])]
 
 
-def _rows(part: pd.DataFrame, held_out: pd.DataFrame, *, group: str | None, patience: int | None, seed: int) -> Rows:
+def _rows(part: pd.DataFrame, held_out: pd.DataFrame, *, group: Group, patience: int | None, seed: int) -> Rows:
     """The rows of one run; it is scored on the images it learned from, too, in front of the held-out ones."""
     train, val = validation_rows(part, seed=seed, group=group, patience=patience)
     return Rows(

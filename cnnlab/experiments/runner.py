@@ -1,6 +1,5 @@
 """The one runner behind every experiment: what is still missing is trained, scored and kept."""
 
-import logging
 import time
 import weakref
 from collections.abc import Callable, Iterator, Sequence
@@ -11,9 +10,8 @@ from cnnlab import _quiet  # noqa: F401  isort: skip
 import keras
 import numpy as np
 import pandas as pd
-import scipy.sparse.csgraph
 
-from cnnlab._common import require_column, require_columns
+from cnnlab._common import require_columns
 from cnnlab.experiments.backbone import BackboneAndHead, split_backbone
 from cnnlab.experiments.embedding import digest, embed
 from cnnlab.experiments.fingerprint import describe, network_facts, table_facts, weights_digest
@@ -34,9 +32,8 @@ from cnnlab.experiments.training_run import (
     train_on_images,
 )
 from cnnlab.pipelines.cache import MEMORY_SHARE, free_memory
+from cnnlab.tables.linking import Group, group_columns
 
-LINKED = "linked rows"
-logger = logging.getLogger("cnnlab")
 ON_FEATURES = {*PIXELS, "batch_size", "cache", "balance", "augment"}
 
 
@@ -106,8 +103,8 @@ class Runner:
             if parts is not None and head is not None:
                 features = parts[1]
                 together.setdefault(id(features), []).extend((run, head, model, features) for run in members)
-        for members in together.values():
-            self._train_together(members)
+        for beside in together.values():
+            self._train_together(beside)
 
     def _train_together(self, members: list[tuple[TrainingRun, Any, keras.Model, np.ndarray]]) -> None:
         began, features = time.perf_counter(), members[0][3]
@@ -154,8 +151,8 @@ class Runner:
             if id(variable) in self.learned and self.learned[id(variable)]() is variable:
                 raise ValueError(
                     "`build` expects to return a new network each time. It returned layers that an earlier run has "
-                    f"trained, such as {variable.path!r}, which would know the images that they are tested on. Make "
-                    "the layers inside `build`, or freeze those that come from outside."
+                    f"trained, such as {getattr(variable, 'path', '')!r}, which would know the images that they are "
+                    "tested on. Make the layers inside `build`, or freeze those that come from outside."
                 )
 
 
@@ -167,7 +164,7 @@ def _takes_features(recipe: Recipe) -> bool:
 
 def collect(outcome: Outcome, seconds: float) -> Tables:
     """The tables of one run; without scores, but with the reason, where the loss was not a number."""
-    history, predictions = outcome.history, outcome.predictions.drop(columns=["split", "fold", LINKED], errors="ignore")
+    history, predictions = outcome.history, outcome.predictions.drop(columns=["split", "fold"], errors="ignore")
     labels, guesses = (predictions[name].cat.codes.to_numpy() for name in ("label", "predicted"))
     known = guesses >= 0
     right, classes = (labels == guesses)[known], labels[known]
@@ -204,28 +201,6 @@ def plain_table(table: pd.DataFrame, *, caller: str) -> pd.DataFrame:
     return table.drop(columns=["split", "fold"], errors="ignore").reset_index(drop=True)
 
 
-def with_groups(table: pd.DataFrame, group: str | Sequence[str] | None) -> tuple[pd.DataFrame, str | None, list[str]]:
-    """The table, one column of it whose equal values stay together (or None), and the columns that this came from."""
-    if group is None and "group" in table:
-        group = "group"
-        logger.warning("Rows of equal `group` stay together, as the table has that column; drop it to divide by rows.")
-    columns = [] if group is None else [group] if isinstance(group, str) else list(group)
-    for column in columns:
-        require_column(table, column, caller="`group`")
-    if len(columns) < 2:
-        return table, columns[0] if columns else None, columns
-    first: dict[Any, int] = {}
-    pairs = []
-    for column in columns:
-        for row, value in enumerate(table[column]):
-            if not pd.isna(value):
-                pairs.append((row, first.setdefault((column, value), row)))
-    ends = np.array(pairs, int).reshape(-1, 2)
-    links = scipy.sparse.coo_array((np.ones(len(ends)), ends.T), shape=(len(table), len(table)))
-    _, number = scipy.sparse.csgraph.connected_components(links, directed=False)
-    return table.assign(**{LINKED: number}), LINKED, columns
-
-
 def require_counts(**counts: int) -> None:
     """Refuses what is no whole number from 1."""
     wrong = [
@@ -249,10 +224,8 @@ def build_facts(build: Callable[..., keras.Model], seed: int) -> dict[str, str]:
     return facts | {"the network's given weights": weights_digest(given)}
 
 
-def experiment_facts(table: pd.DataFrame, recipe: Recipe, *, groups: Sequence[str], **settings: Any) -> dict[str, str]:
+def experiment_facts(table: pd.DataFrame, recipe: Recipe, *, group: Group, **settings: Any) -> dict[str, str]:
     """What the results of an experiment depend on, beside the network, as text by name."""
-    return {
-        **table_facts(table, list(groups)),
-        **recipe.facts(),
-        **{name: describe(value) for name, value in settings.items()},
-    }
+    columns = group_columns(table, group)
+    facts = {name: describe(value) for name, value in {**settings, "group": columns}.items()}
+    return table_facts(table, columns) | recipe.facts() | facts

@@ -2,7 +2,7 @@
 
 import os
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -15,9 +15,10 @@ import pandas as pd
 from cnnlab import tables
 from cnnlab.experiments.confirming import Confirmation, confirm
 from cnnlab.experiments.fingerprint import describe
-from cnnlab.experiments.runner import experiment_facts, plain_table, require_counts, with_groups
+from cnnlab.experiments.runner import experiment_facts, plain_table, require_counts
 from cnnlab.experiments.store import Store, owned
 from cnnlab.experiments.training_run import Recipe, Rows, validation_rows
+from cnnlab.tables.linking import Group
 
 BEST = "best.npz"  # weights of the network that was trained on all rows
 WHOLE = 999  # added to the seed where a model is trained on all rows
@@ -38,7 +39,7 @@ def grid_search(
     method: str = "grid",
     objective: Any = "val_accuracy",
     trials: int | None = None,
-    group: str | Sequence[str] | None = None,
+    group: Group = None,
     patience: int | None = None,
     callbacks: Any = None,
     class_weight: Any = None,
@@ -105,7 +106,7 @@ def grid_search(
     from cnnlab.experiments.tuning import CheckedHyperModel, FoldTuner
     from cnnlab.experiments.workers import role
 
-    rows, group, groups = with_groups(plain_table(table, caller="experiments.grid_search"), group)
+    rows = plain_table(table, caller="experiments.grid_search")
     require_counts(epochs=epochs)
     clash = [name for name in loading if name in FITTING or (isinstance(grid, dict) and name in grid)]
     if clash:
@@ -122,9 +123,9 @@ def grid_search(
         loading={"image_size": tuple(image_size)} | loading,
     )  # fmt: skip
     settings = experiment_facts(
-        rows, recipe, groups=groups, folds=folds, group=groups or None, seed=seed, method=method, trials=trials,
+        rows, recipe, group=group, folds=folds, seed=seed, method=method, trials=trials,
         objective=(oracle.objective.name, oracle.objective.direction),
-    ) | {"grid": space.describe(), "fit": describe(type(build).fit if hypermodel.has_own_fit else None)}  # fmt: skip
+    ) | {"grid": space.describe(), "fit": describe(hypermodel.own_fit)}  # fmt: skip
     assigned = tables.folds(rows, count=folds, group=group, seed=seed)
     with role(distributed, Path(folder)) as part, owned(folder if part.alone or part.is_chief else None):
         store = Store(folder, settings)
@@ -145,7 +146,7 @@ def grid_search(
 
 def _require_effect(tuner: Any, points: list[dict[str, Any]], *, known: tuple[str, ...]) -> None:
     """Refuses a name in the grid that `build` does not read at any of some points: most likely it is misspelt."""
-    if tuner.hypermodel.has_own_fit:
+    if tuner.hypermodel.own_fit is not None:
         return  # which may read them, too
     names = {name for name in tuner.hypermodel.space.values if name not in known}
     step = max(1, len(points) // 8)

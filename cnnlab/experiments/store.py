@@ -54,17 +54,17 @@ class Store:
             return
         note = self._path(name) / SETTINGS
         if not note.is_file():
-            state = {"format": FORMAT, "settings": dict(settings)}
+            new = {"format": FORMAT, "settings": dict(settings)}
             with atomic_path(note) as temporary:
-                temporary.write_text(json.dumps(state, indent=1, ensure_ascii=False), encoding="utf-8")
+                temporary.write_text(json.dumps(new, indent=1, ensure_ascii=False), encoding="utf-8")
             return
-        state = read_state(note)
+        state: Any = read_state(note)
         if not isinstance(state, dict) or state.get("format") != FORMAT or not isinstance(state.get("settings"), dict):
             raise FileExistsError(
                 f"{str(note.parent)!r} holds an experiment of another version of cnnlab (format), whose results "
                 "cannot be compared with today's. Name another folder, or move this one away."
             )
-        there = state["settings"]
+        there: dict[str, str] = state["settings"]
         differ = [key for key in {**there, **settings} if there.get(key) != settings.get(key)]
         if "table" in differ and "files" in differ:
             differ.remove("files")  # which follows

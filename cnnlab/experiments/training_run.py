@@ -18,6 +18,7 @@ from cnnlab.experiments.predicting import answers, with_probabilities
 from cnnlab.images import Preparation
 from cnnlab.models.metadata import input_shape
 from cnnlab.pipelines.order import epoch_rows
+from cnnlab.tables.linking import Group
 
 VAL_SHARE = 0.15  # of the training rows, for early stopping
 PIXELS = ("image_size", "resize", "levels")  # what the preparation of a network says, too
@@ -32,14 +33,14 @@ class Rows(NamedTuple):
     test: pd.DataFrame
 
 
-def rows_of_fold(folds: pd.DataFrame, fold: int, *, seed: int, group: str | None, patience: int | None) -> Rows:
+def rows_of_fold(folds: pd.DataFrame, fold: int, *, seed: int, group: Group, patience: int | None) -> Rows:
     """The rows of one fold of a table with the column `fold`; those for early stopping come from the training rows."""
     test, train = folds[folds["fold"] == fold], folds[folds["fold"] != fold]
     return Rows(*validation_rows(train, seed=seed, group=group, patience=patience), test)
 
 
 def validation_rows(
-    train: pd.DataFrame, *, seed: int, group: str | None, patience: int | None
+    train: pd.DataFrame, *, seed: int, group: Group, patience: int | None
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Training rows in two: to learn from, and to stop by; the second is empty without patience."""
     if patience is None:
@@ -177,7 +178,9 @@ def train_on_features(
     recipe = run.recipe
     train, val, test = (readable(rows, features) for rows in run.rows)
     head.compile_from_config(model.get_compile_config())
-    options = {name: recipe.loading.get(name, value) for name, value in (("batch_size", 32), ("balance", None))}
+    options: dict[str, Any] = {
+        name: recipe.loading.get(name, value) for name, value in (("batch_size", 32), ("balance", None))
+    }
     data = FeatureBatches(features, codes, train, seed=run.seed, **options)
     history = head.fit(
         data,

@@ -24,6 +24,7 @@ from cnnlab.experiments.points import Space, recipe_at
 from cnnlab.experiments.runner import Runner, Trained
 from cnnlab.experiments.store import Store
 from cnnlab.experiments.training_run import Recipe, Rows, TrainingRun, checked, rows_of_fold
+from cnnlab.tables.linking import Group
 
 WEIGHTS = "weights.npz"  # of the best fold of a trial
 PROBLEM = "problem.txt"
@@ -48,7 +49,8 @@ class CheckedHyperModel(kt.HyperModel):
         super().__init__(name=getattr(inner, "name", None))
         self.inner, self.space = inner, space
         self.read: set[str] = set()
-        self.has_own_fit = isinstance(inner, kt.HyperModel) and type(inner).fit is not kt.HyperModel.fit
+        own = isinstance(inner, kt.HyperModel) and type(inner).fit is not kt.HyperModel.fit
+        self.own_fit = type(inner).fit if own else None
 
     def build(self, hp: kt.HyperParameters) -> keras.Model:
         """The model at a point."""
@@ -57,7 +59,7 @@ class CheckedHyperModel(kt.HyperModel):
 
     def fit(self, hp: kt.HyperParameters, model: keras.Model, *arguments: Any, **options: Any) -> Any:
         """Trains by the person's own `fit`, if there is one."""
-        if not self.has_own_fit:
+        if self.own_fit is None:
             return model.fit(*arguments, **options)
         with self.space.opened(hp, self.read):
             return self.inner.fit(hp, model, *arguments, **options)
@@ -86,7 +88,7 @@ class FoldTuner(kt.Tuner):
         store: Store,
         recipe: Recipe,
         seed: int,
-        group: str | None,
+        group: Group,
     ) -> None:
         self.table, self.store, self.recipe, self.seed, self.group = table, store, recipe, seed, group
         self.folds = int(table["fold"].max()) + 1
@@ -204,7 +206,7 @@ class FoldTuner(kt.Tuner):
     def runs(self, name: str, hp: kt.HyperParameters) -> list[TrainingRun]:
         """The training runs of a point, one for each fold."""
         fit = (lambda model, *given, **options: self.hypermodel.fit(hp, model, *given, **options)) if (
-            self.hypermodel.has_own_fit
+            self.hypermodel.own_fit is not None
         ) else None  # fmt: skip
         recipe = replace(recipe_at(self.recipe, self.hypermodel.space.behind(hp.values)), fit=fit)
 
@@ -215,8 +217,8 @@ class FoldTuner(kt.Tuner):
         for fold in range(self.folds):
             key = (fold, recipe.patience)
             if key not in self.rows:
-                options = {"seed": self.seed + fold, "group": self.group, "patience": recipe.patience}
-                self.rows[key] = rows_of_fold(self.table, fold, **options)
+                seed, patience = self.seed + fold, recipe.patience
+                self.rows[key] = rows_of_fold(self.table, fold, seed=seed, group=self.group, patience=patience)
             runs.append(TrainingRun(f"{name}/fold_{fold}", build, self.rows[key], self.seed + fold, recipe))
         return runs
 
@@ -227,7 +229,7 @@ class FoldTuner(kt.Tuner):
             hp = self.oracle.get_space()
             hp.values = dict(values)
             runs += self.runs(f"trial_{number:04d}", hp)
-        if not self.hypermodel.has_own_fit:
+        if self.hypermodel.own_fit is None:
             self.runner.train_heads(runs)
 
     def _keep_best(self, run: TrainingRun, trained: Trained) -> None:

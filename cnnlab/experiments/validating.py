@@ -1,7 +1,7 @@
 """k-fold cross-validation: every image is predicted once by a network that has never seen it."""
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from cnnlab import _quiet  # noqa: F401  isort: skip
@@ -11,9 +11,10 @@ import pandas as pd
 
 from cnnlab import tables
 from cnnlab._common import progress
-from cnnlab.experiments.runner import Runner, build_facts, experiment_facts, plain_table, require_counts, with_groups
+from cnnlab.experiments.runner import Runner, build_facts, experiment_facts, plain_table, require_counts
 from cnnlab.experiments.store import Store, owned
 from cnnlab.experiments.training_run import Recipe, TrainingRun, rows_of_fold
+from cnnlab.tables.linking import Group
 
 
 class Validation(NamedTuple):
@@ -39,7 +40,7 @@ def cross_validate(
     image_size: tuple[int, int],
     epochs: int,
     seed: int,
-    group: str | Sequence[str] | None = None,
+    group: Group = None,
     repeats: int = 1,
     patience: int | None = None,
     folder: str | os.PathLike[str] | None = None,
@@ -63,8 +64,8 @@ def cross_validate(
         image_size: Height and width in pixels.
         epochs: At most so many.
         seed: Decides folds, initial weights, order and augmentation.
-        group: A column whose equal values stay in one fold, or several, of which rows that share any value stay
-            together. A column named group, as `audit.scan` gives it, is taken by itself.
+        group: A column whose equal values stay in one fold, or several, as in `tables.linked_groups`: None uses the
+            column group where there is one, False none.
         repeats: How often the folds are assigned anew.
         patience: Epochs without improvement before a fold stops and goes back to its best weights; None: all epochs.
         folder: Where finished folds are kept; in memory only where None.
@@ -88,10 +89,10 @@ def cross_validate(
         >>> validation.scores["accuracy"].mean()  # doctest: +SKIP
     """
     require_counts(epochs=epochs, repeats=repeats)
-    rows, group, groups = with_groups(plain_table(table, caller="experiments.cross_validate"), group)
+    rows = plain_table(table, caller="experiments.cross_validate")
     assigned = [tables.folds(rows, count=folds, group=group, seed=seed + repeat) for repeat in range(repeats)]
     recipe = Recipe(epochs, patience, fit, callbacks, class_weight, loading={"image_size": tuple(image_size)} | loading)
-    settings = experiment_facts(rows, recipe, groups=groups, folds=folds, group=groups or None, seed=seed)
+    settings = experiment_facts(rows, recipe, group=group, folds=folds, seed=seed)
     if folder is not None:
         settings |= build_facts(build, seed)
     runs = {}
@@ -112,7 +113,7 @@ def cross_validate(
         for key in ("scores", "history", "predictions")
     )
     row = np.concatenate([run.rows.test.index for run in runs.values()])
-    predictions = predictions.iloc[np.lexsort([row, predictions["repeat"]])].reset_index(drop=True)
+    predictions = predictions.iloc[np.lexsort((row, predictions["repeat"].to_numpy()))].reset_index(drop=True)
     front = ["repeat", "fold"]
     return Validation(
         scores[front + [column for column in scores if column not in front]],
