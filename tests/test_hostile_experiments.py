@@ -302,5 +302,5 @@ def test_the_second_process_is_told_who_has_the_folder(few, folder):
             validate(few, folder / "cv")
     finally:
         first.kill()
-        first.wait()
+        first.communicate()
     assert len(validate(few, folder / "cv").scores) == 2  # who dies lets go
