@@ -1,6 +1,8 @@
 """One picture has the same pixels wherever it is read: as a path, bytes, Pillow image or array, in every room."""
 
 import io
+import warnings
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -8,7 +10,7 @@ import pandas as pd
 import pytest
 from PIL import Image, ImageCms
 
-from cnnlab import images, pipelines
+from cnnlab import images, models, pipelines, serving
 from cnnlab.augment.check import SIDE, _small
 from cnnlab.plots.style import thumbnail
 
@@ -164,3 +166,30 @@ def test_colour_profiles_become_srgb():
     usual = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
     for profile in (usual, b"not a profile", usual[:100]):
         np.testing.assert_array_equal(images.read(encoded(rgb, "PNG", icc_profile=profile)), rgb)
+
+
+def test_an_export_and_its_predictor_prepare_the_same(folder, tmp_path):
+    """A network that only averages its pixels tells, in LiteRT, which ones it was given."""
+    import keras
+
+    inputs = keras.Input((24, 32, 3))
+    mean = keras.layers.GlobalAveragePooling2D()(keras.layers.Rescaling(1 / 255)(inputs))
+    model = keras.Model(inputs, keras.layers.Dense(2, activation="softmax")(mean))
+    model = models.with_classes(model, ["a", "b"], levels=(0, 4095))
+    paths = [str(folder / name) for name in PICTURES]
+    table = pd.DataFrame({"path": paths, "label": pd.Categorical(["a", "b"] * (len(paths) // 2))})
+    preparation = models.preparation(model)
+    expected = np.stack([images.prepare(path, preparation) for path in paths])
+    loaded = pipelines.load(table, like=model, batch_size=len(paths))
+    np.testing.assert_array_equal(next(iter(loaded))[0].numpy(), expected)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # few images, and a network that was never trained
+        serving.export(model, tmp_path / "export", formats=("litert",), check=table)
+    predictor = serving.Predictor(tmp_path / "export", temperature=1)
+    answers = model.predict(expected.astype(np.float32), verbose=0)
+    for path, picture, answer in zip(paths, expected, answers, strict=True):
+        np.testing.assert_array_equal(predictor.prepare(path), picture)
+        np.testing.assert_array_equal(predictor.prepare(Path(path).read_bytes()), picture)
+        with Image.open(path) as image:
+            np.testing.assert_array_equal(predictor.prepare(image), picture)
+        np.testing.assert_allclose(list(predictor(path).probabilities.values()), answer, atol=1e-4)
