@@ -5,13 +5,12 @@ import warnings
 import numpy as np
 import pandas as pd
 from scipy.optimize import minimize_scalar
-from scipy.special import log_softmax, softmax
+from scipy.special import log_softmax
 
+from cnnlab._answers import TINY, scaled_by_temperature
 from cnnlab.metrics import intervals
 from cnnlab.metrics.scoring import BINS, bin_of, divide
 from cnnlab.metrics.table import known_probabilities, outcome, scored
-
-TINY = float(np.finfo(np.float32).tiny)  # of a probability, before its logarithm
 
 
 def reliability(predictions: pd.DataFrame, *, bins: int = BINS) -> pd.DataFrame:
@@ -132,7 +131,7 @@ def calibrate(predictions: pd.DataFrame, *, on: pd.DataFrame | float) -> pd.Data
     if not 0 < factor < np.inf:
         raise ValueError(f"`on` expects a table of predictions or a temperature above 0. Received: on={on}.")
     classes, matrix, _ = known_probabilities(predictions, caller="metrics.calibrate")
-    matrix = softmax(np.log(np.maximum(matrix, TINY)) / factor, axis=1)
+    matrix = scaled_by_temperature(matrix, factor)
     table = predictions.assign(**{f"p_{name}": matrix[:, place] for place, name in enumerate(classes)})
     if "predicted" in table:
         place = classes.get_indexer(pd.Index(table["predicted"].astype(object)))
