@@ -363,6 +363,10 @@ def test_a_label_edited_to_a_new_class_is_an_error_in_words(tmp_path):
         csv.write_text(text)
     edited(csv, "cat", "dog")
     assert tables.read(csv)["label"].tolist() == ["dog", "dog"]
+    csv.write_text(
+        "\n".join(f"{line},{end}," for line, end in zip(csv.read_text().split(), ("site", "NA", "007"), strict=True))
+    )
+    assert tables.read(csv)["site"].tolist() == ["NA", "007"]  # an added column, and a separator at the end
 
 
 def test_a_saved_table_that_a_spreadsheet_has_saved_again(tmp_path):

@@ -383,7 +383,7 @@ def test_metadata_of_windows_without_endings_and_with_a_split(tmp_path):
     [
         (["x.png,1", "y.png,2"], ["2 rows name no image of the table, such as '.*x.png'", "4 of 4 images have no row"]),
         (["cat/1.png,1", "cat/2.png,2", "dog/1.png,3"], ["1 of 4 images have no row"]),
-        ([*(f"{name},1" for name in both("")), "cat/1.png,2"], ["1 rows name an image once more"]),
+        ([*(f"{name},1" for name in both("")), "cat/1.png,2"], ["1 rows name an image once more and were passed over"]),
     ],
 )
 def test_metadata_that_fits_in_part_is_said_with_counts(tmp_path, rows, words):

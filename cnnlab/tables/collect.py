@@ -2,6 +2,7 @@
 
 import os
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -78,10 +79,8 @@ def from_folder(folder: str | os.PathLike[str], *, labelled: bool = True) -> pd.
     table = table.drop(columns=unused + ([] if labelled else ["label"]))
     if labelled:
         table["label"] = labels_of(table["label"], str(folder), hint="Add a subfolder for another class.")
-    for place in dict.fromkeys([folder, *(base.parent for base in bases.values() if base != folder), *bases.values()]):
-        if (place / METADATA).is_file():
-            table = _with_metadata(table, place)
-    return table
+    places = dict.fromkeys([folder, *(base.parent for base in bases.values() if base != folder), *bases.values()])
+    return _with_metadata(table, [place for place in places if (place / METADATA).is_file()])
 
 
 class _Found:
@@ -153,38 +152,35 @@ def _is_utf8(path: Path) -> bool:
         return False
 
 
-def _with_metadata(table: pd.DataFrame, place: Path) -> pd.DataFrame:
-    """Adds the columns of a `metadata.csv` to the rows that it names, and says what does not fit."""
-    metadata = read_csv(place / METADATA, wanted=["file_name"])
-    if "file_name" not in metadata:
-        return table  # a file of the person's own that happens to have this name
-    paths, _ = locate(metadata["file_name"].tolist(), place)
-    metadata = typed_columns(metadata.drop(columns="file_name")).set_axis(paths)
-    double = metadata.index[metadata.index.duplicated()]
-    metadata = metadata[~metadata.index.duplicated()]
-    here = table["path"].str.startswith(os.path.join(place, ""))  # noqa: PTH118
-    matched = table["path"].isin(metadata.index)
-    foreign = [name for name in metadata.index if name not in set(table["path"])]
+def _with_metadata(table: pd.DataFrame, places: Sequence[Path]) -> pd.DataFrame:
+    """Adds the columns of each `metadata.csv` to the rows that it names, and says what does not fit."""
+    found = []
+    for place in places:
+        cells = read_csv(place / METADATA, wanted=["file_name"])
+        if "file_name" in cells:  # else a file of the person's own that happens to have this name
+            found.append(cells.set_axis(locate(cells["file_name"].tolist(), place)[0]).drop(columns="file_name"))
+    if not found:
+        return table
+    cells = pd.concat(found).fillna("")
+    double, known = cells.index.duplicated(), cells.index.isin(table["path"])
+    nameless = ~table["path"].isin(cells.index)
     for count, what in (
-        (len(foreign), f"rows name no image of the table, such as {some(foreign[:1])}"),
-        (int((here & ~matched).sum()), f"of {int(here.sum())} images have no row"),
-        (len(double), f"rows name an image once more and were passed over, such as {some(double[:1])}"),
+        (int((~known).sum()), f"rows name no image of the table, such as {some(cells.index[~known], 1)}"),
+        (int(nameless.sum()), f"of {len(table)} images have no row, such as {some(table['path'][nameless], 1)}"),
+        (
+            int(double.sum()),
+            f"rows name an image once more and were passed over, such as {some(cells.index[double], 1)}",
+        ),
     ):
         if count:
-            warnings.warn(f"{str(place / METADATA)!r}: {count} {what}.", stacklevel=3)
-    for column in metadata:
-        values = table["path"].map(metadata[column])
-        if column not in table:
-            table = table.assign(**{str(column): values})
-        elif (
-            other := values.notna() & table[column].notna() & (values.astype(str) != table[column].astype(str))
-        ).any():
-            first = table["path"][other].iloc[0]
+            warnings.warn(f"{METADATA} in {some(map(str, places), 1)}: {count} {what}.", stacklevel=3)
+    columns = typed_columns(cells[~double]).reindex(table["path"]).set_axis(table.index)
+    for name in columns.columns.intersection(table.columns):
+        other = columns[name].notna() & table[name].notna() & (columns[name].astype(str) != table[name].astype(str))
+        if other.any():
             warnings.warn(
-                f"{str(place / METADATA)!r} gives {int(other.sum())} images another {column} than their folder, such "
-                f"as {first!r}. The folder counts.",
+                f"{METADATA} gives {int(other.sum())} images another {name} than their folder, such as "
+                f"{table['path'][other].iloc[0]!r}. The folder counts.",
                 stacklevel=3,
             )
-        else:
-            table = table.assign(**{str(column): table[column].where(table[column].notna(), values)})
-    return table
+    return table.join(columns[columns.columns.difference([*table.columns, "label"], sort=False)])

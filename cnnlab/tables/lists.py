@@ -217,5 +217,4 @@ def _splits(cells: pd.Series) -> pd.Series:
 def some(names: Iterable[str], count: int = 3) -> str:
     """The first few of `names`, in quotes."""
     names = list(names)
-    more = f" and {len(names) - count} more" if len(names) > count else ""
-    return ", ".join(repr(name) for name in names[:count]) + more
+    return ", ".join(repr(name) for name in names[:count]) + (" …" if count < len(names) else "")

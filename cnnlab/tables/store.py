@@ -278,7 +278,7 @@ def _typed(path: Path, columns: dict[str, dict[str, Any]]) -> pd.DataFrame:
     cells = _cells(path, columns)
     added = typed_columns(cells[[name for name in cells if name not in columns]])
     series = {}
-    for name in map(str, cells):
+    for name in [name for name in map(str, cells) if name in columns or name in added]:
         try:
             series[name] = _column(cells[name], columns[name]) if name in columns else added[name]
         except (ValueError, TypeError, OverflowError) as error:
