@@ -492,3 +492,48 @@ def test_a_chief_and_two_workers_find_what_one_process_finds(few, tmp_path):
     processes.pop("worker_1").wait()
     assert {name: process.wait() for name, process in processes.items()} == {"chief": 0, "worker_2": 0}
     same(search(few, tmp_path / "s", TWELVE).results, search(few, tmp_path / "whole", TWELVE).results)
+
+
+def test_the_objective_may_be_any_measured_score(few, tmp_path):
+    found = search(few, tmp_path / "s", {"learning_rate": [1e-4, 1e-1]}, objective="val_loss", epochs=2)
+    readable = found.predictions
+    chance = [row[f"p_{row['label']}"] for _, row in readable.iterrows()]
+    expected = pd.Series(-np.log(chance)).groupby([readable["trial"], readable["fold"]]).mean()
+    np.testing.assert_allclose(found.results["val_loss"], expected, rtol=1e-3)
+    assert found.ranking()["mean"].is_monotonic_increasing
+    assert found.best["learning_rate"] == (1e-4 if expected[0].mean() < expected[1].mean() else 1e-1)
+    with pytest.raises(FileExistsError, match="objective"):
+        search(few, tmp_path / "s", {"learning_rate": [1e-4, 1e-1]}, epochs=2)
+    for wrong, words in (("loss", "held-out images"), ("val_nonsense", r"kt\.Objective\('val_nonsense', 'max'\)")):
+        with pytest.raises(ValueError, match=words):
+            search(few, tmp_path / "t", objective=wrong)
+
+
+@pytest.mark.parametrize(
+    ("name", "direction"),
+    [("val_loss", "min"), ("val_mae", "min"), ("val_auc_1", "max"), ("val_f1_score", "max"), ("val_recall", "max"),
+     ("val_accuracy", "max"), ("val_precision_at_recall", None)],
+)  # fmt: skip
+def test_directions_are_kerass(name, direction):
+    from cnnlab.experiments.oracles import objective_of
+
+    if direction is None:
+        with pytest.raises(ValueError, match="Say which is better"):
+            objective_of(name)
+    else:
+        assert objective_of(name).direction == direction
+
+
+def test_a_name_that_only_an_own_fit_reads_has_an_effect(few, tmp_path):
+    weights = []
+
+    class Mine(kt.HyperModel):
+        def build(self, hp):
+            return build({"learning_rate": 0.01})
+
+        def fit(self, hp, model, *arguments, **options):
+            weights.append(hp["weight"])
+            return model.fit(*arguments, class_weight={0: hp["weight"], 1: 1.0, 2: 1.0}, **options)
+
+    search(few, tmp_path / "s", {"weight": [1.0, 2.0]}, Mine())
+    assert weights == [1.0, 1.0, 2.0, 2.0]
