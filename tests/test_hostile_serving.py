@@ -95,6 +95,16 @@ def test_a_strangers_program_runs_only_when_named_and_trusted(folder, savedmodel
     assert ran.exists()
 
 
+def test_the_program_of_this_process_opens_until_a_byte_of_it_changes(digits_model, digits, tmp_path):
+    check = digits[digits["split"] == "val"].head(40)
+    serving.export(digits_model, tmp_path, formats=["savedmodel"], check=check)
+    assert serving.Predictor(tmp_path)(check["path"].iloc[0]).label in set(check["label"])
+    (tmp_path / "savedmodel" / "assets" / "note.txt").write_text("changed")
+    sign(tmp_path, "savedmodel", "savedmodel")
+    with pytest.raises(ValueError, match="trust=True"):
+        serving.Predictor(tmp_path)
+
+
 def test_an_export_writes_no_program_unless_asked(digits_model, digits, tmp_path):
     serving.export(digits_model, tmp_path, check=digits[digits["split"] == "val"].head(40))
     assert not (tmp_path / "savedmodel").exists()

@@ -18,6 +18,7 @@ Engine = Callable[[np.ndarray], Answer]
 
 MOST_THREADS = 4  # more do not help with one image
 OUTPUTS = ("probabilities", "features")
+MADE_HERE: set[str] = set()  # SHA-256 of the SavedModels that this process has exported: nobody else's programs
 UNPACKED = 4  # times its own size that a Keras file may grow to when it is unpacked; Keras itself does not pack
 
 
@@ -32,13 +33,13 @@ def open_engine(
         digest: SHA-256 that the export noted. A file that differs is not opened: the runtimes are native code, and a
             damaged file may end the process instead of raising.
         threads: Processor cores to use; all of this process, at most 4, where None.
-        trust: Whether a format that is a program may run.
+        trust: Whether a format that is a program may run; one that this process has exported always may.
 
     Raises:
         ModuleNotFoundError: If the runtime of this format is not installed.
         ValueError: If the file is damaged, holds what is refused, or is a program that nobody trusts.
     """
-    if format == "savedmodel" and not trust:
+    if format == "savedmodel" and not trust and not (path.is_dir() and digest_of(path) in MADE_HERE):
         raise ValueError(
             f"{str(path)!r} is a SavedModel, a program that can read and write files of this machine as soon as it is "
             "opened. If you trust whoever made it: Predictor(folder, format='savedmodel', trust=True). Otherwise ask "

@@ -21,7 +21,7 @@ from cnnlab._common import require_columns
 from cnnlab.images import Preparation
 from cnnlab.serving import cards, graphs, placing, writers
 from cnnlab.serving.description import ABOUT, CARD, FACTS, FILE_OF, Description
-from cnnlab.serving.engines import Engine, digest_of, open_engine, require_runtime
+from cnnlab.serving.engines import MADE_HERE, Engine, digest_of, open_engine, require_runtime
 from cnnlab.serving.inputs import checked_threshold, likeliest, require_temperature
 
 MOST_CHECKED = 500  # images
@@ -230,7 +230,9 @@ def _write_and_compare(name: str, network: keras.Model, working: Path, checked: 
         places = np.setdiff1d(everything, learned)
     path = working / FILE_OF[name]
     writers.write(name, network, path, checked.pixels[learned])
-    engine = open_engine(name, path, trust=True)
+    if name == "savedmodel":
+        MADE_HERE.add(digest_of(path))
+    engine = open_engine(name, path)
     found, truth = _answers(engine, checked.pixels[places]), checked.truth[places]
     agreed = float((found.argmax(axis=1) == truth.argmax(axis=1)).mean()) if np.isfinite(found).all() else -1.0
     label = checked.rows["label"].cat.codes.to_numpy()[places]

@@ -68,7 +68,8 @@ class Predictor:
         threshold: A class and the probability from which it is called, such as `{"crack": 0.3}`, compared with the
             probabilities that are answered; the export's own where None, `{}` for the most probable class.
         threads: Processor cores for one image, of LiteRT and ONNX; all of this process, at most 4, where None.
-        trust: Whether "savedmodel" may be opened: True only if you trust whoever made it.
+        trust: Whether "savedmodel" may be opened: True only if you trust whoever made it. What this process exported
+            itself needs no trust.
 
     Attributes:
         classes: Names of the classes.
