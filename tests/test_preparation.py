@@ -274,6 +274,9 @@ def two_outputs():
         (lambda: sequential(2, None), "expects probabilities.*activation='softmax'.*has 'linear'.*from_logits"),
         (lambda: sequential(2, "sigmoid"), "Several labels for one image are not supported"),
         (lambda: sequential(1, None), "activation='sigmoid'.*has 'linear'"),
+        (lambda: sequential(1, "tanh"), "activation='sigmoid'.*has 'tanh'"),
+        (lambda: sequential(2, "log_softmax"), "activation='softmax'.*has 'log_softmax'"),
+        (lambda: keras.Sequential([sequential(2, None), layers.Activation("linear")]), "has 'linear'"),
         (lambda: sequential(channels=4), r"3 channels \(colour\) or 1 \(grey\).*takes \(None, 16, 16, 4\)"),
         (
             lambda: keras.Sequential(
@@ -298,6 +301,8 @@ def test_what_cannot_be_scored_is_refused_before_training(build, words):
 def test_other_arguments_are_refused_in_words():
     with pytest.raises(TypeError, match=r"expects a keras.Model. Received: str"):
         models.with_classes("model.keras", NAMES)
+    with pytest.raises(TypeError, match=r"Expected a keras.Model. Received: str"):
+        models.preparation("model.keras")
     with pytest.raises(TypeError, match="names of the classes"):
         models.with_classes(sequential(), 2)
     with pytest.raises(ValueError, match="`resize` must be one of"):
@@ -314,6 +319,38 @@ def test_outputs_that_are_no_probabilities_are_refused(wide):
     model = models.with_classes(Logits(), NAMES, image_size=(16, 16))
     with pytest.raises(ValueError, match="one probability per class, 0-1, that sum to 1"):
         experiments.predict(model, wide)
+
+
+def in_a_dictionary():
+    inputs = keras.Input((16, 16, 3), name="x")
+    return keras.Model({"x": inputs}, {"p": layers.Dense(2, activation="softmax")(layers.Flatten()(inputs))})
+
+
+def with_softmax_as_operation():
+    inputs = keras.Input((16, 16, 3))
+    return keras.Model(inputs, keras.ops.softmax(layers.Dense(2)(layers.Flatten()(inputs))))
+
+
+def of_bytes():
+    return keras.Sequential([keras.Input((16, 16, 3), dtype="uint8"), layers.Rescaling(1 / 255), layers.Flatten(),
+                             layers.Dense(2, activation="softmax")])  # fmt: skip
+
+
+def with_a_network_inside():
+    inner = keras.applications.MobileNet(alpha=0.25, include_top=False, weights=None, input_shape=(32, 32, 3))
+    return keras.Sequential([inner, layers.GlobalAveragePooling2D(), layers.Dense(2), layers.Softmax()])
+
+
+@pytest.mark.parametrize("build", [in_a_dictionary, with_softmax_as_operation, of_bytes, with_a_network_inside])
+def test_networks_written_in_other_ways_are_named_and_scored(wide, build):
+    plain = build()
+    model = models.with_classes(plain, NAMES)
+    pixels = first_batch(pipelines.load(wide, like=model))
+    assert model(pixels[:2]).shape == (2, 2)  # one batch of images, without a warning
+    outputs = plain({"x": pixels} if build is in_a_dictionary else pixels, training=False)
+    expected = np.asarray(outputs["p"] if isinstance(outputs, dict) else outputs)
+    found = experiments.predict(model, wide)[["p_left", "p_none"]].to_numpy()
+    np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
 # Whatever Keras is set to

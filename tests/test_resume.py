@@ -281,7 +281,7 @@ def test_a_seed_that_nobody_named_is_kept(rows, tmp_path):
     build().fit(first, epochs=1, verbose=0, callbacks=callbacks)
     again = data_of(rows, seed=None)
     build().fit(again, epochs=2, verbose=0, callbacks=training.resume(tmp_path))
-    assert again._cnnlab_source.seed == first._cnnlab_feed.seed
+    assert again._cnnlab_source.seed == first._cnnlab_source.seed
 
 
 def test_missing_callbacks_are_named(rows, tmp_path, caplog):

@@ -122,6 +122,8 @@ def preparation(model: keras.Model, metadata: Metadata | None = None) -> Prepara
         >>> models.preparation(models.small_cnn(image_size=(8, 8), classes=["cat", "dog"], resize="pad"))
         Preparation(image_size=(8, 8), channels=3, resize='pad', levels=None)
     """
+    if not isinstance(model, keras.Model):
+        raise TypeError(f"Expected a keras.Model. Received: {type(model).__name__}.")
     metadata = metadata or find_metadata(model) or Metadata(classes=())
     height, width, channels = input_shape(model)
     if height is None or width is None:

@@ -22,6 +22,8 @@ from cnnlab.models.metadata import (
     tagged,
 )
 
+PASSING = (keras.layers.Dropout, keras.layers.Identity, keras.layers.Flatten, keras.layers.Reshape)
+
 
 def with_classes(
     model: keras.Model,
@@ -161,17 +163,22 @@ def output_count(model: keras.Model, prepared: Preparation) -> int:
 
 
 def last_activation(model: keras.Model) -> str | None:
-    """Name of the activation that the outputs come from; None where it cannot be told."""
+    """Name of the activation that the outputs come from; None where it cannot be told, or gives numbers of 0-1."""
     if getattr(model, "outputs", None) is None:
         return None
     layer = model.outputs[0]._keras_history.operation
-    while isinstance(layer, keras.layers.Dropout | keras.layers.Identity | keras.layers.Flatten | keras.layers.Reshape):
+    while isinstance(layer, PASSING) or (isinstance(layer, keras.layers.Activation) and _name_of(layer) == "linear"):
         layer = layer.input._keras_history.operation
     if isinstance(layer, keras.Model):
         return last_activation(layer)
-    weighted = isinstance(layer, keras.layers.Dense | keras.layers.Conv2D)
-    name = getattr(getattr(layer, "activation", None), "__name__", None)
-    return name if name in ("sigmoid", "softmax") or (name == "linear" and weighted) else None
+    known = isinstance(layer, keras.layers.Dense | keras.layers.Conv2D | keras.layers.Activation)
+    return _name_of(layer) if known else None
+
+
+def _name_of(layer: Any) -> str | None:
+    activation = layer.activation
+    ours = str(getattr(activation, "__module__", "")).startswith("keras.")
+    return activation.__name__ if ours and activation.__name__ not in ("hard_sigmoid", "sparsemax") else None
 
 
 def ensure_classes(model: keras.Model, classes: Sequence[str] | None, *, caller: str) -> list[str]:
@@ -216,7 +223,7 @@ def class_probabilities(model: keras.Model, outputs: Any) -> np.ndarray:
         >>> class_probabilities(one, [[0.25]]).tolist()
         [[0.75, 0.25]]
     """
-    values = np.asarray(outputs, dtype=np.float32)
+    values = given = np.asarray(outputs, dtype=np.float32)
     if values.ndim == 2 and values.shape[1] == 1:
         values = np.concatenate([1 - values, values], axis=1)
     known = values[~np.isnan(values).any(axis=1)] if values.ndim == 2 else values
@@ -224,7 +231,7 @@ def class_probabilities(model: keras.Model, outputs: Any) -> np.ndarray:
     if not within or not np.allclose(known.sum(axis=1), 1, atol=0.02):
         raise ValueError(
             f"Expected one probability per class, 0-1, that sum to 1. {getattr(model, 'name', 'The network')!r} "
-            f"returned, for example, {np.round(known[:1], 4).tolist()}. End it with a softmax layer, or one sigmoid "
+            f"returned, for example, {given[:1].round(4).tolist()}. End it with a softmax layer, or one sigmoid "
             "for two classes."
         )
     return values

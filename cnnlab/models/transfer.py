@@ -125,7 +125,7 @@ def reuse(model: keras.Model, *, classes: Sequence[str], dropout: float = 0.2) -
     features = last.input
     while isinstance(features._keras_history.operation, layers.Dropout):
         features = features._keras_history.operation.input
-    learned = keras.Model(model.inputs, features, name=f"{model.name}_body")
+    learned = keras.Model(model.inputs[0], features, name=f"{model.name}_body")
     body = keras.models.clone_model(learned)
     body.set_weights(learned.get_weights())
     metadata = find_metadata(model) or Metadata(())

@@ -259,7 +259,7 @@ class BatchSource:
         policy = tf.data.experimental.AutoShardPolicy
         options.experimental_distribute.auto_shard_policy = policy.OFF if self.shard[1] > 1 else policy.DATA
         dataset = dataset.with_options(options)
-        dataset._cnnlab_source = dataset._cnnlab_feed = self
+        dataset._cnnlab_source = self
         return dataset
 
 
