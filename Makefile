@@ -8,7 +8,7 @@ override DATA := $(value DATA)
 override FOLDER := $(value FOLDER)
 export DATA FOLDER
 
-.PHONY: help quickstart report lab test test-slow notebooks lint doctor requirements
+.PHONY: help quickstart report lab test test-slow fuzz notebooks lint doctor requirements
 .DELETE_ON_ERROR:
 
 help:
@@ -54,6 +54,9 @@ test: $(VENV)/installed-dev
 
 test-slow: $(VENV)/installed-dev
 	@$(BIN)/python -m pytest -m slow --timeout=3600
+
+fuzz: $(VENV)/installed-dev
+	@$(BIN)/python tests/fuzz/images.py --minutes 10
 
 lint: $(VENV)/installed-dev
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
