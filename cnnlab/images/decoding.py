@@ -187,6 +187,7 @@ def _from_opened(image: Image.Image, reduce: Reduce, name: str, data: bytes) -> 
     with MEMORY.hold(held):
         if data:
             limits.require_all_rows(image, name)
+        limits.require_colours_together(image, name)
         deep_colour = bool(data) and _is_deep_colour(image)
         image.load()
         values = _deep_values(image, kind, data if deep_colour else b"")
@@ -198,13 +199,15 @@ def _from_opened(image: Image.Image, reduce: Reduce, name: str, data: bytes) -> 
 def _bytes_behind(image: Image.Image) -> bytes:
     """The file of an image that was opened and not yet loaded, where its pixels would be others: else b"".
 
-    Those of a large JPEG file are decoded at reduced size, and Pillow keeps 8 bits of colours of 16.
+    Those of a large JPEG file are decoded at reduced size, Pillow keeps 8 bits of colours of 16, and of a TIFF that it
+    maps from the disk and has to turn it mixes up the rows.
     """
     file = getattr(image, "fp", None)
     if not isinstance(image, ImageFile.ImageFile) or not image.tile or file is None or image.tell() != 0:
         return b""
     large = isinstance(image, JpegImagePlugin.JpegImageFile) and image.width * image.height >= SCALED
-    if not large and not _is_deep_colour(image):
+    turned = isinstance(image, TiffImagePlugin.TiffImageFile) and _orientation_of(image) != 1
+    if not (large or turned or _is_deep_colour(image)):
         return b""
     position = file.tell()
     file.seek(0)
@@ -221,19 +224,22 @@ def _deep_values(image: Image.Image, kind: str, data: bytes) -> np.ndarray | Non
         kind: Its format.
         data: The file, where that has 16 bits a colour.
     """
+    tags = getattr(image, "tag_v2", {})
     if image.mode.startswith("I;16"):
-        return np.asarray(image, dtype=np.uint16)[..., None]
+        grey = np.asarray(image, dtype=np.uint16)[..., None]
+        return 65535 - grey if tags.get(TiffImagePlugin.PHOTOMETRIC_INTERPRETATION) == 0 else grey  # 0 is white
     if image.mode in DEEP:
-        return np.asarray(image, dtype=np.uint16 if kind == "PPM" else None)[..., None]
+        return np.asarray(image, dtype=np.uint16 if kind == "PPM" and image.mode == "I" else None)[..., None]
     if not data:
         return None
     deep = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)  # Pillow keeps 8 of the 16 bits
     if deep is None or deep.dtype != np.uint16 or deep.ndim != 3 or deep.shape[2] not in (3, 4):
         return None
     values = deep[..., 2::-1]
-    if deep.shape[2] == 4:
+    if deep.shape[2] == 4 and image.mode == "RGBA":  # else a fourth channel, such as infrared
         share = deep[..., 3:].astype(np.float32) / 65535
-        values = np.rint(values * share + 65535 * (1 - share)).astype(np.uint16)
+        shown = values if tags.get(TiffImagePlugin.EXTRASAMPLES) == (1,) else values * share  # 1: multiplied before
+        values = np.clip(np.rint(shown + 65535 * (1 - share)), 0, 65535).astype(np.uint16)
     return np.ascontiguousarray(values)
 
 

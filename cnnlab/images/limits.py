@@ -45,6 +45,18 @@ def require_all_rows(image: Image.Image, name: str) -> None:
             raise UnreadableImageError(f"truncated: it has data for {there:,} of its {rows:,} rows", name)
 
 
+def require_colours_together(image: Image.Image, name: str) -> None:
+    """Refuses a TIFF of 16 bits that stores one colour after the other, which no decoder here puts together."""
+    tags = getattr(image, "tag_v2", {})
+    deep = max(tags.get(TiffImagePlugin.BITSPERSAMPLE, (8,))) > 8
+    if deep and len(image.getbands()) > 1 and tags.get(TiffImagePlugin.PLANAR_CONFIGURATION) == 2:
+        raise UnreadableImageError(
+            "not an image that can be read here: a TIFF of 16 bits with one colour stored after the other. Save it "
+            "with the colours of a pixel together (planar configuration 1)",
+            name,
+        )
+
+
 def require_whole(data: bytes, name: str) -> None:
     """Refuses damage that Pillow passes over: wrong checksums in a PNG, a file that ends before it says it does."""
     if data[:4] == b"RIFF" and int.from_bytes(data[4:8], "little") + 8 > len(data):
@@ -111,7 +123,12 @@ def described(error: Exception, data: bytes) -> str:
         for first_bytes, (at, what) in OTHERS.items():
             if start[at:].startswith(first_bytes):
                 return f"not an image: {what}"
-        known = (b"\x89PNG", b"GIF8", b"BM", b"RIFF", b"II*\0", b"MM\0*", b"\xff\xd8\xff")
+        if data.startswith((b"II*\0", b"MM\0*")):
+            return (
+                "damaged, or a kind of TIFF that cannot be read here, such as one of more than 4 channels or of 64-bit "
+                "numbers. Save it as grey or RGB of 8 or 16 bits"
+            )
+        known = (b"\x89PNG", b"GIF8", b"BM", b"RIFF", b"\xff\xd8\xff")
         return "damaged: its header cannot be read" if data.startswith(known) else "not an image"
     if "truncated" in words.lower() or "end of" in words.lower() or isinstance(error, EOFError):
         return f"truncated: {words}" if not words.lower().startswith("image file is") else "truncated"
