@@ -13,6 +13,12 @@ import pandas as pd
 from pandas.api.types import is_numeric_dtype
 
 SEPARATORS = ",;\t"
+NOT_TEXT = {  # first bytes, and what to do
+    b"PK\x03\x04": "a workbook or a ZIP archive: save its sheet as CSV, or unpack it",
+    b"\xd0\xcf\x11\xe0": "an old Excel workbook: save its sheet as CSV",
+    b"\x1f\x8b": "compressed by gzip: unpack it",
+    b"PAR1": "a Parquet file: write it as CSV, for example with `pandas.read_parquet(…).to_csv(…, index=False)`",
+}
 
 
 def read_csv(
@@ -70,6 +76,9 @@ def read_csv(
 
 
 def _decoded(data: bytes, path: str | os.PathLike[str]) -> str:
+    what = next((what for start, what in NOT_TEXT.items() if data.startswith(start)), None)
+    if what:
+        raise ValueError(f"Expected a CSV file, which is text. {str(path)!r} is {what}.")
     if data[:2] in (b"\xff\xfe", b"\xfe\xff"):
         encoding = "utf-16"
     elif b"\0" in data[:2]:

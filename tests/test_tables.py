@@ -94,8 +94,8 @@ def test_ready_made_parts_are_kept():
     assert result["split"][:80].value_counts().to_dict() == {"train": 60, "val": 20, "test": 0}
     whole = tables.split(result, val=0.5, test=0.1, seed=1, keep=True)
     assert whole["split"].equals(result["split"])
-    with pytest.raises(ValueError, match="Received: 'dev'"):
-        tables.split(table.assign(split="dev"), val=0.1, test=0.1, seed=0, keep=True)
+    with pytest.raises(ValueError, match="Received: 'holdout'"):
+        tables.split(table.assign(split="holdout"), val=0.1, test=0.1, seed=0, keep=True)
 
 
 def test_a_class_too_small_is_named():

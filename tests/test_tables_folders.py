@@ -348,12 +348,41 @@ def test_file_names_that_are_not_utf8_are_named(tmp_path):
         ("cat", "cat "),
         ("café", unicodedata.normalize("NFD", "café")),
         ("traffic light", "traffic_light"),
+        ("cat", "c\u0430t"),  # a Cyrillic letter
+        ("cat", "cat\u200b"),  # a space of no width
+        ("1", "1.0"),
+        ("7", "007"),
     ],
 )
 def test_classes_that_look_alike_are_said(tmp_path, one, other):
     with pytest.warns(UserWarning, match="look alike"):
         table = tables.from_folder(folder_with(tmp_path, f"{one}/1.png", f"{other}/1.png"))
     assert table["label"].nunique() == 2
+
+
+@pytest.mark.parametrize("parts", [("fold1", "fold2", "fold3"), ("обучение", "проверка"), ("site_A", "site_B")])
+def test_parts_that_hold_the_same_classes_are_not_taken_for_classes_without_a_word(tmp_path, parts):
+    with pytest.warns(UserWarning, match=r"hold the same folders, 'cat', 'dog'\. If those are the classes, read each"):
+        table = tables.from_folder(folder_with(tmp_path, *both(*parts)))
+    assert set(table["label"]) == set(parts)
+    whole = pd.concat([tables.from_folder(tmp_path / part) for part in parts], ignore_index=True)  # as it advises
+    assert whole["label"].value_counts().to_dict() == {"cat": 2 * len(parts), "dog": 2 * len(parts)}
+
+
+def test_patients_below_each_class_are_no_reason_for_a_word(tmp_path):
+    names = [f"{label}/{patient}/1.png" for label, patient in ("a1", "a2", "b2", "b3")]
+    assert tables.from_folder(folder_with(tmp_path, *names))["subfolder"].tolist() == ["1", "2", "2", "3"]
+
+
+def test_dev_is_the_validation_part(tmp_path):
+    table = tables.from_folder(folder_with(tmp_path, *both("train", "dev", "test")))
+    assert table["split"].value_counts().to_dict() == {"train": 4, "val": 4, "test": 4}
+
+
+def test_the_refusal_of_one_class_names_the_folder_further_in(tmp_path):
+    folder_with(tmp_path, *both("food-101/images"))
+    with pytest.raises(ValueError, match=r"Or pass '.*food-101.images', if its folders are the classes"):
+        tables.from_folder(tmp_path)
 
 
 # --------------------------------------------------------------------------------------------------- metadata.csv

@@ -204,9 +204,9 @@ def test_other_words_in_a_split_column_are_refused():
     table = ready_made().replace({"split": {"train": "Training ", "test": "TEST"}})
     assert (tables.split(table, val=0.1, test=0.1, seed=0)["split"][40:] == "test").all()
     for keep in (None, True):
-        with pytest.raises(ValueError, match=r"Received: 'dev'.*keep=False"):
-            tables.split(table.assign(split="dev"), val=0.1, test=0.1, seed=0, keep=keep)
-    assert tables.split(table.assign(split="dev"), val=0.1, test=0.1, seed=0, keep=False)["split"].nunique() == 3
+        with pytest.raises(ValueError, match=r"Received: 'holdout'.*keep=False"):
+            tables.split(table.assign(split="holdout"), val=0.1, test=0.1, seed=0, keep=keep)
+    assert tables.split(table.assign(split="holdout"), val=0.1, test=0.1, seed=0, keep=False)["split"].nunique() == 3
 
 
 def test_missing_labels_are_divided_like_a_class_of_their_own():
@@ -222,3 +222,39 @@ def test_missing_labels_are_divided_like_a_class_of_their_own():
 def test_a_class_of_one_gets_advice_that_helps():
     with pytest.raises(ValueError, match=r"'b' has 1\. Collect more, or drop it"):
         tables.folds(table_of(["a"] * 5 + ["b"]), count=3, seed=0)
+
+
+@pytest.mark.parametrize("numbers", [[1, 1.0, "1", 2], ["1", "1 ", " 1", "2"], [np.int64(1), "1", 1, "2"]])
+def test_one_patient_written_in_several_ways_is_one_group(numbers):
+    table = table_of("abab", patient=pd.Series(numbers, dtype=object))
+    assert tables.linked_groups(table, "patient").tolist() == [0, 0, 0, 1]
+
+
+@pytest.mark.parametrize("kind", ["int64", "float64", object])
+def test_copies_stay_together_beside_a_patient_whatever_type_the_column_became(kind):
+    copies = pd.Series([0.0, 0.0, 1.0, 2.0] if kind != "int64" else [0, 0, 1, 2], dtype=kind)
+    if kind != "int64":
+        copies[3] = None  # as beside rows that were never scanned
+    table = table_of("abab", group=copies, patient=list("wxyz"))
+    assert tables.linked_groups(table, "patient").tolist() == [0, 0, 1, 2]
+    named = table_of("abab", group=["u", "u", "v", "v"], patient=list("wxyz"))  # a person's own column
+    assert tables.linked_groups(named, "patient").tolist() == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize("wrong", [pd.Series(list("wxyz")), np.arange(4), [["patient"]]])
+def test_values_instead_of_names_of_columns_are_refused_in_words(wrong):
+    with pytest.raises(TypeError, match=r"expects the name of a column, or several names, .* Use group='patient'"):
+        tables.split(table_of("abab", patient=list("wxyz")), val=0.2, test=0.2, group=wrong, seed=0)
+
+
+def test_a_table_of_test_rows_alone_is_not_divided():
+    table = table_of("ab" * 6, split="test")
+    with pytest.raises(ValueError, match=r"Expected training rows .* keep=False"):
+        tables.split(table, val=0.2, test=0.2, seed=0)
+    assert set(tables.split(table, val=0.2, test=0.2, seed=0, keep=False)["split"]) == {"train", "val", "test"}
+
+
+def test_the_warning_of_missing_classes_counts_groups():
+    table = table_of("ab" * 10, patient="one")
+    with pytest.warns(UserWarning, match=r"'a' \(10 images in 1 groups\), 'b' \(10 images in 1 groups\)"):
+        tables.split(table, val=np.float32(0.2), test=0.2, group="patient", seed=0)

@@ -235,6 +235,8 @@ def test_columns_that_are_no_single_label_are_refused(pictures, rows, words):
         (['"cat,dog"', "cat", "dog", "cat", "dog", "cat"], "cat,dog"),
         (["\"['cat', 'dog']\"", "\"['dog', 'fox']\"", "fox", "fox", "cat", "cat"], "['cat', 'dog']"),
         (["a+b", "a", "b", "a", "b", "a"], "a+b"),
+        (["['cat']", "['dog']", "\"['cat', 'dog']\"", "['cat']", "['dog']", "['dog']"], "['cat', 'dog']"),
+        (['"red, round"', '"red, flat"', '"blue, round"', '"blue, flat"', "'x'", "'x'"], "blue, flat"),
     ],
 )
 def test_several_labels_in_one_cell_are_refused_in_words(pictures, labels, example):
@@ -279,3 +281,31 @@ def test_splits_of_a_column_are_understood(pictures):
         tables.from_csv(csv_at(pictures, rows, header="path,label,split"))
     rows = [f"{number}.png,{'ab'[number % 2]},{number % 3}" for number in range(6)]
     assert tables.from_csv(csv_at(pictures, rows, header="path,label,split"))["split"].tolist() == [0, 1, 2] * 2
+
+
+def test_blanks_around_the_names_of_columns_are_taken_away(pictures):
+    table = tables.from_csv(csv_at(pictures, ["0.png, cat, 1", "1.png, dog, 2"], header="path, label, site"))
+    assert table.columns.tolist() == ["path", "label", "site"] and table["site"].tolist() == [1, 2]
+    both = csv_at(pictures, ["0.png,cat,1,2", "1.png,dog,2,3"], header="path,label,a, a")
+    assert tables.from_csv(both).columns.tolist() == ["path", "label", "a", " a"]
+
+
+def test_one_image_with_different_labels_is_said(pictures):
+    rows = ["0.png,cat", "1.png,dog", "./0.png,dog", "1.png,dog"]
+    with pytest.warns(UserWarning, match=r"1 images of .* have several rows with different labels, such as '.*0\.png'"):
+        assert len(tables.from_csv(csv_at(pictures, rows))) == 4
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        (b"PK\x03\x04" + bytes(20), "is a workbook or a ZIP archive: save its sheet as CSV"),
+        (b"\xd0\xcf\x11\xe0" + bytes(20), "is an old Excel workbook: save its sheet as CSV"),
+        (b"\x1f\x8b\x08" + bytes(20), "is compressed by gzip: unpack it"),
+        (b"PAR1" + bytes(20), "is a Parquet file: write it as CSV"),
+    ],
+)
+def test_workbooks_and_archives_are_refused_in_words(tmp_path, data, words):
+    (tmp_path / "labels.csv").write_bytes(data)
+    with pytest.raises(ValueError, match=words):
+        tables.from_csv(tmp_path / "labels.csv")

@@ -78,9 +78,33 @@ def from_folder(folder: str | os.PathLike[str], *, labelled: bool = True) -> pd.
     unused = [column for column in ("split", "subfolder") if not table[column].notna().any()]
     table = table.drop(columns=unused + ([] if labelled else ["label"]))
     if labelled:
-        table["label"] = labels_of(table["label"], str(folder), hint="Add a subfolder for another class.")
+        table["label"] = labels_of(table["label"], str(folder), hint=_hint(folder))
+        _warn_of_parts(table, folder)
     places = dict.fromkeys([folder, *(base.parent for base in bases.values() if base != folder), *bases.values()])
     return _with_metadata(table, [place for place in places if (place / METADATA).is_file()])
+
+
+def _hint(folder: Path) -> str:
+    """What to do where there is only one class: perhaps an archive was unpacked into folders of its own."""
+    inner = folder
+    while len(inside := subfolders(inner)) == 1:
+        (inner,) = inside
+    deeper = f" Or pass {str(inner)!r}, if its folders are the classes." if inner != folder and len(inside) > 1 else ""
+    return f"Add a subfolder for another class.{deeper}"
+
+
+def _warn_of_parts(table: pd.DataFrame, folder: Path) -> None:
+    """Says so where the folders may be parts, such as folds or sites, each with the same classes inside."""
+    if "subfolder" not in table or "split" in table or table["subfolder"].isna().any():
+        return
+    inside = table.groupby("label", observed=True)["subfolder"].agg(frozenset)
+    if inside.nunique() == 1 and len(inside.iloc[0]) > 1:
+        warnings.warn(
+            f"All class folders in {str(folder)!r} ({some(inside.index)}) hold the same folders, "
+            f"{some(sorted(inside.iloc[0]))}. If those are the classes, read each part on its own: "
+            "`pd.concat([tables.from_folder(part) for part in parts], ignore_index=True)`.",
+            stacklevel=3,
+        )
 
 
 class _Found:

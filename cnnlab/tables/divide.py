@@ -53,7 +53,7 @@ def split(
     """
     require_columns(table, "path", "label", caller="tables.split")
     for name, share in (("val", val), ("test", test)):
-        if isinstance(share, bool) or not isinstance(share, int | float) or not 0 <= share < 1:
+        if isinstance(share, bool) or not isinstance(share, int | float | np.number) or not 0 <= share < 1:
             raise ValueError(
                 f"`{name}` expects a share from 0 to below 1. Received: {share!r}. For example {name}=0.15."
             )
@@ -75,7 +75,7 @@ def split(
         chosen = _allocate(part, groups[free], list(shares.values()), np.random.default_rng(seed))
         sides[free] = np.array(list(shares), dtype=object)[chosen]
     result = table.assign(split=pd.Categorical(sides, categories=SPLITS))
-    _warn_missing(result, [name for name, share in shares.items() if share > 0])
+    _warn_missing(result, groups, [name for name, share in shares.items() if share > 0])
     return result
 
 
@@ -107,12 +107,12 @@ def _ready_made(table: pd.DataFrame, groups: NDArray[np.int64], keep: bool | Non
     strictest = np.zeros(groups.max(initial=-1) + 1, dtype=np.int64)
     np.maximum.at(strictest, groups, rank)
     moved = strictest[groups] > rank
+    if len(table) and (strictest[groups] > 0).all():
+        raise ValueError(
+            "Expected training rows that share no group and no file with the ready-made val and test. There are "
+            "none. Name another `group`, or divide anew with keep=False."
+        )
     if moved.any():
-        if (strictest[groups] > 0).all():
-            raise ValueError(
-                "Expected training rows that share no group and no file with the ready-made val and test. There are "
-                "none. Name another `group`, or divide anew with keep=False."
-            )
         warnings.warn(
             f"{int(moved.sum())} rows share a group or a file with the ready-made val or test and were moved there, so "
             "that nothing is tested on what was trained on. To keep the ready-made test as it is, drop these rows "
@@ -171,12 +171,14 @@ def _fill(missing: np.ndarray, count: int) -> np.ndarray:
     return np.repeat(np.arange(len(missing)), room)
 
 
-def _warn_missing(table: pd.DataFrame, parts: list[str]) -> None:
+def _warn_missing(table: pd.DataFrame, groups: NDArray[np.int64], parts: list[str]) -> None:
     counts = pd.crosstab(table["label"], table["split"], dropna=False)
     counts = counts[counts.index.notna()]
     present = counts[counts.sum(axis=1) > 0]
+    together = pd.Series(groups).groupby(table["label"].to_numpy()).nunique()
     lacking = [
-        f"{label!r} ({present.loc[label].sum()} images)"
+        f"{label!r} ({present.loc[label].sum()} images"
+        + (f" in {together[label]} groups)" if together[label] < present.loc[label].sum() else ")")
         for label in present.index
         if (present.loc[label, parts] == 0).any()
     ]

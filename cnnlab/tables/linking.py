@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+from pandas.api.types import is_datetime64_any_dtype, is_numeric_dtype, is_string_dtype
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
@@ -50,9 +51,7 @@ def linked_groups(table: pd.DataFrame, group: Group = None) -> NDArray[np.int64]
     keys = [pd.factorize(paths)[0]]
     for column in columns:
         require_column(table, column, caller="tables.linked_groups")
-        values = table[column].astype(object)
-        values = values.where(values.astype(str).str.strip() != "", None)  # a blank names nobody
-        keys.append(pd.factorize(values, use_na_sentinel=True)[0])
+        keys.append(pd.factorize(_names(table[column]), use_na_sentinel=True)[0])
         missing = int((keys[-1] < 0).sum())
         if missing:
             say_once(f"{missing} of {len(table)} rows have no {column!r}; each counts as a group of its own.")
@@ -68,6 +67,26 @@ def linked_groups(table: pd.DataFrame, group: Group = None) -> NDArray[np.int64]
     return pd.factorize(component)[0].astype(np.int64)
 
 
+def _names(values: pd.Series) -> pd.Series:
+    """What a column names, so that "P1 " is P1, and 1, 1.0 and "1" are one number; a blank names nobody."""
+    if is_numeric_dtype(values.dtype) or is_datetime64_any_dtype(values.dtype):
+        return values
+    texts = {
+        value: str(int(value) if isinstance(value, int | float | np.number) and value % 1 == 0 else value).strip()
+        for value in values.dropna().unique()
+    }
+    return values.astype(object).map(texts).replace("", None)
+
+
+def _found_by_scan(table: pd.DataFrame) -> bool:
+    """Whether the column of copies holds the whole numbers of `audit.scan`, missing ones or not."""
+    if COPIES not in table:
+        return False
+    numbers = pd.to_numeric(table[COPIES], errors="coerce").dropna()
+    whole = len(numbers) == table[COPIES].notna().sum() and bool((numbers % 1 == 0).all())
+    return whole and not is_string_dtype(table[COPIES].dropna().infer_objects().dtype)
+
+
 def group_columns(table: pd.DataFrame, group: Group) -> list[str]:
     """The columns that link rows; says so where a column is used that nobody named."""
     if group is None:
@@ -77,9 +96,13 @@ def group_columns(table: pd.DataFrame, group: Group) -> list[str]:
         return [COPIES]
     if group is True:
         raise TypeError("`group` expects a column, several columns, or False. Received: True.")
-    columns = [] if not group else [group] if isinstance(group, str) else list(group)
-    found_by_scan = COPIES in table and pd.api.types.is_integer_dtype(table[COPIES].dtype)
-    if columns and found_by_scan and COPIES not in columns:
+    columns = [] if group is False else [group] if isinstance(group, str) else list(group)
+    if not all(isinstance(column, str) for column in columns) or isinstance(group, pd.Series):
+        raise TypeError(
+            "`group` expects the name of a column, or several names, not what is in it. Received: "
+            f"{type(group).__name__}. Use group='patient', after `table.assign(patient=…)` if it is no column yet."
+        )
+    if columns and _found_by_scan(table) and COPIES not in columns:
         say_once(f"Copies of one picture (column `group`) stay together beside rows of equal {' or '.join(columns)}.")
         columns.append(COPIES)
     return columns

@@ -18,6 +18,9 @@ from cnnlab.tables.locating import locate
 # "007" and "1e5" are names, 7 and 1.5e-07 are numbers: Python and spreadsheets write exponents with a sign.
 NUMBER = re.compile(r"-?(0|[1-9]\d*)(\.\d+)?([eE][+-]\d+)?")
 
+# Letters of other alphabets that nobody can tell from Latin ones.
+LATIN = str.maketrans("асеорхуіАВСЕНКМОРТХοΑΒΕΗΙΚΜΝΟΡΤΧ", "aceopxyiABCEHKMOPTXoABEHIKMNOPTX")
+
 
 def from_csv(
     csv: str | os.PathLike[str],
@@ -66,6 +69,7 @@ def from_csv(
         raise FileNotFoundError(f"Expected a CSV file with one row per image. There is none at {str(csv)!r}.")
     columns = [label] if isinstance(label, str) else list(label)
     table = read_csv(csv, wanted=[path, *columns])
+    table.columns = _without_blanks(table.columns, keep=(path, *columns))
     for column in (path, *columns):
         require_column(table, column, caller="tables.from_csv")
     table = table[(table.apply(lambda cells: cells.str.strip()) != "").any(axis=1)].reset_index(drop=True)
@@ -94,7 +98,20 @@ def from_csv(
     others = others.rename(columns={name: f"{name}_in_csv" for name in ("path", "label") if name in others})
     order = None if isinstance(label, str) else columns
     labels = labels_of(words, str(csv), hint="Add rows of another class.", order=order)
+    two = words.groupby(paths).nunique()
+    if (two > 1).any():
+        warnings.warn(
+            f"{int((two > 1).sum())} images of {str(csv)!r} have several rows with different labels, such as "
+            f"{two.idxmax()!r}. Correct them: at most one is right.",
+            stacklevel=2,
+        )
     return pd.concat([pd.DataFrame({"path": pd.Series(paths, dtype="str"), "label": labels}), others], axis=1)
+
+
+def _without_blanks(names: pd.Index, *, keep: Sequence[str]) -> list[str]:
+    """Names of columns as in "path, label", without the blanks, except where two would become one."""
+    plain = [name if name in keep else name.strip() for name in names]
+    return plain if len(set(plain)) == len(plain) else list(names)
 
 
 def labels_of(words: pd.Series, source: str, *, hint: str, order: Sequence[str] | None = None) -> pd.Series:
@@ -107,9 +124,7 @@ def labels_of(words: pd.Series, source: str, *, hint: str, order: Sequence[str] 
         )
     alike: dict[str, list[str]] = {}
     for name in sorted(counts.index):
-        alike.setdefault(re.sub(r"[\s_-]+", " ", unicodedata.normalize("NFKC", name).casefold()).strip(), []).append(
-            name
-        )
+        alike.setdefault(_look_of(name), []).append(name)
     pairs = [
         " and ".join(map(ascii if _looks_equal(names) else repr, names)) for names in alike.values() if len(names) > 1
     ]
@@ -121,8 +136,20 @@ def labels_of(words: pd.Series, source: str, *, hint: str, order: Sequence[str] 
     return pd.Series(pd.Categorical(words, categories=pd.Index(order or sorted(counts.index))), index=words.index)
 
 
+def _look_of(name: str) -> str:
+    """The same for names that are easily taken for each other; "1", "01" and "1.0" are one number."""
+    shown = _visible(unicodedata.normalize("NFKC", name))
+    plain = re.sub(r"[\s_-]+", " ", shown.casefold()).strip()
+    return f"{float(plain):.15g}" if re.fullmatch(r"\d+(\.\d+)?", plain, re.ASCII) else plain
+
+
+def _visible(name: str) -> str:
+    """Without characters that are not shown, and with Cyrillic and Greek letters as the Latin ones they look like."""
+    return "".join(letter for letter in name if unicodedata.category(letter) != "Cf").translate(LATIN)
+
+
 def _looks_equal(names: Sequence[str]) -> bool:
-    return len({unicodedata.normalize("NFC", name) for name in names}) < len(names)
+    return len({_visible(unicodedata.normalize("NFC", name)) for name in names}) < len(names)
 
 
 def _one_hot(table: pd.DataFrame, csv: Path) -> pd.Series:
@@ -160,11 +187,14 @@ def _require_single_labels(words: pd.Series, csv: Path) -> None:
         orders.setdefault(tuple(sorted(one)), set()).add(one)
     lists = {name for name in names if re.search(r"[;|]|^\[.*,.*\]$", name)}
     often = Counter(part for name in lists for part in parts[name])
+    joined = Counter(part.strip() for name in names if "," in name for part in name.split(","))
+    alone = names | {one[0] for one in parts.values() if len(one) == 1}  # as in "['cat']"
     several = set()
     for name, one in parts.items():
-        known = [part in names for part in one]
+        known = [part in alone for part in one]
         listed = (re.search("[,;|]", name) and any(known)) or (name in lists and any(often[part] > 1 for part in one))
-        if len(one) > 1 and (all(known) or listed or len(orders[tuple(sorted(one))]) > 1):
+        combined = "," in name and all(joined[part.strip()] > 1 for part in name.split(","))  # "red, round"
+        if len(one) > 1 and (all(known) or listed or combined or len(orders[tuple(sorted(one))]) > 1):
             several.add(name)
     if several:
         rows = int(words.isin(several).sum())
