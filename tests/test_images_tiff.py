@@ -99,3 +99,10 @@ def test_a_float_map_keeps_its_numbers():
     values = np.linspace(0, 1, 54, dtype="<f4").reshape(6, 9)
     found = images.read(b"Pf\n9 6\n-1.0\n" + values[::-1].tobytes())
     np.testing.assert_allclose(found[..., 0], values * 255, atol=0.01)
+
+
+def test_bytes_of_a_path_are_refused_in_words():
+    with pytest.raises(
+        images.UnreadableImageError, match=r"these bytes look like a path\. Pass it as text: os\.fsdecode"
+    ):
+        images.read(b"/photos/1.PNG")

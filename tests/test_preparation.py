@@ -97,6 +97,20 @@ def test_training_augments_in_colour_and_hands_on_grey(wide):
     assert batch.shape == (24, 16, 16, 1) and batch.std() > 5
 
 
+def test_labels_in_another_order_than_the_outputs_are_refused(wide):
+    model = models.with_classes(sequential(), NAMES[::-1])
+    with pytest.raises(ValueError, match=r"network for the classes none, left\. The table has left, none, so a label"):
+        pipelines.load(wide, like=model, training=True, seed=0)
+    ordered = wide.assign(label=wide["label"].cat.set_categories(models.class_names(model)))  # as it advises
+    labels = next(iter(pipelines.load(ordered, like=model)))[1].numpy()
+    assert [models.class_names(model)[code] for code in labels] == wide["label"].tolist()
+    one = wide[wide["label"] == "none"].assign(label=lambda rows: rows["label"].cat.remove_unused_categories())
+    with pytest.raises(ValueError, match="would be the number of another class"):
+        pipelines.load(one, like=models.with_classes(sequential(), NAMES))
+    renamed = wide.assign(label=wide["label"].cat.rename_categories(["up", "down"]))  # for `models.reuse`
+    assert first_batch(pipelines.load(renamed, like=model)).shape[1:] == (16, 16, 3)
+
+
 def test_levels_travel_with_the_model(tmp_path, caplog):
     deep = np.linspace(0, 4095, 256, dtype=np.uint16).reshape(16, 16)
     Image.fromarray(deep).save(tmp_path / "deep.png")

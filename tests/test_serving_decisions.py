@@ -171,7 +171,16 @@ def test_never_is_a_threshold_too(unsure, parts, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "threshold", [0.3, {"x": 0.3}, {"scratch": -1}, {"scratch": "high"}, {"scratch": 0.1, "pit": 0.2}]
+    "threshold",
+    [
+        0.3,
+        {"x": 0.3},
+        {"scratch": -1},
+        {"scratch": 30},
+        {"scratch": float("nan")},
+        {"scratch": "high"},
+        {"scratch": 0.1, "pit": 0.2},
+    ],
 )
 def test_an_impossible_threshold_is_refused(unsure, parts, tmp_path, threshold):
     with pytest.raises(ValueError, match="expects one class and its probability"):

@@ -5,7 +5,7 @@ import zlib
 
 from PIL import Image, Jpeg2KImagePlugin, TiffImagePlugin, UnidentifiedImageError
 
-from cnnlab.images.files import MEMORY, UnreadableImageError
+from cnnlab.images.files import ENDINGS, MEMORY, UnreadableImageError
 
 OTHERS = {  # what files named like images often are instead: first bytes, from where, name
     b"%PDF": (0, "a PDF document"),
@@ -119,6 +119,8 @@ def described(error: Exception, data: bytes) -> str:
     if isinstance(error, MemoryError):
         return "too large: not enough memory to decode it"
     if isinstance(error, UnidentifiedImageError):
+        if len(data) < 4096 and data.lower().endswith(tuple(ending.encode() for ending in ENDINGS)):
+            return "not an image: these bytes look like a path. Pass it as text: os.fsdecode(path)"
         start = data.lstrip(b"\xef\xbb\xbf \t\r\n")[:16]
         for first_bytes, (at, what) in OTHERS.items():
             if start[at:].startswith(first_bytes):

@@ -88,6 +88,7 @@ def load(
     _require_arguments(batch_size, training, augment, balance, cache, shard)
     prepared = _with_levels(_preparation(image_size, like, resize, levels), table)
     source = BatchSource(table, preparation=prepared, batch_size=int(batch_size))
+    _require_same_order(like, source.class_names)
     if augment is not None and not hasattr(augment, "transform"):
         augment = FunctionPolicy(augment)
     source.training, source.policy, source.balance = training, augment, balance
@@ -140,6 +141,21 @@ def _preparation(
                 f"or say it where the model is built or named: `models.with_classes(model, classes, {name}=…)`."
             )
     return prepared
+
+
+def _require_same_order(like: Any, names: list[str]) -> None:
+    """Refuses labels that would be other numbers than the outputs of the network that is to see them."""
+    if like is None or isinstance(like, Preparation):
+        return
+    from cnnlab.models.metadata import find_metadata
+
+    carried = find_metadata(like)
+    if carried is not None and list(carried.classes) != names and set(carried.classes) & set(names):
+        raise ValueError(
+            f"`like` is a network for the classes {', '.join(carried.classes[:20])}. The table has "
+            f"{', '.join(names[:20])}, so a label would be the number of another class. Use "
+            f"`table.assign(label=table['label'].cat.set_categories(models.class_names(model)))`."
+        )
 
 
 def _with_levels(prepared: Preparation, table: pd.DataFrame) -> Preparation:

@@ -66,7 +66,8 @@ def checked_threshold(threshold: Any, classes: Sequence[str]) -> dict[str, float
     """
     if isinstance(threshold, Mapping) and len(threshold) <= 1 and set(threshold) <= set(classes):
         values = list(threshold.values())
-        if all(isinstance(one, int | float | np.number) and not isinstance(one, bool) and one >= 0 for one in values):
+        numbers = all(isinstance(one, int | float | np.number) and not isinstance(one, bool) for one in values)
+        if numbers and all(0 <= one <= 1 + EXACT or one == np.inf for one in values):  # inf: never called
             return {str(name): float(least) for name, least in threshold.items()}
     raise ValueError(
         f"`threshold` expects one class and its probability, such as {{{classes[-1]!r}: 0.3}}; the classes are "

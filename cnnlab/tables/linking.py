@@ -72,7 +72,9 @@ def _names(values: pd.Series) -> pd.Series:
     if is_numeric_dtype(values.dtype) or is_datetime64_any_dtype(values.dtype):
         return values
     texts = {
-        value: str(int(value) if isinstance(value, int | float | np.number) and value % 1 == 0 else value).strip()
+        value: str(
+            int(value) if isinstance(value, int | float | np.integer | np.floating) and value % 1 == 0 else value
+        ).strip()
         for value in values.dropna().unique()
     }
     return values.astype(object).map(texts).replace("", None)
