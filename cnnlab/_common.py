@@ -1,6 +1,7 @@
 """What every room shares: checks that explain themselves, writes that cannot be cut in half, progress bars."""
 
 import difflib
+import errno
 import json
 import os
 import platform
@@ -170,15 +171,22 @@ def read_bytes(path: str | os.PathLike[str], *, limit: int) -> bytes:
         ValueError: If it is larger, or no regular file.
     """
     # Without O_NONBLOCK, opening a named pipe waits for somebody to write into it.
-    handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
-    with os.fdopen(handle, "rb") as file:
+    try:
+        handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+    except OSError as error:
+        if error.errno not in (errno.ELOOP, errno.ENXIO):
+            raise
+        raise ValueError(f"Expected a regular file. {str(path)!r} is a socket, or a link to itself.") from error
+    try:
         status = os.fstat(handle)
         if not stat.S_ISREG(status.st_mode):
             raise ValueError(f"Expected a regular file. {str(path)!r} is a folder, a pipe or a device.")
-        data = file.read(limit + 1)
-    if len(data) > limit:
-        raise ValueError(f"Expected a file of at most {limit:,} bytes. {str(path)!r} is larger.")
-    return data
+        if status.st_size > limit:
+            raise ValueError(f"Expected a file of at most {limit:,} bytes. {str(path)!r} has {status.st_size:,}.")
+        with open(handle, "rb", closefd=False) as file:
+            return file.read()
+    finally:
+        os.close(handle)
 
 
 def read_json(path: str | os.PathLike[str], *, limit: int = 2**24) -> Any:

@@ -12,6 +12,8 @@ from pathlib import Path
 import pandas as pd
 from pandas.api.types import is_numeric_dtype
 
+from cnnlab._common import read_bytes
+
 SEPARATORS = ",;\t"
 NOT_TEXT = {  # first bytes, and what to do
     b"PK\x03\x04": "a workbook or a ZIP archive: save its sheet as CSV, or unpack it",
@@ -19,6 +21,7 @@ NOT_TEXT = {  # first bytes, and what to do
     b"\x1f\x8b": "compressed by gzip: unpack it",
     b"PAR1": "a Parquet file: write it as CSV, for example with `pandas.read_parquet(…).to_csv(…, index=False)`",
 }
+LARGEST = 2**30  # bytes
 
 
 def read_csv(
@@ -34,7 +37,7 @@ def read_csv(
         dtypes: Columns of other types, such as `{"confidence": "float64"}`; in them a blank is a missing value.
 
     Raises:
-        ValueError: If the file cannot be decoded, or rows and header do not fit.
+        ValueError: If the file is larger than any table, cannot be decoded, or rows and header do not fit.
 
     Example:
         >>> import tempfile
@@ -44,7 +47,7 @@ def read_csv(
         ...         read_csv(folder + "/a.csv").to_dict("records")
         [{'id': '007', 'Käfer': 'NA'}]
     """
-    text = _decoded(Path(path).read_bytes(), path)
+    text = _decoded(read_bytes(path, limit=LARGEST), path)
     first, _, rest = text.partition("\n")
     separator = None
     if first.strip().lower().startswith("sep=") and len(first.strip()) == 5:  # what Excel writes to be sure

@@ -6,14 +6,17 @@ import io
 import json
 import os
 import shutil
+import socket
 import stat
 import subprocess
 import sys
 import threading
+import time
 import warnings
 from concurrent.futures import ThreadPoolExecutor
 
 import pandas as pd
+import psutil
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -137,8 +140,14 @@ def test_json_comes_back_and_pipes_are_not_waited_for(tmp_path):
     for path in (tmp_path / "pipe", "/dev/zero", "/dev/tty"):
         with pytest.raises((ValueError, OSError)):
             read_bytes(path, limit=100)
-    with pytest.raises((ValueError, OSError)):
-        read_bytes(tmp_path, limit=100)
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(str(tmp_path / "socket"))
+    (tmp_path / "loop").symlink_to("loop")
+    for path in (tmp_path, tmp_path / "pipe", tmp_path / "socket", tmp_path / "loop"):
+        before = psutil.Process().num_fds()
+        with pytest.raises(ValueError, match=r"Expected a regular file\. '.*' is a (folder|socket)"):
+            read_bytes(path, limit=100)
+        assert psutil.Process().num_fds() == before
     with pytest.raises(FileNotFoundError):
         read_json(tmp_path / "none.json")
 
@@ -415,6 +424,23 @@ def test_bytes_that_claim_to_be_a_csv(tmp_path_factory, data, header):
                 assert isinstance(call(folder / "t.csv"), pd.DataFrame)
             except (ValueError, KeyError, FileNotFoundError) as error:
                 assert "xpected" in str(error) or "None of" in str(error) or "expects" in str(error), error
+
+
+def test_tables_that_claim_gigabytes_are_refused_at_once(tmp_path):
+    tables.save(table_of(["a", "b"]), tmp_path / "t.csv")
+    os.truncate(tmp_path / "t.csv", 200 << 30)
+    began = time.monotonic()
+    for call in (tables.from_csv, tables.read, audit.decisions):
+        with pytest.raises(ValueError, match=r"at most 1,073,741,824 bytes. '.*t\.csv' has 214,748,364,800"):
+            call(tmp_path / "t.csv")
+    assert time.monotonic() - began < 5
+
+
+def test_a_sidecar_that_is_a_folder_is_a_sentence(tmp_path):
+    (tmp_path / "t.csv.json").mkdir()
+    (tmp_path / "t.csv").write_text("path,label\na.png,a\n")
+    with pytest.raises(ValueError, match="Move it elsewhere to read the CSV without it"):
+        tables.read(tmp_path / "t.csv")
 
 
 def test_what_from_csv_reads_stays_in_words_for_pipes(tmp_path):

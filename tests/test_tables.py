@@ -273,6 +273,13 @@ COLUMNS = {
 }
 
 
+@pytest.mark.parametrize("dtype", ["Int64", "UInt64"])
+def test_large_whole_numbers_come_back_beside_missing_ones(tmp_path, dtype):
+    table = pd.DataFrame({"count": pd.array([2**53 + 1, None, 2**63 - 512, 0], dtype=dtype)})
+    tables.save(table, tmp_path / "t.csv")
+    assert tables.read(tmp_path / "t.csv")["count"].tolist() == [2**53 + 1, pd.NA, 2**63 - 512, 0]
+
+
 @settings(max_examples=40, deadline=None)
 @given(st.lists(st.fixed_dictionaries(COLUMNS), max_size=8), TEXT.filter(bool), st.booleans())
 def test_what_is_saved_comes_back_exactly_or_is_refused(tmp_path_factory, rows, name, ordered):
@@ -282,7 +289,6 @@ def test_what_is_saved_comes_back_exactly_or_is_refused(tmp_path_factory, rows, 
             "text": "str",
             "words": "str",
             "maybe": "boolean",
-            "count": "Int64",
             "time": "datetime64[us]",
             "whole": "int64",
             "real": "float64",
@@ -290,6 +296,7 @@ def test_what_is_saved_comes_back_exactly_or_is_refused(tmp_path_factory, rows, 
             "flag": "bool",
         }
     )
+    table["count"] = pd.array([row["count"] for row in rows], dtype="Int64")  # `astype` would go through floats
     table["label"] = pd.Categorical(
         table["text"], categories=sorted(set(table["text"].dropna()), reverse=True), ordered=ordered
     )

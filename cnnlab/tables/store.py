@@ -15,7 +15,7 @@ import pandas as pd
 from pandas.api.types import is_integer_dtype, is_string_dtype
 
 from cnnlab._common import atomic_paths, locked, read_json, require_columns
-from cnnlab._csv import read_csv, write_csv
+from cnnlab._csv import LARGEST, read_csv, write_csv
 from cnnlab.tables.lists import typed_columns
 from cnnlab.tables.locating import locate
 
@@ -224,6 +224,8 @@ def _require_proof(table: pd.DataFrame, path: Path, kept: str | None) -> None:
 
 def _facts(path: Path) -> dict[str, Any]:
     """What the JSON file beside a CSV says of it; {} where there is none."""
+    if path.stat().st_size > LARGEST:  # its digest would take minutes
+        raise ValueError(f"Expected a table of at most {LARGEST:,} bytes. {str(path)!r} has {path.stat().st_size:,}.")
     sidecar = _sidecar(path)
     if not sidecar.exists():
         return {}
@@ -314,6 +316,9 @@ def _column(cells: pd.Series, kind: dict[str, Any]) -> pd.Series:
         return pd.to_datetime(cells.where(cells != ""), format="ISO8601", utc="," in dtype).astype(dtype)
     if dtype.startswith("timedelta"):
         return pd.to_timedelta(cells.where(cells != "")).astype(dtype)
+    if dtype.startswith(("Int", "UInt")):  # pandas would go through floats, which are exact to 2**53 only
+        whole = [None if cell == "" else int(cell) for cell in cells]
+        return pd.Series(pd.array(whole, dtype=dtype), index=cells.index)
     return cells.where(cells != "").astype(dtype)
 
 
