@@ -297,6 +297,25 @@ def test_a_keras_file_that_unpacks_to_much_more_is_refused(folder):
     assert widgets.try_model(serving.Predictor(OLD)).ask(IMAGE) is not None
 
 
+@pytest.mark.parametrize("kind", ["noise", "empty archive", "link", "huge"])
+def test_a_damaged_network_is_one_sentence(folder, kind):
+    predictor = serving.Predictor(folder, format="litert")
+    path = folder / "model.keras"
+    if kind == "noise":
+        path.write_bytes(b"PK")
+    elif kind == "empty archive":
+        zipfile.ZipFile(path, "w").close()
+    elif kind == "link":
+        path.rename(folder.parent / "elsewhere")
+        path.symlink_to(folder.parent / "elsewhere")
+    else:
+        os.truncate(path, 200 << 30)
+    if kind in ("noise", "empty archive"):
+        predictor._facts.formats["keras"]["sha256"] = digest_of(path)
+    with pytest.raises(ValueError, match=r"model\.keras' (could not be loaded|is a link|has 200 GiB)"):
+        predictor.network()
+
+
 class Tags(HTMLParser):
     def __init__(self):
         super().__init__()

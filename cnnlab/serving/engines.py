@@ -56,9 +56,18 @@ def open_engine(
             f"{str(path)!r} is not the file that was exported: it is damaged, or it was replaced. Export the model "
             "again."
         )
+    return loaded(path, lambda: ENGINES[format](path, threads or min(available_cores(), MOST_THREADS)))
+
+
+def loaded(path: Path, load: Callable[[], Any]) -> Any:
+    """What `load` makes of a file, or one sentence: each runtime raises kinds of its own.
+
+    Raises:
+        ValueError: If it cannot be loaded.
+    """
     try:
-        return ENGINES[format](path, threads or min(available_cores(), MOST_THREADS))
-    except Exception as error:  # each runtime raises kinds of its own
+        return load()
+    except Exception as error:
         raise ValueError(f"{str(path)!r} could not be loaded: {_reason(error)}") from error
 
 

@@ -13,7 +13,7 @@ from cnnlab import images
 from cnnlab._answers import scaled_by_temperature, with_probabilities
 from cnnlab._common import in_threads, progress, require_columns
 from cnnlab.serving.description import FILE_OF, file_of_export, read_description
-from cnnlab.serving.engines import Answer, digest_of, load_keras, open_engine
+from cnnlab.serving.engines import Answer, digest_of, load_keras, loaded, open_engine
 from cnnlab.serving.inputs import as_list, checked_threshold, likeliest, require_temperature, warn_of_unreadable
 from cnnlab.serving.novelty import REMEMBERED, Novelty
 
@@ -249,9 +249,9 @@ class Predictor:
     def network(self) -> "keras.Model | None":
         """The Keras network of the export, for `explain`; None where "keras" was not exported, or is not that file."""
         exported, path = self._facts.formats.get("keras"), self._at / FILE_OF["keras"]
-        if exported is None or not path.is_file() or digest_of(path) != exported["sha256"]:
+        if not exported or not path.is_file() or digest_of(file_of_export(self._at, path.name)) != exported["sha256"]:
             return None
-        return load_keras(file_of_export(self._at, FILE_OF["keras"]))
+        return loaded(path, lambda: load_keras(path))
 
     def fit_novelty(self, train: pd.DataFrame, val: pd.DataFrame, *, false_alarms: float = 0.01) -> pd.DataFrame:
         """Learns what usual images look like, so that every `Prediction` also says whether its image is `unknown`.
