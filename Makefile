@@ -56,7 +56,7 @@ test-slow: $(VENV)/installed-dev
 	@$(BIN)/python -m pytest -m slow --timeout=3600
 
 fuzz: $(VENV)/installed-dev
-	@$(BIN)/python tests/fuzz/images.py --minutes 10
+	@$(BIN)/python tests/fuzz/run.py --minutes 10
 
 lint: $(VENV)/installed-dev
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy

@@ -21,6 +21,55 @@ def _seeded():
         sys.modules["keras"].utils.set_random_seed(0)
 
 
+@pytest.fixture(autouse=True)
+def _nothing_outside(request, tmp_path_factory):
+    """Fails a test of test_hostile*.py that changed files beside its own folders, in the repository or in the home."""
+    if not request.path.name.startswith("test_hostile"):
+        yield
+        return
+    here = tmp_path_factory.getbasetemp()  # every `tmp_path` is a folder in it
+    for name in ("outside/mine.csv", "x/mine.csv", "mine.csv", "photos/a.jpg"):
+        (here / "beside" / name).parent.mkdir(parents=True, exist_ok=True)
+        if not (here / "beside" / name).exists():
+            (here / "beside" / name).write_text("path,label\n")
+    before = _outside(here)
+    yield
+    after = _outside(here)
+    changed = [name for name in {**before, **after} if before.get(name) != after.get(name)]
+    assert not changed, f"Changed while this test ran, and none of its files: {sorted(changed)}"
+
+
+HOME_FILES = (".bashrc", ".bash_profile", ".profile", ".zshrc", ".gitconfig", ".netrc", ".npmrc")
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def _outside(temporary):
+    """Files that are nobody's to change, with size and time: those of the repository, of the home, and sentinels."""
+    found = {}
+    places = [ROOT / name for name in ("cnnlab", "tests", "notebooks", "docs", "benchmarks", ".github")]
+    places = [str(place) for place in (*places, temporary / "beside") if place.is_dir()]
+    while places:
+        with os.scandir(places.pop()) as inside:
+            for entry in inside:
+                if entry.is_dir(follow_symlinks=False):
+                    if not entry.name.startswith((".", "__", "runs")):
+                        places.append(entry.path)
+                        found[entry.path] = "folder"
+                else:
+                    found[entry.path] = _state(entry)
+    # Of these, other programs may change what is deeper, and other tests make folders of their own.
+    for place in (ROOT, Path.home(), temporary, temporary.parent):
+        with os.scandir(place) as inside:
+            names = (entry for entry in inside if not entry.name.startswith(".") or entry.name in HOME_FILES)
+            found |= {entry.path: _state(entry) for entry in names if entry.is_file(follow_symlinks=False)}
+    return found
+
+
+def _state(entry):
+    status = entry.stat(follow_symlinks=False)
+    return status.st_size, status.st_mtime_ns
+
+
 @pytest.fixture(scope="session")
 def real_data() -> Path:
     """The folder of real images and weights; absent outside the project's own machines."""

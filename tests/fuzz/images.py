@@ -8,6 +8,8 @@ import argparse
 import io
 import json
 import logging
+import math
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -78,11 +80,13 @@ def mutated(data, rng):
     return bytes(data)
 
 
-def write(folder, count, seed):
-    """`count` mutated files of all kinds, one after the other."""
+def write(folder, count, seed, until=math.inf):
+    """`count` mutated files of all kinds, one after the other, as long as the time lasts."""
     rng = np.random.default_rng(seed)
     whole = {kind: [data for start in range(4) for data in images_of(kind, start)] for kind in KINDS}
     for number in range(count):
+        if time.time() > until:
+            return
         kind = KINDS[number % len(KINDS)]
         path = folder / f"{number:05}.{kind.lower()}"
         path.write_bytes(mutated(whole[kind][int(rng.integers(len(whole[kind])))], rng))
@@ -93,6 +97,14 @@ def peak():
     """The largest memory of this process, MB. `resource` would count that of the parent it was split off from."""
     with Path("/proc/self/status").open() as status:
         return int(next(line for line in status if line.startswith("VmHWM")).split()[1]) // 1024
+
+
+def forget_peak():
+    """Lets `peak` begin anew, where Linux allows it."""
+    try:
+        Path("/proc/self/clear_refs").write_text("5")
+    except OSError:
+        return
 
 
 def run(paths, *, load=True):
@@ -147,15 +159,18 @@ def run(paths, *, load=True):
 
 def main():
     parser = argparse.ArgumentParser()
-    parser.add_argument("--count", type=int, default=20000)
+    parser.add_argument("--count", type=int, help="20,000, or as many as there is time for")
+    parser.add_argument("--minutes", type=float, help="stop after this time")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--without-load", action="store_true")
     options = parser.parse_args()
     logging.disable()
     parts = []
+    until = math.inf if options.minutes is None else time.time() + 60 * options.minutes
+    count = options.count or (20_000 if options.minutes is None else 10**9)
     with tempfile.TemporaryDirectory() as folder:
         paths = []
-        for path in write(Path(folder), options.count, options.seed):
+        for path in write(Path(folder), count, options.seed, until):
             paths.append(path)
             if len(paths) == 500:
                 parts.append(run(paths, load=not options.without_load))
@@ -183,6 +198,7 @@ def main():
             }
         )
     )
+    sys.exit(bool(len(wrong) or peak() > 1536))
 
 
 if __name__ == "__main__":
