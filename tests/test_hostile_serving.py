@@ -165,10 +165,12 @@ def test_a_description_that_is_none_is_one_sentence(folder, text):
         serving.Predictor(folder)
 
 
+def nested(inside):
+    return st.lists(inside, max_size=4) | st.dictionaries(st.text(max_size=8), inside, max_size=4)
+
+
 json_values = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20),
-    lambda inside: st.lists(inside, max_size=4) | st.dictionaries(st.text(max_size=8), inside, max_size=4),
-    max_leaves=12,
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20), nested, max_leaves=12
 )
 
 

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from cnnlab import augment, pipelines
+from cnnlab import augment, images, pipelines
 from cnnlab._common import available_cores
 from cnnlab.pipelines import cache, order
 
@@ -48,14 +48,14 @@ def everything(dataset):
 
 def test_evaluation_keeps_the_order_and_the_labels(table):
     dataset = pipelines.load(table, image_size=(16, 12), batch_size=5)
-    images, labels = everything(dataset)
+    pixels, labels = everything(dataset)
     assert len(dataset) == 5
-    assert images.dtype == np.uint8 and images.shape == (23, 16, 12, 3)
-    assert (images[:, 0, 0, 0] // 10).tolist() == list(range(23))
+    assert pixels.dtype == np.uint8 and pixels.shape == (23, 16, 12, 3)
+    assert (pixels[:, 0, 0, 0] // 10).tolist() == list(range(23))
     assert labels.tolist() == table["label"].cat.codes.tolist()
     for row in (0, 22):
         expected = images.resize(images.read(table["path"][row]), (16, 12))
-        np.testing.assert_array_equal(images[row], expected)
+        np.testing.assert_array_equal(pixels[row], expected)
         np.testing.assert_array_equal(images.prepare(table["path"][row], images.Preparation((16, 12))), expected)
 
 
@@ -278,8 +278,8 @@ def test_labels_stay_with_their_images_when_neighbours_are_broken(with_broken):
     policy = augment.Policy(mixup=0.5)
     dataset = pipelines.load(table, image_size=(16, 12), batch_size=5)
     codes = table["label"].cat.codes.to_numpy()
-    for images, labels in dataset.as_numpy_iterator():
-        assert labels.tolist() == codes[images[:, 0, 0, 0] // 10].tolist()
+    for pixels, labels in dataset.as_numpy_iterator():
+        assert labels.tolist() == codes[pixels[:, 0, 0, 0] // 10].tolist()
     mixed = pipelines.load(table, image_size=(16, 12), batch_size=5, training=True, augment=policy, seed=0)
     assert sum(len(images) for images, _ in mixed) == 18
 
@@ -547,9 +547,9 @@ def test_the_dataset_hands_on_what_the_feed_makes(with_broken, cache_folder, kin
     assert sorted(source.broken) == rows
     source.broken.clear()
     for _ in range(2):
-        for number, (images, labels) in enumerate(expected):
+        for number, (pixels, labels) in enumerate(expected):
             found = source.make_batch(0, source.batch_rows(0, number))
-            np.testing.assert_array_equal(found[0], images)
+            np.testing.assert_array_equal(found[0], pixels)
             np.testing.assert_array_equal(found[1], labels)
     assert sorted(source.broken) == rows
     for epoch in range(9):  # orders of old epochs are let go
