@@ -260,3 +260,24 @@ def test_the_nearest_pictures_are_those_of_comparing_all_with_all():
     np.fill_diagonal(likeness, -1)
     best = [(index, other) for index in range(1200) for other in np.flatnonzero(likeness[index] > 0.9)[:1]]
     assert np.mean([pair in found for pair in best]) > 0.98
+
+
+def test_groups_of_ones_own_are_kept_under_another_name(tmp_path):
+    rng = np.random.default_rng(0)
+    for number in range(12):
+        Image.fromarray(rng.integers(0, 255, (40, 40, 3), np.uint8)).save(tmp_path / f"{number}.png")
+    paths = [str(tmp_path / f"{number}.png") for number in range(12)]
+    patients = [f"p{number // 3}" for number in range(12)]
+    table = pd.DataFrame({"path": paths, "label": pd.Categorical(["a", "b"] * 6), "group": patients, "note": "mine"})
+    with pytest.warns(
+        UserWarning, match=r"group and note .* is now group_before and note_before\. group='group_before'"
+    ):
+        scanned = audit.scan(table)
+    assert scanned["group_before"].tolist() == patients and set(scanned["note_before"]) == {"mine"}
+    assert scanned["group"].nunique() == 12
+    divided = tables.split(scanned, val=0.25, test=0.25, group="group_before", seed=0)  # as it advises
+    assert (divided.groupby("group_before")["split"].nunique() == 1).all()
+    again = audit.scan(scanned)  # its own columns are replaced, and nothing is said
+    pd.testing.assert_frame_equal(again, scanned)
+    with pytest.warns(UserWarning, match="is now group_before"):
+        assert len(audit.leaks(table.assign(split=["train", "test"] * 6))) == 0  # patients are no copies

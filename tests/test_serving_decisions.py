@@ -283,6 +283,14 @@ def test_validate_scores_what_is_answered(exported, digits_model, digits):
         serving.validate(exported, test.drop(columns="label"))
 
 
+def test_labels_that_are_numbers_are_scored_too(exported, digits):
+    test = digits[digits["split"] == "test"]
+    numbers = test.assign(label=test["label"].cat.rename_categories(int))
+    pd.testing.assert_frame_equal(
+        serving.validate(exported, numbers, bootstrap=0), serving.validate(exported, test, bootstrap=0)
+    )
+
+
 def test_training_images_prepared_otherwise_are_named(parts, tmp_path):
     names = [f"other {name}" for name in parts["label"].cat.categories]
     table = parts.assign(label=parts["label"].cat.rename_categories(names))

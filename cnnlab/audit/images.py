@@ -1,8 +1,11 @@
 """Looks at every image of a table: what is wrong with the file, what is odd, and which images are the same picture."""
 
+import warnings
+
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+from pandas.api.types import is_numeric_dtype
 
 from cnnlab._common import require_columns
 from cnnlab.audit import copies
@@ -31,7 +34,8 @@ def scan(table: pd.DataFrame) -> pd.DataFrame:
         table: With the column path, and label where there are labels.
 
     Returns:
-        A copy with three or four more columns, which replace older ones of these names:
+        A copy with three or four more columns, which replace those of an earlier scan (a group or note of your own is
+        kept as group_before and note_before):
         problem (str): why not to train on the image, or "". Train on `table[table["problem"] == ""]`.
         note (str): what is worth knowing, or "".
         group (int): equal for images that show the same picture; `tables.split(group="group")` keeps them on one side.
@@ -57,6 +61,7 @@ def scan(table: pd.DataFrame) -> pd.DataFrame:
         1
     """
     require_columns(table, "path", caller="audit.scan")
+    table = _with_own_columns_kept(table)
     paths = [str(path) for path in table["path"]]
     facts = read_all(paths)
     exact, group = same_pictures(facts)
@@ -75,6 +80,25 @@ def scan(table: pd.DataFrame) -> pd.DataFrame:
         texts["levels"] = [as_text(common)] * len(table)
     columns = {name: pd.Series(values, index=table.index, dtype=str) for name, values in texts.items()}
     return table.drop(columns="levels", errors="ignore").assign(**columns, group=group)
+
+
+def _with_own_columns_kept(table: pd.DataFrame) -> pd.DataFrame:
+    """A group or note that no earlier scan gave under another name, since losing a person's groups lets them leak."""
+    scanned = "problem" in table and "group" in table and is_numeric_dtype(table["group"].dtype)
+    own = {} if scanned else {name: f"{name}_before" for name in ("group", "note") if name in table}
+    if not own:
+        return table
+    hint = (
+        "group='group_before' in `tables.split` keeps its rows together, and copies beside it."
+        if "group" in own
+        else ""
+    )
+    warnings.warn(
+        f"`audit.scan` gives columns of its own; {' and '.join(own)} of the table is now {' and '.join(own.values())}. "
+        f"{hint}".strip(),
+        stacklevel=3,
+    )
+    return table.drop(columns=list(own.values()), errors="ignore").rename(columns=own)
 
 
 def leaks(table: pd.DataFrame) -> pd.DataFrame:
@@ -99,7 +123,7 @@ def leaks(table: pd.DataFrame) -> pd.DataFrame:
         [['1.png', '2.png'], ['2.png', '1.png']]
     """
     require_columns(table, "path", "split", caller="audit.leaks")
-    if "group" not in table:
+    if "group" not in table or not is_numeric_dtype(table["group"].dtype):
         table = scan(table)
     rows = table[["path", "split", "group"]].astype({"split": object}).dropna()
     rows = rows[rows.groupby("group")["split"].transform("nunique") > 1]

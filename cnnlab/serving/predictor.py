@@ -221,8 +221,8 @@ class Predictor:
         )
         warn_of_unreadable(paths, answers.problems, stacklevel=3)
         named = "label" in table and isinstance(table["label"].dtype, pd.CategoricalDtype)
-        if named and set(table["label"].cat.categories) <= set(self.classes):
-            table = table.assign(label=table["label"].cat.set_categories(self.classes))
+        if named and {str(name) for name in table["label"].cat.categories} <= set(self.classes):  # numbers, too
+            table = table.assign(label=table["label"].cat.rename_categories(str).cat.set_categories(self.classes))
         called = likeliest(np.nan_to_num(answers.probabilities), self.classes, self.threshold)
         result = with_probabilities(table, answers.probabilities, self.classes, called=called)
         if answers.distances is not None:
