@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 # need to step in.
 SCALAR_OVER_AXIS_0 = 'strategy.reduce("MEAN", v, axis=0)'
 PER_REPLICA_BATCH = "maybe_distributed_data_batch"
-ARGUMENTS = ("x", "y", "class_weight", "steps_per_epoch", "validation_data", "validation_freq")
+ARGUMENTS = ("x", "y", "class_weight", "sample_weight", "steps_per_epoch", "validation_data", "validation_freq")
 
 
 class Fit(NamedTuple):

@@ -472,3 +472,23 @@ def test_copies_and_linked_rows_stay_in_one_fold(few, untrained):
         for column in {"group", *(["patient"] if group else [])}:
             assert (found.predictions.groupby(column)["fold"].nunique() == 1).all()
     assert set(found.predictions.columns) >= {"path", "label", "fold", "group", "patient"}
+
+
+def test_settings_that_an_own_fit_reads_count_and_what_it_fills_does_not():
+    from cnnlab.experiments.fingerprint import describe
+
+    settings, seen, count = {"epochs": 1}, [], 0
+
+    def fit(model, data, **options):
+        nonlocal count
+        count += 1
+        seen.append(len(seen))
+        options["epochs"] = settings["epochs"]
+        return model.fit(data, **options)
+
+    before = describe(fit)
+    seen.append(0)
+    count += 1
+    assert describe(fit) == before
+    settings["epochs"] = 2
+    assert describe(fit) != before

@@ -537,3 +537,47 @@ def test_a_name_that_only_an_own_fit_reads_has_an_effect(few, tmp_path):
 
     search(few, tmp_path / "s", {"weight": [1.0, 2.0]}, Mine())
     assert weights == [1.0, 1.0, 2.0, 2.0]
+
+
+class Own(keras.Model):
+    """Makes its weights when it sees the first images."""
+
+    def __init__(self, **options):
+        super().__init__(**options)
+        self.pool, self.answer = keras.layers.GlobalAveragePooling2D(), keras.layers.Dense(3, activation="softmax")
+
+    def call(self, images):
+        return self.answer(self.pool(images / 255))
+
+
+def own_network(hp):
+    model = Own()
+    model.compile("adam", "sparse_categorical_crossentropy", metrics=["accuracy"])
+    return model
+
+
+@pytest.mark.parametrize("kind", ["named", "own class", "any size"])
+def test_the_best_model_says_how_its_images_were_prepared(few, tmp_path, kind):
+    def any_size(hp):
+        layers = [keras.Input((None, None, 3)), keras.layers.GlobalAveragePooling2D()]
+        model = keras.Sequential([*layers, keras.layers.Dense(3, activation="softmax")])
+        model.compile("adam", "sparse_categorical_crossentropy", metrics=["accuracy"])
+        return model
+
+    builder = {"named": build, "own class": own_network, "any size": any_size}[kind]
+    grid = {"resize": ["pad"]} | ({"learning_rate": [1e-2]} if kind == "named" else {})
+    found = search(few, tmp_path / "search", grid, builder)
+    best = found.best_model(refit=False), found.best_model(), found.best_model()
+    for model in best:
+        assert models.preparation(model).resize == "pad"
+        assert models.preparation(model).image_size == SIZE
+    np.testing.assert_array_equal(best[1].get_weights()[0], best[2].get_weights()[0])
+    if kind == "named":
+        best[0].save(tmp_path / "best.keras")
+        assert models.preparation(keras.models.load_model(tmp_path / "best.keras")).resize == "pad"
+
+
+def test_an_objective_that_no_point_measures_is_refused_in_words(few, tmp_path):
+    grid = {"learning_rate": [1e-2]}
+    with pytest.raises(RuntimeError, match=r"None of the 1 points .* `objective` expects one of val_accuracy, .*auc"):
+        search(few, tmp_path / "search", grid, objective=kt.Objective("val_auc", "max"))

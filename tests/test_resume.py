@@ -408,3 +408,55 @@ def test_steps_per_epoch_resume_exactly_too(rows, tmp_path, steps):
     model, history = run(tmp_path / "cut", training.resume)
     assert history == expected
     assert bits(model) == bits(whole)
+
+
+def arrays():
+    images = np.stack([np.full((8, 8, 3), number % 10 * 25.0) for number in range(20)])
+    return {"x": images, "y": np.arange(20) % 10}
+
+
+def own_loss(true, predicted):
+    return 2 * keras.losses.sparse_categorical_crossentropy(true, predicted)
+
+
+OTHERWISE = {
+    "sample_weight": {"sample_weight": np.linspace(0, 1, 20)},
+    "validation data": {"validation_data": (arrays()["x"], np.zeros(20, int))},
+    "loss": {},
+    "precision": {},
+}
+
+
+@pytest.mark.parametrize("what", list(OTHERWISE))
+def test_what_else_decides_a_run_is_refused_when_it_is_another(tmp_path, what):
+    options = {"sample_weight": np.ones(20), "validation_data": tuple(arrays().values()), "verbose": 0}
+    build().fit(
+        **arrays(), epochs=1, callbacks=training.callbacks(tmp_path, patience=3, tensorboard=False), **options
+    )
+    keras.config.set_dtype_policy("mixed_bfloat16" if what == "precision" else "float32")
+    try:
+        model = build()
+    finally:
+        keras.config.set_dtype_policy("float32")
+    if what == "loss":
+        model.compile(keras.optimizers.AdamW(0.01), loss=own_loss, metrics=["accuracy"], jit_compile=False)
+    with pytest.raises(ValueError, match=f"expects the same .*{what} was"):
+        model.fit(**arrays(), epochs=2, callbacks=training.resume(tmp_path), **options | OTHERWISE[what])
+    build().fit(**arrays(), epochs=2, callbacks=training.resume(tmp_path), **options)
+
+
+def test_a_network_that_is_not_built_yet_is_trained_and_goes_on_exactly(rows, tmp_path):
+    def unbuilt():
+        keras.utils.set_random_seed(3)
+        layers = [keras.layers.Rescaling(1 / 255), keras.layers.Flatten(), keras.layers.Dropout(0.3)]
+        model = keras.Sequential([*layers, keras.layers.Dense(10, activation="softmax")])
+        model.compile("adam", "sparse_categorical_crossentropy", metrics=["accuracy"])
+        return model
+
+    whole, part = unbuilt(), unbuilt()
+    train(rows, tmp_path / "whole", model=whole)
+    with pytest.raises(ConnectionAbortedError):
+        train(rows, tmp_path / "part", model=part, fail_at=13)
+    resumed = unbuilt()
+    train(rows, tmp_path / "part", model=resumed, resume=True)
+    assert bits(resumed) == bits(whole)

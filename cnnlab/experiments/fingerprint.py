@@ -206,36 +206,44 @@ def _unwrapped(value: Any) -> Any:
 
 def _around(function: Any) -> dict[str, Any]:
     """The defaults of a function and what it reads from outside, without what it changes: counters, lists it fills."""
-    codes = list(_codes(function.__code__))
-    stored, changes, names = set(), False, set()
-    for code in codes:
+    changed, names = set(), set()
+    for code in _codes(function.__code__):
         names |= {*code.co_names, *code.co_freevars}
-        changes |= bool(CHANGING & set(code.co_names))
-        for step in dis.get_instructions(code):
-            changes |= step.opname in STORING
-            if step.opname in ("STORE_GLOBAL", "STORE_DEREF"):
-                stored.add(step.argval)
+        changed |= _changed_names(code)
     outside = {name: function.__globals__[name] for name in names if name in function.__globals__}
     for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True):
         try:
             outside[name] = cell.cell_contents
         except ValueError:  # not set yet
             continue
-    skipped = (list, dict, set, np.ndarray) if changes else ()
     kept = {
         name: outside[name]
         for name in sorted(outside)
-        if name not in stored
-        and not isinstance(outside[name], skipped)
-        and not (changes and _is_object(outside[name]))
-        and not isinstance(outside[name], types.ModuleType)
+        if name not in changed and not isinstance(outside[name], types.ModuleType)
     }
     return {"defaults": (function.__defaults__, function.__kwdefaults__), **kept}
 
 
-def _is_object(value: Any) -> bool:
-    """Whether it is something that a program may change on the way, and that is no network and no function."""
-    return hasattr(value, "__dict__") and not callable(value)
+def _changed_names(code: types.CodeType) -> set[str]:
+    """Names from outside that code sets, or whose contents it changes: `count += 1`, `seen.append(x)`, `found[k] = v`.
+
+    Where Python keeps no places in the source (-X no_debug_ranges), each name counts as changed if any is.
+    """
+    steps = list(dis.get_instructions(code))
+    outer = [step for step in steps if step.opname in ("LOAD_GLOBAL", "LOAD_DEREF", "LOAD_NAME")]
+    changed = {step.argval for step in steps if step.opname in ("STORE_GLOBAL", "STORE_DEREF")}
+    for step in steps:
+        if step.opname in STORING or (step.opname.startswith("LOAD_") and step.argval in CHANGING):
+            changed |= {other.argval for other in outer if _lies_in(other, step)}
+    return changed
+
+
+def _lies_in(part: dis.Instruction, whole: dis.Instruction) -> bool:
+    """Whether an instruction belongs to the expression that another one works on, by their places in the source."""
+    one, other = part.positions, whole.positions
+    if one is None or other is None or None in (*one, *other):
+        return True
+    return (other[0], other[2]) <= (one[0], one[2]) and (one[1], one[3]) <= (other[1], other[3])
 
 
 def _codes(code: types.CodeType) -> Iterator[types.CodeType]:

@@ -27,7 +27,8 @@ from cnnlab.experiments.training_run import (
     compiled,
     head_outcome,
     head_run,
-    preparation_of,
+    names_of,
+    settle_preparation,
     train_on_features,
     train_on_images,
 )
@@ -140,7 +141,7 @@ class Runner:
             return None
         if 4 * float(np.prod(split.backbone.output_shape[1:])) * len(self.table) > MEMORY_SHARE * free_memory():
             return None
-        prepared = preparation_of(model, recipe)
+        prepared = settle_preparation(model, recipe, names_of(self.table))
         key = (digest(split.backbone), prepared)
         if key not in self.features:
             self.features[key] = embed(split.backbone, self.table, prepared=prepared)

@@ -202,6 +202,8 @@ class Search:
             else:
                 scores = kept.rename(columns=lambda column: SCORES.get(column, column))
                 scores = scores.rename(columns={self.objective.name.removeprefix("val_"): self.objective.name})
+                if self.objective.name not in scores:
+                    scores["problem"] = self._why(name)
             rows.append(scores.assign(trial=number, **self._space.shown(values)))
         table = pd.concat(rows, ignore_index=True)
         first = ["trial", *self.parameters, "fold", self.objective.name, "val_accuracy", "val_balanced_accuracy"]
@@ -243,19 +245,18 @@ class Search:
                 is there already and has not seen the images of that fold.
 
         Returns:
-            A trained, compiled model.
+            A trained, compiled model. It says how its images were prepared (`models.preparation`), a `resize` of the
+            grid included.
         """
-        from cnnlab.experiments.tuning import load_weights, save_weights
+        from cnnlab.experiments.tuning import WEIGHTS, save_weights
 
         trial = int(self.ranking()["trial"].iloc[0])
-        hp = self._hyperparameters(trial)
-        if not refit:
-            return self.tuner.load_model(_Trial(self._name(trial).removeprefix("trial_"), hp))
-        kept = self.folder / self._name(trial) / BEST
-        if kept.is_file():
-            return load_weights(self.tuner.hypermodel.build(hp), kept)
+        name, hp = self._name(trial), self._hyperparameters(trial)
+        kept = self.folder / name / (BEST if refit else WEIGHTS)
+        if not refit or kept.is_file():
+            return self.tuner.restored(name, hp, kept)
         rows = self.tuner.table.drop(columns="fold")
-        example = self.tuner.runs(self._name(trial), hp)[0]
+        example = self.tuner.runs(name, hp)[0]
         options = {"group": self.tuner.group, "patience": example.recipe.patience}
         train, val = validation_rows(rows, seed=self.tuner.seed + WHOLE, **options)
         run = replace(example, name=BEST, rows=Rows(train, val, rows.iloc[:0]), seed=self.tuner.seed + WHOLE)
@@ -355,10 +356,3 @@ class Search:
         if len(broken) == count:
             raise RuntimeError(f"None of the {count} points could be trained. {why}")
         warnings.warn(f"{len(broken)} of {count} points have no score; the others are kept. {why}", stacklevel=3)
-
-
-class _Trial:
-    """As much of a trial as `Tuner.load_model` looks at."""
-
-    def __init__(self, trial_id: str, hyperparameters: Any) -> None:
-        self.trial_id, self.hyperparameters = trial_id, hyperparameters

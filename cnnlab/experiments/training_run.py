@@ -2,7 +2,7 @@
 
 import copy
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, NamedTuple
 
@@ -16,7 +16,7 @@ from cnnlab.experiments.fingerprint import describe
 from cnnlab.experiments.heads import HeadRun, TrainedHead
 from cnnlab.experiments.predicting import answers, with_probabilities
 from cnnlab.images import Preparation
-from cnnlab.models.metadata import input_shape
+from cnnlab.models.metadata import input_shape, set_preparation
 from cnnlab.pipelines.order import epoch_rows
 from cnnlab.tables.linking import Group
 
@@ -110,8 +110,8 @@ class Trained(NamedTuple):
     model: keras.Model
 
 
-def preparation_of(model: keras.Model, recipe: Recipe) -> Preparation:
-    """How images are prepared for a network: as it says itself, or as the recipe says.
+def settle_preparation(model: keras.Model, recipe: Recipe, classes: Sequence[str]) -> Preparation:
+    """How images are prepared for a network: as the recipe says, else as it says itself; from now on it says so, too.
 
     Raises:
         ValueError: If the recipe's image size is not the network's.
@@ -120,13 +120,18 @@ def preparation_of(model: keras.Model, recipe: Recipe) -> Preparation:
     size = tuple(asked.pop("image_size"))
     height, width, channels = input_shape(model)
     if height is None or width is None:
-        return Preparation(size, channels or 3, **asked)
+        prepared = Preparation(size, channels or 3, **asked)
+        set_preparation(model, prepared, classes)
+        return prepared
     own = models.preparation(model)
     if own.image_size != size:
         raise ValueError(
             f"`image_size` expects the size that the network of `build` takes, {own.image_size}. Received: {size}."
         )
-    return replace(own, **asked)
+    prepared = replace(own, **asked)
+    if prepared != own:
+        set_preparation(model, prepared, classes)
+    return prepared
 
 
 class Outcome(NamedTuple):
@@ -140,7 +145,7 @@ class Outcome(NamedTuple):
 def train_on_images(model: keras.Model, run: TrainingRun) -> Outcome:
     """Trains the whole network on images, by its own `fit` or the one of the recipe."""
     rows, recipe = run.rows, run.recipe
-    prepared = preparation_of(model, recipe)
+    prepared = settle_preparation(model, recipe, names_of(rows.test))
     loading = {name: value for name, value in recipe.loading.items() if name not in PIXELS} | {"like": prepared}
     reading = {name: loading[name] for name in ("like", "batch_size", "one_hot") if name in loading}
     reading |= {"one_hot": True} if getattr(loading.get("augment"), "mixes", False) else {}
@@ -229,6 +234,11 @@ def _callbacks(recipe: Recipe) -> list[Any]:
     return [keras.callbacks.EarlyStopping(patience=recipe.patience, restore_best_weights=True), *own]
 
 
+def names_of(table: pd.DataFrame) -> list[str]:
+    """The classes of a table."""
+    return [str(name) for name in table["label"].cat.categories]
+
+
 def class_weights(given: Any, train: pd.DataFrame) -> dict[int, float] | None:
     """Weights by class number: as given, by class name, or "balanced" for those of `tables.class_weights`.
 
@@ -239,7 +249,7 @@ def class_weights(given: Any, train: pd.DataFrame) -> dict[int, float] | None:
         return None
     if isinstance(given, str) and given == "balanced":
         return tables.class_weights(train)
-    names = [str(name) for name in train["label"].cat.categories]
+    names = names_of(train)
     numbers = {name: number for number, name in enumerate(names)}
     keys = [key if isinstance(key, int | np.integer) else numbers.get(str(key), -1) for key in given]
     if not isinstance(given, Mapping) or not all(0 <= key < len(names) for key in keys):

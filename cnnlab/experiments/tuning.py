@@ -23,8 +23,17 @@ from cnnlab.experiments.oracles import write_json
 from cnnlab.experiments.points import Space, recipe_at
 from cnnlab.experiments.runner import Runner, Trained
 from cnnlab.experiments.store import Store
-from cnnlab.experiments.training_run import Recipe, Rows, TrainingRun, checked, rows_of_fold
+from cnnlab.experiments.training_run import (
+    Recipe,
+    Rows,
+    TrainingRun,
+    checked,
+    names_of,
+    rows_of_fold,
+    settle_preparation,
+)
 from cnnlab.tables.linking import Group
+from cnnlab.training.state import is_built
 
 WEIGHTS = "weights.npz"  # of the best fold of a trial
 PROBLEM = "problem.txt"
@@ -252,9 +261,16 @@ class FoldTuner(kt.Tuner):
 
     def load_model(self, trial: Any) -> keras.Model:
         """The model of a trial with the weights of its best fold."""
-        return load_weights(
-            self.hypermodel.build(trial.hyperparameters), Path(self.get_trial_dir(trial.trial_id)) / WEIGHTS
-        )
+        name = f"trial_{trial.trial_id}"
+        return self.restored(name, trial.hyperparameters, Path(self.project_dir) / name / WEIGHTS)
+
+    def restored(self, name: str, hp: kt.HyperParameters, path: Path) -> keras.Model:
+        """The network of a point with the weights of a file."""
+        model, recipe = self.hypermodel.build(hp), self.runs(name, hp)[0].recipe
+        prepared = settle_preparation(model, recipe, names_of(self.table))
+        if not is_built(model):
+            model(np.zeros((1, *prepared.image_size, prepared.channels), np.float32))
+        return load_weights(model, path)
 
 
 def save_weights(model: keras.Model, path: Path) -> None:

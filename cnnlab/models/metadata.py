@@ -7,7 +7,7 @@ layers only, any Keras 3 loads it, safe mode stays on. `tests/test_models.py` fa
 """
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from cnnlab import _quiet  # noqa: F401  isort: skip
@@ -40,11 +40,14 @@ class Metadata:
 
 def tagged(probabilities: keras.KerasTensor, metadata: Metadata) -> keras.KerasTensor:
     """The output of a model that is being built, with the metadata attached."""
+    # float32, or mixed precision would cast the probabilities back to 16 bits, where small ones vanish
+    return keras.layers.Dropout(0.0, seed=_plain(metadata), dtype="float32", name=TAG)(probabilities)
+
+
+def _plain(metadata: Metadata) -> dict[str, Any]:
     values = {name: value for name, value in asdict(metadata).items() if value is not None}
     values = {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
-    values["rates"] = dict(metadata.rates)
-    # float32, or mixed precision would cast the probabilities back to 16 bits, where small ones vanish
-    return keras.layers.Dropout(0.0, seed=values, dtype="float32", name=TAG)(probabilities)
+    return values | {"rates": dict(metadata.rates)}
 
 
 def find_metadata(model: Any) -> Metadata | None:
@@ -52,12 +55,40 @@ def find_metadata(model: Any) -> Metadata | None:
     carried = getattr(model, ATTRIBUTE, None)
     if carried is not None:
         return carried
+    tag = _tag_of(model)
+    if tag is None:
+        return None
+    return _checked(tag.seed if isinstance(tag.seed, dict) else {"classes": tag.seed}, model)  # a list in version 0.1
+
+
+def set_preparation(model: keras.Model, prepared: Preparation, classes: Sequence[str]) -> None:
+    """Makes a model say that images are prepared otherwise than it said so far, in every file that it is saved to.
+
+    Args:
+        model: With or without names; one that cannot carry them in a layer says it in this process only.
+        prepared: What is true now.
+        classes: Of a model that carries no names.
+    """
+    known = find_metadata(model) or Metadata(tuple(classes))
+    size_is_open = None in input_shape(model)[:2]
+    fields: dict[str, Any] = {"resize": prepared.resize, "levels": prepared.levels}
+    if size_is_open:
+        fields |= {"image_size": prepared.image_size, "channels": prepared.channels}
+    found = replace(known, **fields)
+    tag = _tag_of(model)
+    if tag is None or getattr(model, ATTRIBUTE, None) is not None:
+        setattr(model, ATTRIBUTE, found)
+    if tag is not None:
+        tag.seed = _plain(found)
+
+
+def _tag_of(model: Any) -> keras.layers.Dropout | None:
+    """The layer that carries the metadata, also of a network that ends in another."""
     inside = list(getattr(model, "layers", None) or [])
-    for layer in inside:
-        if layer.name == TAG and isinstance(layer, keras.layers.Dropout):
-            values = layer.seed if isinstance(layer.seed, dict) else {"classes": layer.seed}  # a list in version 0.1
-            return _checked(values, model)
-    return find_metadata(inside[-1]) if inside and isinstance(inside[-1], keras.Model) else None
+    tags = [layer for layer in inside if layer.name == TAG and isinstance(layer, keras.layers.Dropout)]
+    if tags:
+        return tags[0]
+    return _tag_of(inside[-1]) if inside and isinstance(inside[-1], keras.Model) else None
 
 
 def _checked(values: dict[str, Any], model: keras.Model) -> Metadata:

@@ -21,6 +21,7 @@ from cnnlab.training.checkpoint import FOLDER
 from cnnlab.training.distributed import worker_index
 from cnnlab.training.resuming import Checkpoints
 from cnnlab.training.running import disk_watched
+from cnnlab.training.state import is_built
 from cnnlab.training.watching import Watched, numbers
 
 PACKAGES = [
@@ -206,11 +207,13 @@ class RunRecord(keras.callbacks.Callback):
         if record and isinstance(record.setdefault("resumed", []), list):  # runs that do not go on are put aside by now
             record["resumed"].append(now)
         else:
+            # A network in Python code makes its weights when it sees the first images.
+            parameters = self.model.count_params() if is_built(self.model) else None
             record = {
                 "started": now,
                 **self.options,
                 "fit": {key: self.params.get(key) for key in ("epochs", "steps")},
-                "model": {"name": self.model.name, "parameters": self.model.count_params()},
+                "model": {"name": self.model.name, "parameters": parameters},
                 "compile": self.model.get_compile_config(),
                 "backend": keras.backend.backend(),
                 "python": platform.python_version(),

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import logging
+import warnings
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from cnnlab.training.running import Budget, disk_watched, leave_folder, own_fold
 from cnnlab.training.schedules import refuse_two_rules, refuse_what_is_over
 from cnnlab.training.state import is_built, source_of
 
+LATER = ("loss", "precision", "sample_weight", "validation data")  # not in every checkpoint of before
 CHECKPOINT_SHARE = 0.005  # of the time may go into checkpoints
 logger = logging.getLogger("cnnlab")
 
@@ -65,7 +67,7 @@ class Checkpoints(keras.callbacks.Callback):
             raise
 
     def _begin(self) -> None:
-        self.optimizer = _settings(self.model.optimizer)
+        self.optimizer = _settings(self.model.optimizer) | _learning(self.model)
         if self.resume:
             self._build()
             self.found = checkpoints.read(self.folder, self.model)
@@ -118,6 +120,7 @@ class Checkpoints(keras.callbacks.Callback):
             self.source.seed = seed  # drawn anew where the person named none
         pairs = {"data": (self._data_facts(), facts["data"]), "optimizer": (self.optimizer, facts["optimizer"])}
         for what, (here, there) in pairs.items():
+            here = {key: value for key, value in here.items() if key not in LATER or key in there}
             changed = [key for key in {**there, **here} if here.get(key) != there.get(key)]
             if changed == ["learning_rate"] and int(self.model.optimizer.iterations):
                 continue  # training has changed it, in this process
@@ -125,6 +128,7 @@ class Checkpoints(keras.callbacks.Callback):
                 logger.warning("The run in %s goes on with another learning-rate schedule than before.", self.folder)
                 continue
             if changed:
+                what = " and ".join(changed) if {"loss", "precision"}.issuperset(changed) else what
                 raise ValueError(
                     f"`training.resume` expects the same {what} as the run in {str(self.folder)!r} was begun with. "
                     f"Received other {what}: "
@@ -144,20 +148,13 @@ class Checkpoints(keras.callbacks.Callback):
         weights = self.fit.arguments.get("class_weight")
         if weights:
             facts["class_weight"] = {str(key): float(weights[key]) for key in sorted(weights)}
-        labels, source = self.fit.arguments.get("y"), source_of(self.data)
-        if source is not None:
-            labels = source.codes
-            facts |= {
-                "seed": source.seed,
-                "images": len(source.paths),
-                "batch_size": source.batch_size,
-                "preparation": repr(source.preparation),
-                "augment": None if source.policy is None else repr(source.policy),
-                "balance": source.balance,
-                "files": _digest("\n".join(Path(path).name for path in source.paths).encode()),
-            }
-        if hasattr(labels, "shape"):
-            facts["labels"] = _digest(np.ascontiguousarray(keras.ops.convert_to_numpy(labels)).tobytes())
+        given = self.fit.arguments
+        facts |= _examples(self.data, given.get("y"))
+        facts["sample_weight"] = _digest_of(given.get("sample_weight"))
+        held_out = given.get("validation_data")
+        pair = (*held_out, None)[:2] if isinstance(held_out, tuple | list) else (held_out, None)
+        validation = {key: value for key, value in _examples(*pair).items() if key not in ("seed", "batch_size")}
+        facts["validation data"] = _digest(json.dumps(validation).encode())
         return facts
 
     # Epochs and steps
@@ -278,6 +275,39 @@ def averages_weights(optimizer: Any) -> bool:
     inner = getattr(optimizer, "inner_optimizer", None)
     parts = [optimizer, *([inner] if inner is not None else []), *getattr(optimizer, "optimizers", [])]
     return any(getattr(part, "use_ema", False) for part in parts)
+
+
+def _examples(data: Any, labels: Any) -> dict[str, Any]:
+    """What is known of images and labels: of those of `pipelines.load` how they are prepared, of arrays the labels."""
+    facts: dict[str, Any] = {}
+    source = source_of(data)
+    if source is not None:
+        labels = source.codes
+        facts = {
+            "seed": source.seed,
+            "images": len(source.paths),
+            "batch_size": source.batch_size,
+            "preparation": repr(source.preparation),
+            "augment": None if source.policy is None else repr(source.policy),
+            "balance": source.balance,
+            "files": _digest("\n".join(Path(path).name for path in source.paths).encode()),
+        }
+    return facts | ({"labels": _digest_of(labels)} if hasattr(labels, "shape") else {})
+
+
+def _learning(model: keras.Model) -> dict[str, Any]:
+    """What decides how a network learns beside its weights and the rest of the optimizer."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of a function without a name, which is only looked at
+        loss = (model.get_compile_config() or {}).get("loss")
+    precisions = sorted({layer.dtype_policy.name for layer in [model, *model.layers]})
+    return {"loss": json.dumps(_nameless(loss), default=str, sort_keys=True), "precision": ", ".join(precisions)}
+
+
+def _digest_of(values: Any) -> str | None:
+    if not hasattr(values, "shape"):
+        return None
+    return _digest(np.ascontiguousarray(keras.ops.convert_to_numpy(values)).tobytes())
 
 
 def _settings(optimizer: Any) -> dict[str, Any]:
