@@ -492,3 +492,50 @@ def test_settings_that_an_own_fit_reads_count_and_what_it_fills_does_not():
     assert describe(fit) == before
     settings["epochs"] = 2
     assert describe(fit) != before
+
+
+def network(outputs, activation="softmax", names=None):
+    layers = [keras.Input((*SIZE, 3)), keras.layers.Flatten(), keras.layers.Dense(outputs, activation=activation)]
+    model = keras.Sequential(layers)
+    model = model if names is None else models.with_classes(model, names)
+    model.compile("sgd", "sparse_categorical_crossentropy", metrics=["accuracy"])
+    return model
+
+
+def two_answers():
+    images = keras.Input((*SIZE, 3))
+    flat = keras.layers.Flatten()(images)
+    model = keras.Model(images, [keras.layers.Dense(10, activation="softmax")(flat) for _ in range(2)])
+    model.compile("sgd", "sparse_categorical_crossentropy")
+    return model
+
+
+@pytest.mark.parametrize(
+    ("unsuited", "said"),
+    [
+        (lambda: network(12), "one output per class.* has 12 outputs for 10 classes"),
+        (lambda: network(9), "one output per class.* has 9 outputs for 10 classes"),
+        (lambda: network(10, None), "expects probabilities.*'linear'"),
+        (two_answers, "one output of shape"),
+        (lambda: network(10, names=list("1023456789")), r"in their order: \['0', '1', .*one for \['1', '0'"),
+        (lambda: network(10, names=list("abcdefghij")), "one for \\['a', 'b'"),
+    ],
+    ids=["too many", "too few", "logits", "two answers", "other order", "other names"],
+)
+def test_a_network_that_does_not_suit_the_table_is_refused_before_training(few, monkeypatch, unsuited, said):
+    monkeypatch.setattr(keras.Model, "fit", lambda *_, **__: pytest.fail("trained"))
+    with pytest.raises(ValueError, match=said):
+        experiments.cross_validate(unsuited, few, folds=2, image_size=SIZE, epochs=1, seed=0)
+
+
+def test_weights_that_broke_in_the_last_step_are_a_problem_not_a_gap(few):
+    def broken():
+        model = network(10, names=list("0123456789"))
+        model.compile(keras.optimizers.SGD(1e38), "sparse_categorical_crossentropy", metrics=["accuracy"])
+        return model
+
+    found = experiments.cross_validate(
+        broken, few, folds=2, image_size=SIZE, epochs=1, seed=0, batch_size=128
+    )  # fmt: skip
+    assert found.scores["accuracy"].isna().all()
+    assert found.scores["problem"].str.contains("A lower learning rate").all()

@@ -610,3 +610,32 @@ def test_jax_explains_the_same(functional, tmp_path):
     np.testing.assert_allclose(found["maps"], explain.feature_maps(functional, images[0])["relu_2"], atol=1e-4)
     assert found["work"] == explain.summary(functional)["multiply_adds"].sum()
     assert found["field"] == explain.receptive_fields(functional)["field_height"].max()
+
+
+def test_a_network_of_half_precision_throughout_is_explained():
+    keras.config.set_floatx("float16")
+    try:
+        model = keras.Sequential(
+            [
+                keras.Input((16, 16, 3)),
+                keras.layers.Rescaling(1 / 255),
+                keras.layers.Conv2D(4, 3, activation="relu"),
+                keras.layers.GlobalAveragePooling2D(),
+                keras.layers.Dense(3, activation="softmax"),
+            ]
+        )
+        heat = explain.grad_cam(model, pixels(16, 16, 3), target=1)
+    finally:
+        keras.config.set_floatx("float32")
+    same = keras.models.clone_model(model, clone_function=lambda layer: _in_float32(layer))
+    same.set_weights(model.get_weights())
+    np.testing.assert_allclose(heat, explain.grad_cam(same, pixels(16, 16, 3), target=1), atol=0.02)
+
+
+def _in_float32(layer):
+    return type(layer).from_config(layer.get_config() | {"dtype": "float32"})
+
+
+def test_paths_are_refused_with_what_to_do(functional):
+    with pytest.raises(TypeError, match=r"expects pixels, such as `images.prepare\(path"):
+        explain.grad_cam(functional, "picture.png")

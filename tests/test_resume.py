@@ -430,9 +430,7 @@ OTHERWISE = {
 @pytest.mark.parametrize("what", list(OTHERWISE))
 def test_what_else_decides_a_run_is_refused_when_it_is_another(tmp_path, what):
     options = {"sample_weight": np.ones(20), "validation_data": tuple(arrays().values()), "verbose": 0}
-    build().fit(
-        **arrays(), epochs=1, callbacks=training.callbacks(tmp_path, patience=3, tensorboard=False), **options
-    )
+    build().fit(**arrays(), epochs=1, callbacks=training.callbacks(tmp_path, patience=3, tensorboard=False), **options)
     keras.config.set_dtype_policy("mixed_bfloat16" if what == "precision" else "float32")
     try:
         model = build()

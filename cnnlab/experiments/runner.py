@@ -35,6 +35,10 @@ from cnnlab.experiments.training_run import (
 from cnnlab.pipelines.cache import MEMORY_SHARE, free_memory
 from cnnlab.tables.linking import Group, group_columns
 
+NO_ANSWERS = (
+    "No held-out image was answered with numbers. The last steps of training broke the weights, or no image can be "
+    "read. A lower learning rate, or gradient clipping (clipnorm=1.0 in the optimizer), is the usual remedy."
+)
 ON_FEATURES = {*PIXELS, "batch_size", "cache", "balance", "augment"}
 
 
@@ -94,11 +98,12 @@ class Runner:
             fresh_session(members[0].seed)
             try:
                 model = compiled(build)
+                split = split_backbone(model)
+                if split is None and number == 0:
+                    return  # nothing is frozen: not worth building the others
+                settle_preparation(model, members[0].recipe, names_of(self.table))
             except Exception:  # whoever comes to this run says what is wrong
                 continue
-            split = split_backbone(model)
-            if split is None and number == 0:
-                return  # nothing is frozen: not worth building the others
             parts = self._parts(model, members[0].recipe, split)
             head = None if parts is None else plain_head(parts[0], compiled_as=model)
             if parts is not None and head is not None:
@@ -179,7 +184,7 @@ def collect(outcome: Outcome, seconds: float) -> Tables:
             if name not in ("accuracy", "balanced_accuracy")
         },
     }
-    problem = _problem(history)
+    problem = _problem(history) or ("" if len(right) or predictions.empty else NO_ANSWERS)
     score = dict.fromkeys(score, np.nan) if problem else score
     facts = {"images": len(right), "epochs": len(history), "seconds": round(seconds, 3), "problem": problem}
     return {"scores": pd.DataFrame([score | facts]), "history": history, "predictions": predictions}

@@ -16,7 +16,7 @@ from cnnlab.experiments.fingerprint import describe
 from cnnlab.experiments.heads import HeadRun, TrainedHead
 from cnnlab.experiments.predicting import answers, with_probabilities
 from cnnlab.images import Preparation
-from cnnlab.models.metadata import input_shape, set_preparation
+from cnnlab.models.metadata import find_metadata, input_shape, set_preparation
 from cnnlab.pipelines.order import epoch_rows
 from cnnlab.tables.linking import Group
 
@@ -114,15 +114,27 @@ def settle_preparation(model: keras.Model, recipe: Recipe, classes: Sequence[str
     """How images are prepared for a network: as the recipe says, else as it says itself; from now on it says so, too.
 
     Raises:
-        ValueError: If the recipe's image size is not the network's.
+        ValueError: If the recipe's image size is not the network's, or it does not tell apart these classes, in this
+            order.
     """
+    _settle_size(model, recipe, classes)
+    prepared = models.require_supported(model, classes=classes, caller="build")
+    own = find_metadata(model)
+    if own is not None and list(own.classes) != list(classes):
+        raise ValueError(
+            f"`build` expects to return a network for the classes of the table, in their order: {list(classes)[:20]}. "
+            f"It returned one for {list(own.classes)[:20]}. Pass `classes=table['label'].cat.categories`."
+        )
+    return prepared
+
+
+def _settle_size(model: keras.Model, recipe: Recipe, classes: Sequence[str]) -> None:
     asked = {name: recipe.loading[name] for name in PIXELS if recipe.loading.get(name) is not None}
     size = tuple(asked.pop("image_size"))
     height, width, channels = input_shape(model)
     if height is None or width is None:
-        prepared = Preparation(size, channels or 3, **asked)
-        set_preparation(model, prepared, classes)
-        return prepared
+        set_preparation(model, Preparation(size, channels or 3, **asked), classes)
+        return
     own = models.preparation(model)
     if own.image_size != size:
         raise ValueError(
@@ -131,7 +143,6 @@ def settle_preparation(model: keras.Model, recipe: Recipe, classes: Sequence[str
     prepared = replace(own, **asked)
     if prepared != own:
         set_preparation(model, prepared, classes)
-    return prepared
 
 
 class Outcome(NamedTuple):

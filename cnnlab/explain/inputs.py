@@ -18,8 +18,15 @@ def checked_images(model: keras.Model, images: Any, *, caller: str) -> tuple[np.
 
     Raises:
         ValueError: If size, channels or range of the pixels are not what the model takes.
+        TypeError: If they are no pixels, such as paths.
     """
-    batch = np.asarray(images, dtype=np.float32)
+    try:
+        batch = np.asarray(images, dtype=np.float32)
+    except (TypeError, ValueError):
+        raise TypeError(
+            f"`{caller}` expects pixels, such as `images.prepare(path, models.preparation(model))` of `cnnlab.images`, "
+            f"or several of them as one array. Received: {images!r:.200}."
+        ) from None
     single = batch.ndim == 3
     batch = batch[None] if single else batch
     inputs = getattr(model, "inputs", None) or []  # a subclassed model may not know its own

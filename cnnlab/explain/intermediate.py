@@ -44,7 +44,7 @@ def sensitivity(
         found = keras.ops.cast(keras.ops.reshape(found, (len(images), -1)), "float32")
         if found.shape[1] == 1 and classes == 2:
             return keras.ops.sum(found[:, 0] * (2.0 * targets - 1.0).astype("float32"))
-        return keras.ops.sum(found * keras.ops.one_hot(targets, classes))
+        return keras.ops.sum(found * keras.ops.one_hot(targets, classes, dtype="float32"))
 
     at = keras.ops.convert_to_numpy(keras.ops.cast(output, "float32"))
     return at, _gradient(score, at)
