@@ -106,6 +106,7 @@ def test_beginnings_keep_groups_whole_and_every_class(data):
     groups = data.draw(st.lists(st.sampled_from([0, 1, 2, 3, 4, 5, None]), min_size=rows, max_size=rows))
     grouped = data.draw(st.booleans())
     table = pd.DataFrame({"label": pd.Categorical.from_codes(codes, list("abc")), "patient": groups})
+    table["path"] = [f"{row}.png" for row in range(rows)]
     last = set()
     for count in range(1, rows + 1):
         part = module._beginning(table, "patient" if grouped else None, count=count, seed=3)

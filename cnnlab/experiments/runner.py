@@ -233,5 +233,6 @@ def build_facts(build: Callable[..., keras.Model], seed: int) -> dict[str, str]:
 def experiment_facts(table: pd.DataFrame, recipe: Recipe, *, group: Group, **settings: Any) -> dict[str, str]:
     """What the results of an experiment depend on, beside the network, as text by name."""
     columns = group_columns(table, group)
+    require_columns(table, *columns, caller="group")
     facts = {name: describe(value) for name, value in {**settings, "group": columns}.items()}
     return table_facts(table, columns) | recipe.facts() | facts
