@@ -512,3 +512,16 @@ def test_images_without_labels_are_predicted(wide):
         found = experiments.predict(model, table)
         assert found["predicted"].cat.categories.tolist() == NAMES
         pd.testing.assert_frame_equal(found[["p_left", "p_none"]], expected[["p_left", "p_none"]])
+
+
+def test_a_network_that_is_named_anew_keeps_the_rest():
+    first = models.small_cnn(image_size=(8, 8), classes=["a", "b"], resize="pad", levels=(0, 4095))
+    again = models.with_classes(first, ["cat", "dog"])
+    assert models.class_names(again) == ["cat", "dog"]
+    assert models.preparation(again) == models.preparation(first)
+    stretched = models.with_classes(first, ["cat", "dog"], resize="stretch", levels=(0, 255))
+    assert (models.preparation(stretched).resize, models.preparation(stretched).levels) == ("stretch", (0, 255))
+    open_size = keras.Sequential([keras.Input((None, None, 3)), keras.layers.GlobalAveragePooling2D()])
+    open_size.add(keras.layers.Dense(2, activation="softmax"))
+    named = models.with_classes(open_size, ["a", "b"], image_size=(24, 16))
+    assert models.preparation(models.with_classes(named, ["c", "d"])).image_size == (24, 16)

@@ -29,7 +29,7 @@ def with_classes(
     model: keras.Model,
     classes: Sequence[str],
     *,
-    resize: Resize = "fit",
+    resize: Resize | None = None,
     levels: tuple[float, float] | None = None,
     image_size: tuple[int, int] | None = None,
 ) -> keras.Model:
@@ -45,7 +45,9 @@ def with_classes(
             probability per class (softmax), or of two classes that of the second one (one sigmoid).
         classes: Names of the classes in the order of the outputs, such as `table["label"].cat.categories`.
         resize: How `pipelines.load` brings images to the network's size: `"fit"`, `"pad"` or `"stretch"`.
-        levels: For images of more than 8 bits: the levels that become black and white.
+            Where None, what the network says already, else `"fit"`.
+        levels: For images of more than 8 bits: the levels that become black and white. Where None, what the network
+            says already.
         image_size: Height and width in pixels, where the network leaves them open.
 
     Returns:
@@ -65,12 +67,13 @@ def with_classes(
     """
     if not isinstance(model, keras.Model):
         raise TypeError(f"`models.with_classes` expects a keras.Model. Received: {type(model).__name__}.")
-    asked = Preparation(image_size or (1, 1), resize=resize, levels=levels)
+    said = find_metadata(model) or Metadata(classes=())  # a network that is named anew keeps the rest
+    asked = Preparation(image_size or (1, 1), resize=resize or said.resize, levels=levels or said.levels)
     names = tuple(checked_classes(classes, caller="models.with_classes"))
-    size = None if image_size is None else asked.image_size
+    size = said.image_size if image_size is None else asked.image_size
     if isinstance(model, keras.Sequential) and not model.built and size is not None:
         model.build((None, *size, 3))
-    metadata = Metadata(names, asked.resize, asked.levels, *_open_shape(model, size))
+    metadata = Metadata(names, asked.resize, asked.levels, *_open_shape(model, size), rates=said.rates)
     prepared = preparation(model, metadata)
     _require_probabilities(model, prepared, names, caller="models.with_classes")
     if not _is_plain(model):
