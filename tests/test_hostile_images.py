@@ -146,6 +146,20 @@ for kind, how in (("WEBP", {"lossless": True, "method": 0}), ("JPEG2000", {}), (
     subprocess.run([sys.executable, "-c", code, str(Path(__file__).parent / "fuzz")], check=True)
 
 
+def test_a_webp_frame_far_larger_than_its_picture_is_refused():
+    """It would be decoded to a canvas that takes more than its pixels: 400 MB for 3 kB."""
+    file = io.BytesIO()
+    Image.new("RGBA", (40, 40), (9, 200, 30, 99)).save(file, "WEBP", exif=Image.Exif(), lossless=True)
+    data = bytearray(file.getvalue())
+    if data[12:16] != b"VP8X":
+        data[12:12] = b"VP8X" + struct.pack("<I", 10) + bytes([0x10, 0, 0, 0]) + bytes(6)
+        data[4:8] = struct.pack("<I", len(data) - 8)
+    data[24:27] = (262_200 - 1).to_bytes(3, "little")
+    data[27:30] = (40 - 1).to_bytes(3, "little")
+    with pytest.raises(images.UnreadableImageError, match="no side of a WebP picture is longer than 16,384"):
+        images.read(bytes(data))
+
+
 def png_claiming(width, height):
     def chunk(name, body):
         return struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))

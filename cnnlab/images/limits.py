@@ -19,6 +19,7 @@ MAX_PIXELS = 178_956_970  # a larger header is a mistake or an attack (Pillow's 
 # Bytes that decoding takes for each pixel, at the worst: of most formats 4 for Pillow's image and 3 for the result.
 BYTES = {"WEBP": 18, "AVIF": 20, "JPEG2000": 26, "HEIF": 20}
 DEEP_BYTES = 12
+MAX_WEBP_SIDE = 16_384  # pixels, as the format says; a frame around a smaller picture may claim far more
 MAX_TILE = 4096 * 4096  # pixels of a tile in a TIFF that is smaller than that
 MOST_TILES = 1024  # of a JPEG 2000 file; its decoder takes 10 kB for each before it looks for any data
 
@@ -107,6 +108,11 @@ def taken_by_webp(data: bytes, name: str) -> int:
         width, height = (bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1
     else:
         width, height = (side & 0x3FFF for side in struct.unpack("<HH", data[26:30]))
+    if max(height, width) > MAX_WEBP_SIDE:
+        raise UnreadableImageError(
+            f"damaged: it claims {width} × {height} pixels; no side of a WebP picture is longer than {MAX_WEBP_SIDE:,}",
+            name,
+        )
     require_sensible((max(height, 1), max(width, 1)), BYTES["WEBP"], name)
     return height * width * BYTES["WEBP"]
 
