@@ -286,7 +286,9 @@ def test_a_seed_that_nobody_named_is_kept(rows, tmp_path):
 
 def test_missing_callbacks_are_named(rows, tmp_path, caplog):
     train(rows, tmp_path, epochs=2)
-    build().fit(data_of(rows), epochs=3, verbose=0, callbacks=training.resume(tmp_path, patience=None, monitor="loss"))
+    validation = pipelines.load(rows.tail(40), image_size=(8, 8), batch_size=16)
+    again = training.resume(tmp_path, patience=None, monitor="loss")
+    build().fit(data_of(rows), validation_data=validation, epochs=3, verbose=0, callbacks=again)
     assert "ReduceLROnPlateau" in caplog.text
 
 

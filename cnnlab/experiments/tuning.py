@@ -32,8 +32,8 @@ from cnnlab.experiments.training_run import (
     rows_of_fold,
     settle_preparation,
 )
+from cnnlab.models.naming import is_built
 from cnnlab.tables.linking import Group
-from cnnlab.training.state import is_built
 
 WEIGHTS = "weights.npz"  # of the best fold of a trial
 PROBLEM = "problem.txt"

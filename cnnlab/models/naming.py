@@ -85,6 +85,11 @@ def with_classes(
     return keras.Model(model.inputs[0], tagged(outputs, metadata), name=model.name)
 
 
+def is_built(model: keras.Model) -> bool:
+    """Whether all variables are there; networks without a given input make them when they see the first images."""
+    return model.built and all(layer.built for layer in model.layers)
+
+
 def _is_plain(model: keras.Model) -> bool:
     """Whether Keras's own classes alone say what the model does: one more layer changes nothing then."""
     return type(model).__module__.split(".")[0] == "keras" and getattr(model, "inputs", None) is not None

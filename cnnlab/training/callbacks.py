@@ -15,13 +15,13 @@ from cnnlab import _quiet  # noqa: F401  isort: skip
 import keras
 
 from cnnlab._common import atomic_path, is_quiet, put_aside, read_json
+from cnnlab.models.naming import is_built
 from cnnlab.training import memory
 from cnnlab.training.best import BEST, LAST_GOOD, BestModel, EarlyStopping
 from cnnlab.training.checkpoint import FOLDER
 from cnnlab.training.distributed import worker_index
 from cnnlab.training.resuming import Checkpoints
 from cnnlab.training.running import disk_watched
-from cnnlab.training.state import is_built
 from cnnlab.training.watching import Watched, numbers
 
 PACKAGES = [

@@ -15,11 +15,12 @@ import numpy as np
 from cnnlab import pipelines
 from cnnlab._common import put_aside
 from cnnlab._upstream import Fit, begin_at_epoch, build_for_training, fit_around
+from cnnlab.models.naming import is_built
 from cnnlab.training import checkpoint as checkpoints
 from cnnlab.training.memory import Memory
 from cnnlab.training.running import Budget, disk_watched, leave_folder, own_folder
 from cnnlab.training.schedules import refuse_two_rules, refuse_what_is_over
-from cnnlab.training.state import is_built, source_of
+from cnnlab.training.state import source_of
 
 LATER = ("loss", "precision", "sample_weight", "validation data")  # not in every checkpoint of before
 CHECKPOINT_SHARE = 0.005  # of the time may go into checkpoints

@@ -11,6 +11,7 @@ import numpy as np
 
 from cnnlab import pipelines
 from cnnlab._upstream import forget_global_generator, global_generator, make_global_generator
+from cnnlab.models.naming import is_built
 from cnnlab.training.batches import repeated
 
 Arrays = list[np.ndarray]
@@ -78,8 +79,3 @@ def untouched(model: keras.Model, data: Any = None) -> Iterator[None]:
     finally:
         if source is not None:
             pipelines.set_epoch(data, epoch)
-
-
-def is_built(model: keras.Model) -> bool:
-    """Whether all variables are there; networks without a given input make them when they see the first images."""
-    return model.built and all(layer.built for layer in model.layers)
