@@ -1,5 +1,6 @@
 """Damaged folders of strangers, at random: the quick part of tests/fuzz/folders.py, which also says what is asked."""
 
+import os
 import sys
 from pathlib import Path
 
@@ -18,6 +19,7 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:getName:DeprecationWarning"),
     pytest.mark.filterwarnings("ignore:.*:DeprecationWarning:(google|keras_tuner|tensorboard)"),
 ]
+LINUX = pytest.mark.skipif(not os.access("/proc/self/clear_refs", os.W_OK), reason="measures memory by /proc")
 CASES = {"export": 25, "table": 40, "decisions": 40, "run": 6, "search": 3, "validation": 3}
 
 
@@ -51,9 +53,20 @@ def test_whole_folders_open(kinds):
         (lambda folder, rng: (folder / "../outside/mine.csv").write_text("path\n"), "changed outside"),
         (lambda folder, rng: (folder / "../outside/empty").unlink(), "changed outside"),
         (lambda folder, rng: (folder / "../../new").touch(), "changed outside"),
+        pytest.param(lambda folder, rng: np.ones(2**25).sum(), "took 2", marks=LINUX),  # 256 MB
     ],
 )
 def test_the_fuzz_finds_what_it_looks_for(kinds, monkeypatch, harm, words):
+    monkeypatch.setattr(fuzz, "MEGABYTES", 128)  # a quick machine takes 2 GiB in a second, others in fifteen
     monkeypatch.setattr(kinds, "open", lambda name, folder, rng: harm(folder, rng))
     assert words in fuzz.case(kinds, 2, seed=0)["wrong"]
     (kinds.place / "new").unlink(missing_ok=True)
+
+
+def test_only_what_a_case_takes_itself_is_counted():
+    """In one process with other tests, which took more before, and may hold it still."""
+    held = np.ones(2**24)
+    np.ones(2**25).sum()
+    with fuzz.Taken() as taken:
+        assert held.sum() > 0
+    assert taken.megabytes < 64

@@ -1,4 +1,4 @@
-"""Mutated images through audit, decoder, plots and `load`: python tests/fuzz/images.py --count 20000 --seed 0.
+"""Mutated images through audit, decoder, predictor, plots, `load`: python tests/fuzz/images.py --count 20000 --seed 0.
 
 Prints one line: files, how many are unreadable, the slowest in seconds, the process's largest memory in MB, and how
 often an exception came through or audit and decoder disagreed. `images_of` and `mutated` also serve quick tests.
@@ -12,6 +12,7 @@ import math
 import sys
 import tempfile
 import time
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,7 @@ import pandas as pd
 from PIL import Image, ImageCms
 
 KINDS = ("JPEG", "MPO", "PNG", "GIF", "BMP", "WEBP", "TIFF", "PPM", "AVIF", "JPEG2000")
+EXPORT = Path(__file__).resolve().parents[1] / "exports_0_1_0" / "colour"
 CONTENT = ("blank", "tiny", "same picture")  # how problems begin that a readable file may have
 
 
@@ -93,25 +95,38 @@ def write(folder, count, seed, until=math.inf):
         yield str(path)
 
 
-def peak():
-    """The largest memory of this process, MB. `resource` would count that of the parent it was split off from."""
-    with Path("/proc/self/status").open() as status:
-        return int(next(line for line in status if line.startswith("VmHWM")).split()[1]) // 1024
+STATUS = Path("/proc/self/status")
 
 
-def forget_peak():
-    """Lets `peak` begin anew, where Linux allows it."""
-    try:
-        Path("/proc/self/clear_refs").write_text("5")
-    except OSError:
-        return
+def memory(which):
+    """Memory of this process in MB: "VmRSS", what it has now, or "VmHWM", the most that it had; 0 without /proc."""
+    if not STATUS.exists():
+        return 0
+    with STATUS.open() as status:
+        return int(next(line for line in status if line.startswith(which)).split()[1]) // 1024
+
+
+class Taken:
+    """For `with`: the most memory that the block takes beyond what the process had before, in `megabytes`."""
+
+    def __enter__(self):
+        try:
+            Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
+            self.before = memory("VmRSS")
+        except OSError:  # not allowed here: what stays below an earlier peak goes unseen
+            self.before = memory("VmHWM")
+        return self
+
+    def __exit__(self, *_):
+        self.megabytes = max(0, memory("VmHWM") - self.before)
 
 
 def run(paths, *, load=True):
     """What the parts of the package say of each file; a row for each."""
-    from cnnlab import audit, images
+    from cnnlab import audit, images, serving
     from cnnlab.plots.style import thumbnail
 
+    predictor = serving.Predictor(EXPORT, format="litert")
     rows = []
     labels = pd.Categorical([str(number % 2) for number in range(len(paths))])
     table = pd.DataFrame({"path": paths, "label": labels})
@@ -134,12 +149,14 @@ def run(paths, *, load=True):
         except Exception as error:
             row.update(decoder=True, error=f"read: {type(error).__name__}: {error}")
         try:
-            images.prepare(path, images.Preparation((16, 16)))  # what `serving.Predictor` calls
-            row["prepare"] = False
+            answer = predictor(path)
+            row["predictor"] = False
+            assert answer.label in predictor.classes, answer
+            assert 0 <= answer.confidence <= 1, answer
         except images.UnreadableImageError:
-            row["prepare"] = True
+            row["predictor"] = True
         except Exception as error:
-            row["error"] += f" prepare: {type(error).__name__}: {error}"
+            row.update(predictor=True, error=f"{row['error']} predictor: {type(error).__name__}: {error}")
         row["seconds"] = time.perf_counter() - began
         try:
             assert thumbnail(path, 64).shape[2] == 3
@@ -147,6 +164,9 @@ def run(paths, *, load=True):
             row["error"] += f" thumbnail: {type(error).__name__}: {error}"
         rows.append(row)
     rows = pd.DataFrame(rows)
+    with warnings.catch_warnings(action="ignore"):
+        problems = predictor.table(table)["problem"]  # several at once
+    rows["table"] = (problems != "").to_numpy()
     if load:
         from cnnlab import pipelines
 
@@ -180,9 +200,8 @@ def main():
         if paths:
             parts.append(run(paths, load=not options.without_load))
     rows = pd.concat(parts, ignore_index=True)
-    differ = (rows["audit"] != rows["decoder"]) | (rows["prepare"] != rows["decoder"])
-    if "load" in rows:
-        differ |= rows["load"] != rows["decoder"]
+    others = [name for name in ("audit", "predictor", "table", "load") if name in rows]
+    differ = rows[others].ne(rows["decoder"], axis=0).any(axis=1)
     wrong = rows[differ | (rows["error"] != "") | (rows["seconds"] > 5)]
     for row in wrong.head(20).to_dict("records"):
         print(row)
@@ -192,13 +211,13 @@ def main():
                 "files": len(rows),
                 "unreadable": int(rows["decoder"].sum()),
                 "slowest": round(float(rows["seconds"].max()), 2),
-                "memory": peak(),
+                "memory": memory("VmHWM"),
                 "exceptions": int((rows["error"] != "").sum()),
                 "disagreements": int(differ.sum()),
             }
         )
     )
-    sys.exit(bool(len(wrong) or peak() > 1536))
+    sys.exit(bool(len(wrong) or memory("VmHWM") > 1536))
 
 
 if __name__ == "__main__":
