@@ -63,6 +63,23 @@ def metric_mode(model: Any, name: str) -> str | None:
     return "min" if asked.monitor_op is keras.ops.less else "max"
 
 
+def operation_of(tensor: Any) -> Any:
+    """The layer or operation that a symbolic tensor comes out of: `KerasTensor._keras_history` (3.15)."""
+    return tensor._keras_history.operation
+
+
+def add_seed_generator(layer: Any) -> None:
+    """Gives a dropout layer that was built with a rate of 0 a generator: `Layer._tracker` (3.15).
+
+    Keras makes one only where the rate is above 0, and locks the state of a layer once it is built.
+    """
+    import keras
+
+    layer._tracker.unlock()
+    layer.seed_generator = keras.random.SeedGenerator(layer.seed)
+    layer._tracker.lock()
+
+
 def begin_at_epoch(model: Any, epoch: int | None) -> None:
     """Makes a `fit` that has begun start with that epoch: `Model._initial_epoch` (3.15), as BackupAndRestore does."""
     model._initial_epoch = epoch

@@ -44,6 +44,25 @@ def test_keras_knows_the_direction_of_its_metrics(network):
     assert [_upstream.metric_mode(network, name) for name in names] == ["min", "min", "min", "max", "max", None, None]
 
 
+def test_a_symbolic_tensor_names_its_operation(network):
+    assert _upstream.operation_of(network.outputs[0]) is network.layers[-1]
+    assert _upstream.operation_of(network.inputs[0]).output is network.inputs[0]
+
+
+def test_a_built_dropout_gets_a_generator_that_is_part_of_its_state():
+    layer = keras.layers.Dropout(0.0, seed=3)
+    layer(IMAGES)
+    assert getattr(layer, "seed_generator", None) is None and not layer.variables
+    with pytest.raises(ValueError, match="already built"):
+        layer.seed_generator = keras.random.SeedGenerator(3)
+    _upstream.add_seed_generator(layer)
+    layer.rate = 0.5
+    assert [variable.path for variable in layer.variables] == [layer.seed_generator.state.path]
+    assert (np.asarray(layer(np.ones((99, 3)), training=True)) == 0).any()
+    with pytest.raises(ValueError, match="already built"):
+        layer.other = keras.random.SeedGenerator(3)  # locked again
+
+
 def test_a_fit_can_begin_at_a_later_epoch(network):
     begin = keras.callbacks.LambdaCallback(on_train_begin=lambda logs: _upstream.begin_at_epoch(network, 2))
     assert network.fit(IMAGES, LABELS, epochs=3, verbose=0, callbacks=[begin]).epoch == [2]

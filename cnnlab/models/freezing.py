@@ -8,6 +8,7 @@ from typing import Any
 from cnnlab import _quiet  # noqa: F401  isort: skip
 import keras
 
+from cnnlab._upstream import add_seed_generator
 from cnnlab.models.arguments import checked_share
 from cnnlab.models.metadata import find_metadata
 
@@ -137,10 +138,7 @@ def _set_rates(network: keras.Model, rates: dict[str, float], learning: set[int]
         changed = changed or getattr(layer, name) != rate
         setattr(layer, name, rate)
         if rate and name != DROP_PATH and getattr(layer, "seed_generator", None) is None:
-            # A model that was loaded from a file has none, as its rate was 0 there; Keras locks what is built.
-            layer._tracker.unlock()
-            layer.seed_generator = keras.random.SeedGenerator(layer.seed)
-            layer._tracker.lock()
+            add_seed_generator(layer)  # a model that was loaded from a file has none, as its rate was 0 there
     return changed
 
 

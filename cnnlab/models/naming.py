@@ -8,6 +8,7 @@ from cnnlab import _quiet  # noqa: F401  isort: skip
 import keras
 import numpy as np
 
+from cnnlab._upstream import operation_of
 from cnnlab.images import Preparation
 from cnnlab.images.sizing import Resize
 from cnnlab.models.arguments import checked_classes
@@ -80,8 +81,8 @@ def with_classes(
         setattr(model, ATTRIBUTE, metadata)
         return model
     outputs = model.outputs[0]
-    while outputs._keras_history.operation.name == TAG:  # named before
-        outputs = outputs._keras_history.operation.input
+    while operation_of(outputs).name == TAG:  # named before
+        outputs = operation_of(outputs).input
     return keras.Model(model.inputs[0], tagged(outputs, metadata), name=model.name)
 
 
@@ -174,9 +175,9 @@ def last_activation(model: keras.Model) -> str | None:
     """Name of the activation that the outputs come from; None where it cannot be told, or gives numbers of 0-1."""
     if getattr(model, "outputs", None) is None:
         return None
-    layer = model.outputs[0]._keras_history.operation
+    layer = operation_of(model.outputs[0])
     while isinstance(layer, PASSING) or (isinstance(layer, keras.layers.Activation) and _name_of(layer) == "linear"):
-        layer = layer.input._keras_history.operation
+        layer = operation_of(layer.input)
     if isinstance(layer, keras.Model):
         return last_activation(layer)
     known = isinstance(layer, keras.layers.Dense | keras.layers.Conv2D | keras.layers.Activation)

@@ -10,6 +10,7 @@ from cnnlab import _quiet  # noqa: F401  isort: skip
 import keras
 from keras import layers
 
+from cnnlab._upstream import operation_of
 from cnnlab.images import Preparation
 from cnnlab.images.preparing import require_image_size
 from cnnlab.images.sizing import Resize
@@ -123,8 +124,8 @@ def reuse(model: keras.Model, *, classes: Sequence[str], dropout: float = 0.2) -
             f"Received {getattr(model, 'name', model)!r}, whose last one is {getattr(last, 'name', None)!r}."
         )
     features = last.input
-    while isinstance(features._keras_history.operation, layers.Dropout):
-        features = features._keras_history.operation.input
+    while isinstance(operation_of(features), layers.Dropout):
+        features = operation_of(features).input
     learned = keras.Model(model.inputs[0], features, name=f"{model.name}_body")
     body = keras.models.clone_model(learned)
     body.set_weights(learned.get_weights())
