@@ -9,7 +9,7 @@ from PIL import Image
 from scipy.signal import correlate2d
 
 from cnnlab import augment, metrics, plots, widgets
-from cnnlab.exercises.asking import made_predictions
+from cnnlab.exercises.answers import made_predictions
 
 
 def picture(view):

@@ -5,8 +5,7 @@
 02.1 waits for your answer: a whole number, in place of the dots.
 """
 
-from cnnlab.exercises.asking import Exercise
-from cnnlab.exercises.catalogue import markdown
+from cnnlab.exercises.catalogue import Exercise, markdown
 from cnnlab.exercises.checking import Reply, check, judge, progress
 
 __all__ = ["Exercise", "Reply", "check", "judge", "markdown", "progress"]

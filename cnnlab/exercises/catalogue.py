@@ -1,13 +1,40 @@
-"""Which exercises there are, and how one is found by its name."""
+"""Which exercises there are: their words from exercises.toml, and the functions that judge the answers."""
 
 import difflib
+import functools
 import importlib
-import pkgutil
 import re
+import tomllib
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cnnlab.exercises.asking import KINDS, Exercise
+KINDS = ("predict", "change", "build")
+
+
+@dataclass(frozen=True)
+class Exercise:
+    """One exercise of a notebook.
+
+    Attributes:
+        question: Markdown, as the notebook shows it.
+        answer: What to hand in, in a few words: "a whole number".
+        hints: Three, each nearer to the solution than the one before.
+        right: A warm sentence for a right answer.
+        judge: Takes the answer; raises `Off` with what is wrong, and may return one more sentence for a right one.
+    """
+
+    question: str
+    answer: str
+    hints: tuple[str, str, str]
+    right: str
+    judge: Callable[[Any], str | None]
+
+
+@functools.cache
+def _words() -> dict[str, dict[str, Any]]:
+    return tomllib.loads((Path(__file__).parent / "exercises.toml").read_text(encoding="utf-8"))
 
 
 def markdown(chapter: str) -> str:
@@ -16,28 +43,28 @@ def markdown(chapter: str) -> str:
     >>> markdown("02").splitlines()[2][:15]
     '1. **Predict.**'
     """
-    lines = ["## Exercises", ""]
-    for place, (kind, question) in enumerate(zip(KINDS, load(chapter), strict=True), 1):
-        lines.append(f"{place}. **{kind.capitalize()}.** {question.question}")
-    return "\n".join(lines)
+    asked = zip(KINDS, load(chapter), strict=True)
+    lines = [f"{place}. **{kind.capitalize()}.** {one.question}" for place, (kind, one) in enumerate(asked, 1)]
+    return "\n".join(["## Exercises", "", *lines])
 
 
 def chapters() -> list[str]:
     """The numbers of the notebooks that have exercises, in order: "00" and so on."""
-    names = (module.name for module in pkgutil.iter_modules([str(Path(__file__).parent)]))
-    return sorted(name[2:] for name in names if re.fullmatch(r"nb\d\d", name))
+    return sorted({name[:2] for name in _words()})
 
 
 def load(chapter: str) -> tuple[Exercise, ...]:
-    """The exercises of one notebook; others are not loaded for it."""
-    module = importlib.import_module(f"cnnlab.exercises.nb{chapter}")
-    return tuple(getattr(module, kind) for kind in KINDS)
+    """The exercises of one notebook."""
+    return tuple(find(f"{chapter}.{place}") for place in range(1, len(KINDS) + 1))
 
 
 def find(name: str) -> Exercise:
-    """The exercise of this name, such as "05.2"."""
+    """The exercise of this name, such as "05.2"; the judges of other notebooks are not loaded for it."""
     chapter, place = name.split(".")
-    return load(chapter)[int(place) - 1]
+    judges = importlib.import_module(f"cnnlab.exercises.nb{chapter}")
+    words = _words()[name]
+    question, hints = " ".join(words["question"].split()), tuple(words["hints"])
+    return Exercise(question, words["answer"], hints, words["right"], getattr(judges, KINDS[int(place) - 1]))  # type: ignore[arg-type]
 
 
 def full_name(exercise: Any) -> str:
@@ -46,13 +73,12 @@ def full_name(exercise: Any) -> str:
     Raises:
         ValueError: If there is none; names the nearest ones.
     """
-    text = str(exercise).strip()
-    parts = re.fullmatch(r"(\d{1,2})\.(\d)", text)
-    name = f"{int(parts[1]):02d}.{parts[2]}" if parts else text
-    names = [f"{chapter}.{place}" for chapter in chapters() for place in range(1, len(KINDS) + 1)]
-    if name in names:
+    name = str(exercise).strip()
+    if re.fullmatch(r"\d\.\d", name):
+        name = f"0{name}"
+    if name in _words():
         return name
-    near = difflib.get_close_matches(name, names, n=3, cutoff=0.4) or names[:3]
+    near = difflib.get_close_matches(name, _words(), n=3, cutoff=0.4) or list(_words())[:3]
     raise ValueError(
         f"There is no exercise {exercise!r}. Names are notebook and number; the nearest are {', '.join(near)}."
     )

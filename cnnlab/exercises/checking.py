@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from cnnlab.exercises import record
-from cnnlab.exercises.asking import KINDS, Exercise, Off
-from cnnlab.exercises.catalogue import chapters, find, full_name
+from cnnlab.exercises.answers import Off
+from cnnlab.exercises.catalogue import KINDS, chapters, find, full_name
 
 WIDTH = 110  # characters in a line of a reply
 
@@ -73,12 +73,16 @@ def judge(exercise: str, answer: Any, *, wrong: int = 0) -> Reply:
     question = find(name)
     try:
         more = question.judge(answer)
-    except Off as off:
-        return Reply(False, _wrong(name, question, str(off), wrong))
+        return Reply(True, _wrapped(f"Right! {question.right} {more or ''}".strip()))
+    except Off as error:
+        words = str(error)
     except Exception as error:  # answers can be anything; that one cannot be read is for its author to know
         words = f"The answer could not be read ({type(error).__name__}: {error}). Expected {question.answer}."
-        return Reply(False, _wrong(name, question, words, wrong))
-    return Reply(True, _wrapped(f"Right! {question.right} {more or ''}".strip()))
+    place = min(wrong, 2)
+    lines = [_wrapped(f"Not yet. {words}"), _wrapped(f"Hint {place + 1} of 3: {question.hints[place]}")]
+    if wrong >= 3:
+        lines.append(f"One way to do it is in solutions/{name[:2]}_solutions.ipynb; it is best read after a night.")
+    return Reply(False, "\n".join(lines))
 
 
 def progress(file: str | os.PathLike[str] | None = None) -> pd.DataFrame:
@@ -117,14 +121,6 @@ def _state(answer: record.Answered | None) -> str:
         return ""
     tries = answer["wrong"]
     return "solved" if answer["solved"] else f"{tries} {'try' if tries == 1 else 'tries'}"
-
-
-def _wrong(name: str, question: Exercise, off: str, wrong: int) -> str:
-    hint = question.hints[min(wrong, 2)]
-    lines = [_wrapped(f"Not yet. {off}"), _wrapped(f"Hint {min(wrong, 2) + 1} of 3: {hint}")]
-    if wrong >= 3:
-        lines.append(f"One way to do it is in solutions/{name[:2]}_solutions.ipynb; it is best read after a night.")
-    return "\n".join(lines)
 
 
 def _wrapped(words: str) -> str:

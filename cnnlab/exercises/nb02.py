@@ -1,25 +1,23 @@
-"""Exercises of 02_cnn_basics: sizes, kernels, how far a layer sees."""
+"""Judges 02_cnn_basics: sizes, kernels, how far a layer sees."""
 
 from typing import Any
 
 import numpy as np
 
-from cnnlab.exercises.asking import array, call, equal_number, exercise, expect
+from cnnlab.exercises.answers import array, call, equal_number, expect
 
 HEIGHT = 15  # 31 rows after the convolution, in pairs
+NETWORKS = (
+    [(3, 1)],
+    [(3, 1), (3, 1)],
+    [(3, 1), (2, 2), (3, 1)],
+    [(3, 1), (2, 2), (3, 1), (2, 2), (3, 1)],
+    [(7, 2), (3, 2), (1, 1), (3, 1)],
+)
 
 
-@exercise
 def predict(answer: Any) -> None:
-    """An image of 64 × 64 pixels goes through `Conv2D(8, 3, strides=2, padding="valid")` and then `MaxPooling2D(2)`.
-    How high is the result? Calculate before you try.
-
-    Answer: a whole number
-    Hint: Count the places where the kernel fits in: first without, then with the stride.
-    Hint: A kernel of 3 fits in 62 places of 64; with a stride of 2 every second of them is used.
-    Hint: The convolution leaves 31 rows. Pooling takes them in pairs and drops what is left over.
-    Right: You can now read a `model.summary()` and know why its numbers are so.
-    """
+    """The height after a convolution with a stride and a pooling."""
     mistakes = {
         16: '16 would be right with `padding="same"`; with "valid" the kernel must lie inside the image.',
         15.5: "Half a pixel does not exist: what does pooling do with a row that is left over?",
@@ -30,33 +28,19 @@ def predict(answer: Any) -> None:
     equal_number(answer, HEIGHT, mistakes=mistakes)
 
 
-def _responses(kernel: np.ndarray, image: np.ndarray) -> np.ndarray:
-    windows = np.lib.stride_tricks.sliding_window_view(image, kernel.shape)
-    return np.einsum("abij,ij->ab", windows, kernel)
-
-
-@exercise
 def change(answer: Any) -> None:
-    """Change the kernel so that it answers to edges between dark above and bright below (with a positive number), but
-    neither to edges between left and right nor to a flat surface. Hand in the 3 × 3 numbers.
-
-    Answer: 3 × 3 numbers
-    Hint: Below minus above: which rows should count as plus, which as minus?
-    Hint: Along a row nothing may change, else edges between left and right are seen.
-    Hint: Take the kernel for edges between left and right, and exchange its rows with its columns.
-    Right: Networks find such kernels by themselves; you have seen some of them among the first filters.
-    """
+    """A kernel that answers to dark above bright, and neither to left and right nor to a flat surface."""
     kernel = array(answer, shape=(3, 3), what="The kernel")
     step = np.zeros((9, 9))
     step[5:] = 255.0
-    flat, across, down = (_responses(kernel, image) for image in (np.full((9, 9), 200.0), step.T, step))
+    images = np.stack([np.full((9, 9), 200.0), step.T, step])
+    windows = np.lib.stride_tricks.sliding_window_view(images, (3, 3), axis=(1, 2))
+    flat, across, down = np.einsum("nabij,ij->nab", windows, kernel)
     small = 1e-6 * np.abs(kernel).sum() * 255
     expect(np.abs(down).max() > small, "It does not answer to an edge between dark above and bright below.")
     expect(np.abs(flat).max() <= small, "It answers to a flat surface: its numbers should add up to zero.")
-    expect(
-        np.abs(across).max() <= small,
-        "It answers to an edge between dark left and bright right, which it should not see.",
-    )
+    words = "It answers to an edge between dark left and bright right, which it should not see."
+    expect(np.abs(across).max() <= small, words)
     expect(down.max() > small, "It answers with the wrong sign: dark above bright should give a positive number.")
 
 
@@ -68,28 +52,10 @@ def _seen(layers: list[tuple[int, int]]) -> int:
     return last - first + 1
 
 
-NETWORKS = (
-    [(3, 1)],
-    [(3, 1), (3, 1)],
-    [(3, 1), (2, 2), (3, 1)],
-    [(3, 1), (2, 2), (3, 1), (2, 2), (3, 1)],
-    [(7, 2), (3, 2), (1, 1), (3, 1)],
-)
-
-
-@exercise
 def build(answer: Any) -> None:
-    """Write `field(layers)`: how many pixels in a row a place of the last map sees. `layers` is a list of pairs
-    (kernel, stride) such as `[(3, 1), (2, 2), (3, 1)]`: convolution, pooling, convolution.
-
-    Answer: a function of a list of pairs
-    Hint: Start with one pixel, and go through the layers in order. What does a kernel of 3 add at first?
-    Hint: Each layer adds (kernel - 1) × step, where step is how far apart two places of its input are in pixels.
-    Hint: After each layer multiply the step by its stride; the first step is 1, and the field starts at 1.
-    Right: Compare it with the largest thing in your images: what no place sees whole must be judged from parts.
-    """
+    """A function that gives the receptive field of some layers."""
     for layers in NETWORKS:
-        truth, step, late = _seen(list(layers)), 1, 1
+        truth, step, late = _seen(layers), 1, 1
         for kernel, stride in layers:
             step *= stride
             late += (kernel - 1) * step
