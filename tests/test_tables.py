@@ -416,3 +416,12 @@ def test_images_that_have_moved_are_found_again(tmp_path):
         tables.read(tmp_path / "t.csv", folder=new / "animals")
     with pytest.raises(FileNotFoundError, match="3 of 3 images are not in"):
         tables.read(tmp_path / "t.csv", folder=tmp_path / "old")
+
+
+@pytest.mark.parametrize("seed", [None, 1.5, True, "0"])
+def test_dividing_without_a_seed_is_refused(seed):
+    table = pd.DataFrame({"path": list("abcdef"), "label": pd.Categorical(["x", "y"] * 3)})
+    with pytest.raises(TypeError, match="expects a whole number from 0 as `seed`"):
+        tables.split(table, val=0.2, test=0.2, seed=seed)
+    with pytest.raises(TypeError, match="expects a whole number from 0 as `seed`"):
+        tables.folds(table, count=2, seed=seed)

@@ -276,7 +276,8 @@ def test_splits_inside_each_class(tmp_path):
     assert table["label"].tolist() == ["cat", "cat", "dog", "dog"]
     assert table["split"].tolist() == ["train", "test"] * 2 and "subfolder" not in table
     folder_with(tmp_path, "cat/2.png")  # now some images are in no split
-    assert "split" not in tables.from_folder(tmp_path)
+    with pytest.warns(UserWarning, match="2 of 5 images lie in folders named val or test"):
+        assert "split" not in tables.from_folder(tmp_path)
 
 
 def test_images_that_nobody_has_labelled(tmp_path):
@@ -429,3 +430,48 @@ def test_metadata_that_contradicts_the_folders_is_said(tmp_path):
     with pytest.warns(UserWarning) as caught:
         assert tables.from_folder(tmp_path)["label"].tolist() == ["cat", "cat", "dog", "dog"]
     assert any("gives 1 images another label than their folder" in str(warning.message) for warning in caught)
+
+
+def test_splits_within_a_split_are_taken_or_refused(tmp_path):
+    folder_with(tmp_path, *both("training/train", "training/val"))
+    table = tables.from_folder(tmp_path)
+    assert table["split"].value_counts().to_dict() == {"train": 4, "val": 4} and set(table["label"]) == {"cat", "dog"}
+    folder_with(tmp_path, *both("testing"))
+    with pytest.raises(ValueError, match=r"'training' .* hold splits again. Move those out"):
+        tables.from_folder(tmp_path)
+
+
+def test_splits_in_names_with_capitals_inside(tmp_path):
+    table = tables.from_folder(folder_with(tmp_path, *both("imagesTrain", "imagesTest")))
+    assert table["split"].value_counts().to_dict() == {"train": 4, "test": 4}
+    with pytest.raises(ValueError, match="look like ready-made splits, but hold their images without class folders"):
+        tables.from_folder(
+            folder_with(tmp_path / "horses", *(f"{part}{kind}/1.png" for part in ("train", "test") for kind in "AB"))
+        )
+
+
+def test_some_splits_inside_classes_are_said_and_not_guessed(tmp_path):
+    folder_with(tmp_path, "cat/train/1.png", "cat/test/2.png", "dog/train/1.png", "dog/2.png")
+    with pytest.warns(UserWarning, match="1 of 4 images lie in folders named val or test inside a class folder"):
+        assert "split" not in tables.from_folder(tmp_path)
+    deep = folder_with(
+        tmp_path / "deep", *(f"{label}/p{label}/{part}/1.png" for label in ("cat", "dog") for part in ("train", "test"))
+    )
+    with pytest.warns(UserWarning, match="2 of 4 images lie in folders named val or test"):
+        assert tables.from_folder(deep)["subfolder"].tolist() == ["pcat", "pcat", "pdog", "pdog"]
+
+
+def test_the_patient_below_a_split_inside_a_class_is_kept(tmp_path):
+    names = [
+        f"{label}/{part}/{patient}/1.png" for label, part, patient in (("cat", "train", "p1"), ("dog", "test", "p2"))
+    ]
+    table = tables.from_folder(folder_with(tmp_path, *names))
+    assert table["split"].tolist() == ["train", "test"] and table["subfolder"].tolist() == ["p1", "p2"]
+
+
+def test_images_and_masks_are_not_taken_for_classes_without_a_word(tmp_path):
+    folder_with(tmp_path, *both(*(f"{kind}/{part}" for kind in ("images", "masks") for part in ("train", "val"))))
+    with pytest.warns(
+        UserWarning, match=r"All class folders in .* \('images', 'masks'\) hold the same folders, 'cat', 'dog'"
+    ):
+        tables.from_folder(tmp_path)

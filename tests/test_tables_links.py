@@ -258,3 +258,14 @@ def test_the_warning_of_missing_classes_counts_groups():
     table = table_of("ab" * 10, patient="one")
     with pytest.warns(UserWarning, match=r"'a' \(10 images in 1 groups\), 'b' \(10 images in 1 groups\)"):
         tables.split(table, val=np.float32(0.2), test=0.2, group="patient", seed=0)
+
+
+def test_one_file_under_several_links_is_one(tmp_path):
+    for number in range(10):
+        (tmp_path / f"{number}.png").write_bytes(b"")
+        (tmp_path / f"soft{number}.png").symlink_to(tmp_path / f"{number}.png")
+        (tmp_path / f"hard{number}.png").hardlink_to(tmp_path / f"{number}.png")
+    (tmp_path / "again").symlink_to(tmp_path)
+    names = [f"{kind}{number}.png" for number in range(10) for kind in ("", "soft", "hard", "again/")]
+    table = pd.DataFrame({"path": [str(tmp_path / name) for name in names], "label": pd.Categorical(["a", "b"] * 20)})
+    assert tables.linked_groups(table).tolist() == [number for number in range(10) for _ in range(4)]

@@ -309,3 +309,23 @@ def test_workbooks_and_archives_are_refused_in_words(tmp_path, data, words):
     (tmp_path / "labels.csv").write_bytes(data)
     with pytest.raises(ValueError, match=words):
         tables.from_csv(tmp_path / "labels.csv")
+
+
+@pytest.mark.parametrize("column", ["Split", "usage"])
+def test_a_ready_made_split_of_another_name_is_said(tmp_path, column):
+    rows = "a.png,x,Training\nb.png,y,test\n"
+    csv = tmp_path / "t.csv"
+    csv.write_text(f"path,label,{column}\n{rows}")
+    for name in ("a.png", "b.png"):
+        image_at(tmp_path / name)
+    with pytest.warns(UserWarning, match=f"Column '{column}' .* is not used. .*'{column}': 'split'"):
+        table = tables.from_csv(csv)
+    assert table[column].tolist() == ["Training", "test"]
+
+
+def test_other_columns_are_taken_for_no_split(tmp_path, recwarn):
+    (tmp_path / "t.csv").write_text("path,label,set,kind\na.png,x,train,train\nb.png,y,train,bus\n")
+    for name in ("a.png", "b.png"):
+        image_at(tmp_path / name)
+    tables.from_csv(tmp_path / "t.csv")
+    assert not recwarn

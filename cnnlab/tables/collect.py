@@ -68,18 +68,19 @@ def from_folder(folder: str | os.PathLike[str], *, labelled: bool = True) -> pd.
     if not found.rows:
         where = f"in subfolders of {str(folder)!r}, one subfolder per class" if labelled else f"in {str(folder)!r}"
         raise ValueError(f"Expected images {where}. There is none with an ending of {', '.join(IMAGE_ENDINGS)}.")
-    table = pd.DataFrame(found.rows, columns=["path", "label", "split", "subfolder"]).astype(
-        {"path": "str", "label": "str", "split": "str", "subfolder": "str"}
-    )
+    table = pd.DataFrame(found.rows, columns=["path", "label", "split", "subfolder", "below"]).astype("str")
     table = table.sort_values("path", ignore_index=True)
-    inner = table["subfolder"].map(split_of, na_action="ignore")
+    inner, below = table["subfolder"].map(split_of, na_action="ignore"), table.pop("below")
     if set(bases) == {""} and inner.isin(SPLITS).all() and inner.nunique() > 1:  # class/train/image.png
-        table = table.assign(split=inner, subfolder=None)
+        table = table.assign(split=inner, subfolder=below)
+    elif labelled:
+        _warn_of_other_splits(table, inner.where(inner.isin(SPLITS[1:]), below.map(split_of, na_action="ignore")))
     unused = [column for column in ("split", "subfolder") if not table[column].notna().any()]
     table = table.drop(columns=unused + ([] if labelled else ["label"]))
     if labelled:
         table["label"] = labels_of(table["label"], str(folder), hint=_hint(folder))
-        _warn_of_parts(table, folder)
+        if set(bases) == {""}:
+            _warn_of_parts(table, folder)
     places = dict.fromkeys([folder, *(base.parent for base in bases.values() if base != folder), *bases.values()])
     return _with_metadata(table, [place for place in places if (place / METADATA).is_file()])
 
@@ -95,7 +96,7 @@ def _hint(folder: Path) -> str:
 
 def _warn_of_parts(table: pd.DataFrame, folder: Path) -> None:
     """Says so where the folders may be parts, such as folds or sites, each with the same classes inside."""
-    if "subfolder" not in table or "split" in table or table["subfolder"].isna().any():
+    if "subfolder" not in table or table["subfolder"].isna().any():
         return
     inside = table.groupby("label", observed=True)["subfolder"].agg(frozenset)
     if inside.nunique() == 1 and len(inside.iloc[0]) > 1:
@@ -107,11 +108,23 @@ def _warn_of_parts(table: pd.DataFrame, folder: Path) -> None:
         )
 
 
+def _warn_of_other_splits(table: pd.DataFrame, meant: pd.Series) -> None:
+    """Says so where some images lie in a folder such as "test" inside a class folder, which makes no split."""
+    rows = table["path"][meant.isin(SPLITS[1:])]
+    if len(rows):
+        warnings.warn(
+            f"{len(rows)} of {len(table)} images lie in folders named val or test inside a class folder, such as "
+            f"{rows.iloc[0]!r}. As not all images do, these were not taken for ready-made splits. If they are, move "
+            "the folders up: test/class/image.png.",
+            stacklevel=3,
+        )
+
+
 class _Found:
     """The images of a folder, and what was passed over, so that nothing vanishes without a word."""
 
     def __init__(self) -> None:
-        self.rows: list[tuple[str, str, str | None, str | None]] = []  # path, label, split, subfolder
+        self.rows: list[tuple[str | None, ...]] = []  # path, label, split, subfolder, the folder below that
         self.other: list[Path] = []
         self.unreadable: list[str] = []
         self.without_image: list[str] = []
@@ -134,9 +147,9 @@ class _Found:
     def _collect_class(self, folder: Path, split: str | None) -> None:
         other, closed, before = [], len(self.unreadable), len(self.rows)
         for path in walk(folder, lambda error: self.unreadable.append(str(error.filename))):
-            deeper = path.relative_to(folder).parts[:-1]
+            deeper = (*path.relative_to(folder).parts[:-1], None, None)
             if is_image(path.name) and _is_utf8(path):
-                self.rows.append((str(path), folder.name, split, deeper[0] if deeper else None))
+                self.rows.append((str(path), folder.name, split, *deeper[:2]))
             elif not path.name.startswith(".") and path.name.lower() not in CLUTTER:
                 other.append(path)
         self.other += other

@@ -33,7 +33,7 @@ def split_of(name: str) -> str:
 
 def _read_name(name: str) -> tuple[tuple[str, ...], str]:
     """The words of a name that mean no split, and the split that one other word means."""
-    words = re.findall(r"[^\W\d_]+", name.lower())
+    words = re.findall(r"[^\W\d_]+", re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name).lower())  # "imagesTrain" too
     words = [re.sub(r"(?<=[a-z])(set|images|data)$", "", word) if word not in FILLERS else word for word in words]
     meant = [SPLIT_OF[word] for word in words if word in SPLIT_OF]
     rest = tuple(word for word in words if word not in SPLIT_OF and word not in FILLERS)
@@ -119,6 +119,14 @@ def folders_of_classes(folder: Path) -> dict[str, Path]:
         raise ValueError(
             f"Expected one folder for each of train, val and test {where}. {_listed(double)} mean the same one. Rename "
             "one of them, or put their images together."
+        )
+    nested = [entry.name for entry in holding if any(_class_names(inner) for inner in _named_splits(inside[entry]))]
+    if nested and len(holding) == 1 and not beside:
+        return folders_of_classes(next(inside[entry] for entry in holding))
+    if nested:
+        raise ValueError(
+            f"Expected class folders in each ready-made split. {_listed(nested)} {where} hold splits again. Move those "
+            "out, so that train, val and test lie beside each other, or move the rest elsewhere."
         )
     if beside:
         shared = set.intersection(*(_class_names(inside[entry]) for entry in holding))

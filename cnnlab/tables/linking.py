@@ -45,10 +45,7 @@ def linked_groups(table: pd.DataFrame, group: Group = None) -> NDArray[np.int64]
     """
     require_columns(table, "path", caller="tables.linked_groups")
     columns = group_columns(table, group)
-    paths = table["path"].astype(str)
-    if paths.str.contains(r"(?:^|/)\.|//|\\").any() or paths.str.startswith("/").nunique() > 1:
-        paths = paths.map(os.path.abspath)  # which takes long, and without asking the disk for each
-    keys = [pd.factorize(paths)[0]]
+    keys = [pd.factorize(table["path"].astype(str).map(_file))[0]]
     for column in columns:
         require_column(table, column, caller="tables.linked_groups")
         keys.append(pd.factorize(_names(table[column]), use_na_sentinel=True)[0])
@@ -65,6 +62,15 @@ def linked_groups(table: pd.DataFrame, group: Group = None) -> NDArray[np.int64]
     graph = coo_array((np.ones(len(first), bool), (first, second)), shape=(count, count))
     component = connected_components(graph, directed=False)[1][: len(table)]
     return pd.factorize(component)[0].astype(np.int64)
+
+
+def _file(path: str) -> str:
+    """The same for one file, however its path is spelled and whichever link leads to it."""
+    try:
+        status = os.stat(path)  # noqa: PTH116 (ten times as fast)
+    except (OSError, ValueError):
+        return os.path.abspath(path)  # noqa: PTH100
+    return f"{status.st_dev} {status.st_ino}"
 
 
 def _names(values: pd.Series) -> pd.Series:

@@ -96,6 +96,7 @@ def from_csv(
         )
     others = typed_columns(table.drop(columns=list({path, *columns})))
     others = others.rename(columns={name: f"{name}_in_csv" for name in ("path", "label") if name in others})
+    _warn_of_unused_splits(others, csv)
     order = None if isinstance(label, str) else columns
     labels = labels_of(words, str(csv), hint="Add rows of another class.", order=order)
     two = words.groupby(paths).nunique()
@@ -242,6 +243,18 @@ def _splits(cells: pd.Series) -> pd.Series:
             f"{some(unknown.unique())}. Rename these, or the column."
         )
     return meant.where(meant != "")
+
+
+def _warn_of_unused_splits(table: pd.DataFrame, csv: Path) -> None:
+    """Says so where a column such as "Set" or "usage" divides the images, which only one called split does here."""
+    meant = {name: set(map(split_of, table[name].dropna().astype(str).unique())) for name in table}
+    found = [name for name, splits in meant.items() if len(splits) > 1 and splits <= set(SPLITS)]
+    if found and "split" not in table:
+        warnings.warn(
+            f"Column {found[0]!r} of {str(csv)!r} names train, val or test for each image, and is not used. To keep "
+            f"what is ready-made: `table.rename(columns={{{found[0]!r}: 'split'}})`.",
+            stacklevel=3,
+        )
 
 
 def some(names: Iterable[str], count: int = 3) -> str:
