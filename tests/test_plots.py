@@ -145,3 +145,8 @@ def test_drawing_leaves_the_global_style_alone(parts):
     plots.images(parts, count=2)
     plots.class_counts(parts)
     assert plt.rcParams == before
+
+
+def test_a_history_with_gaps_is_refused_in_words():
+    with pytest.raises(ValueError, match="Received 4 epochs and 2 of 'val_loss', as after `validation_freq=`"):
+        plots.history({"loss": [4, 3, 2, 1], "val_loss": [3, 2]}, metrics=["loss"])

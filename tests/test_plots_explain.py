@@ -116,3 +116,12 @@ def test_heat_lies_over_the_images(image):
         plots.heatmap(images, heat, titles=list("abcd"))
     with pytest.raises(ValueError, match="height and width"):
         plots.heatmap(images, heat[:, 1:])
+
+
+def test_heat_that_is_no_number_spoils_no_other_picture(recwarn):
+    from cnnlab.plots.explain import _laid_over
+
+    heat = np.stack([np.full((8, 8), np.nan), np.linspace(0, 1, 64).reshape(8, 8)])
+    images = np.full((2, 8, 8, 3), 200.0)
+    np.testing.assert_array_equal(_laid_over(images, heat)[1], _laid_over(images[1:], heat[1:])[0])
+    assert (_laid_over(images, heat)[0] == 200).all() and not recwarn

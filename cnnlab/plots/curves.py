@@ -37,7 +37,15 @@ def history(
         >>> axes[0].get_xlabel()
         'epoch'
     """
-    table = pd.DataFrame(getattr(history, "history", history))
+    curves = getattr(history, "history", history)
+    short = [name for name in curves if len(curves[name]) < len(curves["loss"])] if "loss" in curves else []
+    if short:
+        raise ValueError(
+            f"Expected a value of each metric for each epoch. Received {len(curves['loss'])} epochs and "
+            f"{len(curves[short[0]])} of {short[0]!r}, as after `validation_freq=`. The history.csv in a run folder of "
+            "`training.callbacks` says which epochs they are: pass `pd.read_csv(…)` of it."
+        )
+    table = pd.DataFrame(curves)
     for metric in metrics:
         if metric not in table:
             raise ValueError(

@@ -209,6 +209,7 @@ def heatmap(
 def _laid_over(images: np.ndarray, heat: np.ndarray) -> np.ndarray:
     """The images in grey under their heat, uint8 (images, height, width, 3)."""
     grey = np.repeat(images.mean(axis=-1, keepdims=True), 3, axis=-1)
+    heat = np.nan_to_num(heat)  # where there is none, none is shown
     values = heat / max(float(np.abs(heat).max()), 1e-12)
     signed = heat.min() < 0
     colors = plt.get_cmap("RdBu_r" if signed else "inferno")(values / 2 + 0.5 if signed else values)[..., :3]
