@@ -102,8 +102,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--fix-kernel", action="store_true", help="register this environment as a Jupyter kernel")
     parser.add_argument("--timeout", type=float, default=300, metavar="SECONDS", help="for TensorFlow to answer (300)")
     options = parser.parse_args(arguments)
-    start = time.perf_counter()
-    machine = here()
+    start, machine = time.perf_counter(), here()
     if options.fix_kernel:
         findings, last = [fix_kernel(machine)], ""
     else:

@@ -41,11 +41,7 @@ def check_capability(machine: Machine, graphics: Graphics, build: Mapping[str, A
 
 
 def check_packages(machine: Machine, graphics: Graphics) -> None:
-    """Are NVIDIA's packages there, in versions that TensorFlow's extra `and-cuda` asks for?
-
-    Without one, TensorFlow says “Cannot dlopen some GPU libraries”, does not name it, and goes on without the card; a
-    CUDA of the system may stand in.
-    """
+    """Are NVIDIA's packages there, in versions that TensorFlow's extra `and-cuda` asks for?"""
     package = machine.package("tensorflow")
     needs = (re.match(r"(nvidia-[\w-]+).*?>=\s*([\d.]+)", text) for text in (package.requires if package else ()))
     for match in filter(None, needs):

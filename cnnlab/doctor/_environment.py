@@ -16,8 +16,8 @@ THIRD_PARTY = {"tensorflow", "keras", "numpy", "pandas", "scipy", "sklearn", "ma
 
 def check(machine: Machine) -> list[Finding]:
     """All findings about the environment."""
-    found = [check_environment(machine), *check_settings(machine), *check_variables(machine)]
-    return found + check_shadows(machine) + check_kernel(machine)
+    settings = check_settings(machine) + check_variables(machine)
+    return [check_environment(machine), *settings, *check_shadows(machine), *check_kernel(machine)]
 
 
 def check_environment(machine: Machine) -> Finding:
@@ -46,13 +46,14 @@ def check_settings(machine: Machine) -> list[Finding]:
     stored = _stored(machine)
     if stored is None:
         return [problem("settings", f"{path} is not valid JSON.", "Keras does not start.", rename)]
-    found = []
-    for name, usual, why in (
-        ("image_data_format", "channels_last", "Images here are height × width × channels, and so on the processor."),
-        ("floatx", "float32", "Every model then computes in another precision than the notebooks expect."),
-    ):
-        if stored.get(name, usual) != usual:
-            found.append(problem("settings", f"{path} sets {name} to {stored[name]!r}.", why, rename))
+    found = [
+        problem("settings", f"{path} sets {name} to {stored[name]!r}.", why, rename)
+        for name, usual, why in (
+            ("image_data_format", "channels_last", "Images here are height × width × channels."),
+            ("floatx", "float32", "Every model then computes in another precision than the notebooks expect."),
+        )
+        if stored.get(name, usual) != usual
+    ]
     name, source = backend(machine)
     if name in ("jax", "torch") and machine.module_folder(name):
         found.append(note("settings", f"Keras computes with {name} ({source}); data still flows through tf.data."))
@@ -66,8 +67,7 @@ def check_settings(machine: Machine) -> list[Finding]:
 
 def backend(machine: Machine) -> tuple[str, str]:
     """The backend that Keras will use, and what says so."""
-    asked = machine.environment.get("KERAS_BACKEND")
-    if asked:
+    if asked := machine.environment.get("KERAS_BACKEND"):
         return asked, "KERAS_BACKEND"
     return str((_stored(machine) or {}).get("backend", "tensorflow")), keras_file(machine)
 

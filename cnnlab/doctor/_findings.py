@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import textwrap
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -34,24 +35,11 @@ class Finding:
             raise ValueError(f"`status` must be one of {', '.join(STATUSES)}. Received: {self.status!r}.")
 
 
-def ok(area: str, finding: str, why: str = "") -> Finding:
-    """All is well."""
-    return Finding(area, "ok", finding, why)
+def _with_status(status: str, area: str, finding: str, why: str = "", fix: str = "") -> Finding:
+    return Finding(area, status, finding, why, fix)
 
 
-def note(area: str, finding: str, why: str = "", fix: str = "") -> Finding:
-    """Works; good to know."""
-    return Finding(area, "note", finding, why, fix)
-
-
-def warning(area: str, finding: str, why: str, fix: str) -> Finding:
-    """Works, but slower or at risk."""
-    return Finding(area, "warning", finding, why, fix)
-
-
-def problem(area: str, finding: str, why: str, fix: str) -> Finding:
-    """Fails, or stays unused."""
-    return Finding(area, "problem", finding, why, fix)
+ok, note, warning, problem = (functools.partial(_with_status, status) for status in STATUSES)
 
 
 def sort_key(finding: Finding) -> int:
@@ -67,10 +55,7 @@ def summary(findings: Iterable[Finding]) -> str:
 
 
 def as_text(findings: Sequence[Finding], *, width: int = 100) -> str:
-    """The findings for a terminal: what is well in one line each, then what is not, the worst last and in full.
-
-    Prose wraps at `width`; a command stays on its line, so that it can be copied whole.
-    """
+    """The findings for a terminal, the worst last; prose wraps, commands stay whole so that they can be copied."""
     area = max((len(finding.area) for finding in findings), default=0)
     lines: list[str] = []
     for finding in sorted(findings, key=sort_key, reverse=True):
@@ -83,11 +68,12 @@ def as_text(findings: Sequence[Finding], *, width: int = 100) -> str:
             for line in text.splitlines():
                 # Sentences end with a full stop or a colon; commands do not, but for `pip install -e .`.
                 prose = head != "fix" or (line.endswith((".", ":")) and not line.endswith(" ."))
-                lines += _wrapped(line, first, max(width, len(first) + 30)) if prose else [first + line]
-                first = " " * len(first)
+                rest, room = " " * len(first), max(width, len(first) + 30)
+                whole = {"break_long_words": False, "break_on_hyphens": False}
+                lines += (
+                    textwrap.wrap(line, room, initial_indent=first, subsequent_indent=rest, **whole)
+                    if prose
+                    else [first + line]
+                )
+                first = rest
     return "\n".join(lines).strip("\n")
-
-
-def _wrapped(text: str, first: str, width: int) -> list[str]:
-    wrapper = textwrap.TextWrapper(width, first, " " * len(first), break_long_words=False, break_on_hyphens=False)
-    return wrapper.wrap(text)

@@ -10,18 +10,11 @@ from cnnlab.doctor._machine import Machine
 
 
 class Meaning(NamedTuple):
-    """What a line means.
-
-    Attributes:
-        pattern: A regular expression.
-        meaning: What it says, in plain words.
-        fix: A command, which may hold {everything}, {gpu}, {jax}, {pip …} and {set NAME VALUE}: see `fill_in`.
-        harmless: Whether nothing is to be done.
-    """
+    """What the lines that match a pattern mean."""
 
     pattern: str
     meaning: str
-    fix: str = ""
+    fix: str = ""  # may hold {everything}, {gpu}, {jax}, {pip …} and {set NAME VALUE}: see `fill_in`
     harmless: bool = False
 
 
@@ -98,10 +91,8 @@ def meaning_of(line: str, *, has_card: bool) -> Meaning | None:
     'faster CPU code; last digits may differ'
     """
     known = [Meaning(*entry) for entry in SERIOUS] + [Meaning(*entry, harmless=True) for entry in HARMLESS]
-    if has_card:
-        known.append(Meaning(NO_DRIVER, "TensorFlow does not reach the NVIDIA driver of your card", "nvidia-smi"))
-    else:
-        known.append(Meaning(NO_DRIVER, "no NVIDIA card, so the processor is used", harmless=True))
+    unreached = Meaning(NO_DRIVER, "TensorFlow does not reach the NVIDIA driver of your card", "nvidia-smi")
+    known.append(unreached if has_card else Meaning(NO_DRIVER, "no NVIDIA card, so the processor is used", "", True))
     return next((meaning for meaning in known if re.search(meaning.pattern, line)), None)
 
 

@@ -1,12 +1,11 @@
-"""The computer as doctor sees it: facts, and functions that look further.
+"""The computer as doctor sees it: facts, and functions that look further; a test describes any other by its fields.
 
-Everything that the checks know comes from one `Machine`, so that a test describes any computer (Windows, a graphics
-card, a full disk) by replacing fields. Written to run on Python 3.9 with no package installed: a machine on which
-little works is the very one that is asked about.
+This room runs on Python 3.9 with no package installed: a machine on which little works is the one that is asked about.
 """
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import importlib.metadata
 import importlib.util
@@ -58,11 +57,11 @@ def kind_of_python() -> str:
 
 def find_kernel_folders() -> tuple[str, ...]:
     """Where Jupyter looks for kernels, first match first."""
-    try:
+    with contextlib.suppress(ImportError):
         from jupyter_core.paths import jupyter_path
-    except ImportError:
-        return ()
-    return tuple(jupyter_path("kernels"))
+
+        return tuple(jupyter_path("kernels"))
+    return ()
 
 
 def run(command: Sequence[str], *, timeout: float, environment: Mapping[str, str] | None = None) -> Outcome:
@@ -85,54 +84,48 @@ def _text(raw: bytes | None) -> str:
 @functools.lru_cache(None)
 def find_package(name: str) -> Package | None:
     """An installed distribution, by its metadata."""
-    try:
+    with contextlib.suppress(importlib.metadata.PackageNotFoundError, KeyError):  # KeyError: half removed
         found = importlib.metadata.distribution(name)
         return Package(str(found.version), tuple(found.requires or ())) if found.version else None
-    except (importlib.metadata.PackageNotFoundError, KeyError):  # KeyError: half removed
-        return None
+    return None
 
 
 def find_module_folder(name: str) -> str | None:
     """The folder that `import name` would read, without importing it."""
-    try:
+    with contextlib.suppress(ImportError, ValueError):
         spec = importlib.util.find_spec(name)
-    except (ImportError, ValueError):
-        return None
-    return next(iter(spec.submodule_search_locations or [spec.origin or ""])) if spec else None
+        return next(iter(spec.submodule_search_locations or [spec.origin or ""])) if spec else None
+    return None
 
 
 def read_text(path: str) -> str | None:
     """A file's text; None where it cannot be read."""
-    try:
+    with contextlib.suppress(OSError):
         return Path(path).read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return None
+    return None
 
 
 def list_folder(path: str) -> list[str]:
     """The names in a folder, sorted; none where it cannot be read."""
-    try:
+    with contextlib.suppress(OSError):
         return sorted(entry.name for entry in Path(path).iterdir())
-    except OSError:
-        return []
+    return []
 
 
 def free_space(path: str) -> int | None:
     """Free bytes where `path` lies or, as long as it does not exist, will lie."""
-    try:
+    with contextlib.suppress(OSError, StopIteration):
         return shutil.disk_usage(next(each for each in (Path(path), *Path(path).parents) if each.exists())).free
-    except (OSError, StopIteration):
-        return None
+    return None
 
 
 def read_memory() -> tuple[int, int] | None:
     """Total and available memory in bytes."""
-    try:
+    with contextlib.suppress(ImportError):
         import psutil
-    except ImportError:
-        return None
-    memory = psutil.virtual_memory()
-    return memory.total, memory.available
+
+        return psutil.virtual_memory().total, psutil.virtual_memory().available
+    return None
 
 
 def read_instructions() -> frozenset[str] | None:

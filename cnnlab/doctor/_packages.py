@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from typing import TYPE_CHECKING
 
@@ -86,14 +87,13 @@ def _name(requirement: str) -> str:
 
 def _applying(machine: Machine, text: str) -> Requirement | None:
     """The requirement, where it is meant for this machine and can be read at all."""
-    try:
+    with contextlib.suppress(ImportError):
         from packaging.requirements import Requirement
-    except ImportError:
-        return None
-    need = Requirement(text)
-    full = ".".join(map(str, machine.python))
-    here = {"extra": "", "python_version": full.rpartition(".")[0], "python_full_version": full}
-    return need if need.marker is None or need.marker.evaluate(here) else None
+
+        need, full = Requirement(text), ".".join(map(str, machine.python))
+        here = {"extra": "", "python_version": full.rpartition(".")[0], "python_full_version": full}
+        return need if need.marker is None or need.marker.evaluate(here) else None
+    return None
 
 
 def _outside(machine: Machine, text: str) -> str:

@@ -1,7 +1,6 @@
 """Trains on every device and checks the numbers: runs in a process of its own, so that a crash ends that one alone.
 
-The only file of this room that imports numpy, Keras and TensorFlow. Prints one line of JSON before and after each
-step: where the lines end, the process ended.
+Prints one line of JSON before and after each step: where the lines end, the process ended.
 """
 
 from __future__ import annotations
@@ -81,25 +80,17 @@ def check_convolution(device: str) -> None:
     expected = reference_convolution(images, kernel)
     gradient = np.einsum("nhwcij,nhwf->ijcf", patches_of(images), (expected - target) * 2 / target.size)
     # The step is read off as a difference of weights near 1, so it carries their rounding (6e-8 each).
-    emit(
-        stage="convolved",
-        device=device,
-        place=place,
-        error=difference(forward, expected),
-        gradient_error=difference(step, gradient),
-    )
+    errors = {"error": difference(forward, expected), "gradient_error": difference(step, gradient)}
+    emit(stage="convolved", device=device, place=place, **errors)
 
 
 def train(device: str, steps: int) -> tuple[list[float], Any, str]:
-    """Trains a tiny network from fixed weights on fixed batches: the losses, the weights, where they lie.
-
-    The images are noisy stripes of three kinds: horizontal, vertical, and a checkerboard.
-    """
+    """Trains a tiny network from fixed weights on fixed batches: the losses, the weights, where they lie."""
     import keras
     import numpy as np
 
     random, labels = np.random.default_rng(1), np.arange(96) % 3
-    row, column = np.mgrid[:16, :16] // 2 % 2
+    row, column = np.mgrid[:16, :16] // 2 % 2  # stripes across, stripes down, and a checkerboard, all noisy
     patterns = np.stack([row, column, row ^ column]).astype("float32")[labels, ..., None]
     images = patterns + random.normal(scale=0.5, size=patterns.shape).astype("float32")
     layers = keras.layers
@@ -138,17 +129,10 @@ def prove(devices: list[str], steps: int = 30) -> None:
             emit(stage="training", device=device)
             start = time.perf_counter()
             losses, weights, place = train(device, steps)
+            seconds = time.perf_counter() - start
             reference = weights if reference is None else reference
-            emit(
-                stage="trained",
-                device=device,
-                place=place,
-                first=losses[0],
-                last=sum(losses[-3:]) / 3,
-                steps=steps,
-                difference=difference(weights, reference),
-                seconds=time.perf_counter() - start,
-            )
+            learned = {"first": losses[0], "last": sum(losses[-3:]) / 3, "difference": difference(weights, reference)}
+            emit(stage="trained", device=device, place=place, steps=steps, seconds=seconds, **learned)
         except Exception as error:
             emit(stage="failed", device=device, error=f"{type(error).__name__}: {error}"[:2000])
 
@@ -168,7 +152,7 @@ def find_devices() -> list[str]:
         details = [tf.config.experimental.get_device_details(card) for card in found]
         cards = [str(detail.get("device_name", "GPU")) for detail in details]
         tf.config.experimental.enable_tensor_float_32_execution(False)  # its 10-bit products hide small errors
-    emit(stage="devices", cards=cards, build=dict(tf.sysconfig.get_build_info()))
+    emit(stage="devices", cards=cards)
     return ["cpu:0", *(f"gpu:{number}" for number in range(len(cards)))]
 
 

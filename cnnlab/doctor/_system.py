@@ -12,13 +12,7 @@ CONTAINER = "docker run --rm -it python:3.12-slim bash"
 
 def check(machine: Machine) -> list[Finding]:
     """All findings about what lies below the packages."""
-    return [
-        check_python(machine),
-        check_system(machine),
-        check_processor(machine),
-        check_memory(machine),
-        check_disk(machine),
-    ]
+    return [look(machine) for look in (check_python, check_system, check_processor, check_memory, check_disk)]
 
 
 def check_python(machine: Machine) -> Finding:
@@ -87,8 +81,7 @@ def check_memory(machine: Machine) -> Finding:
     """Enough for the quickstart, which takes up to 3 GiB?"""
     memory = machine.memory()
     why = (
-        "Training here takes 1 to 3 GiB. When memory ends, the system ends the kernel without a word: “The kernel "
-        "appears to have died”."
+        "Training here takes 1 to 3 GiB. Without memory, the system ends the kernel: “The kernel appears to have died”."
     )
     if memory is None:
         return note("memory", "How much memory there is could not be read.", why)
@@ -96,9 +89,8 @@ def check_memory(machine: Machine) -> Finding:
     limit = (machine.read("/sys/fs/cgroup/memory.max") or "").strip()
     bounded = limit.isdigit() and int(limit) < total
     if bounded:
-        used = (machine.read("/sys/fs/cgroup/memory.current") or "0").strip()
         total = int(limit)
-        available = min(available, total - int(used if used.isdigit() else 0))
+        available = min(available, total - int(machine.read("/sys/fs/cgroup/memory.current") or 0))
     text = f"{available / GIB:.1f} of {total / GIB:.1f} GiB memory free{' in this container' if bounded else ''}"
     if available >= 3 * GIB:
         return ok("memory", text)
