@@ -137,12 +137,10 @@ def _difference(right: np.ndarray, plain: np.ndarray, level: float) -> tuple[flo
 def _warn(suspects: pd.DataFrame) -> None:
     if suspects.empty:
         return
-    points = (-100 * suspects[name] for name in ("change", "high", "low"))
     found = "; ".join(
-        f"{operation}={setting!r} costs {loss:.1f} points of accuracy ({least:.1f} to {most:.1f})"
-        for operation, setting, loss, least, most in zip(
-            suspects["operation"], suspects["setting"], *points, strict=True
-        )
+        f"{row.operation}={row.setting!r} costs {-100 * row.change:.1f} points of accuracy "
+        f"({-100 * row.high:.1f} to {-100 * row.low:.1f})"
+        for row in suspects.itertuples()
     )
     warnings.warn(
         "These operations likely change what some images mean, as training with them loses on untouched images: "

@@ -21,12 +21,8 @@ COLOUR = {"brightness", "contrast", "saturation", "hue", "grayscale"}
 def matrices(sampled: SampledParameters, image_size: tuple[int, int], xp: ModuleType) -> Any | None:
     """Affine maps from pixels of the result to pixels of the image at the same size; None without geometry.
 
-    Seen as a person would do it, the picture is cropped, mirrored, turned counter-clockwise, sheared and zoomed about
-    the centre, then shifted right and down.
-
-    Returns:
-        Shape (images, 6): a, b, c, d, e, f with x_from = a x + b y + c and y_from = d x + e y + f, where whole numbers
-        are the centres of pixels.
+    The picture is cropped, mirrored, turned counter-clockwise, sheared and zoomed about the centre, then shifted right
+    and down. Shape (images, 6): x_from = a x + b y + c, y_from = d x + e y + f; whole numbers are centres of pixels.
     """
     active = GEOMETRY & sampled.keys()
     if not active:
@@ -52,12 +48,9 @@ def matrices(sampled: SampledParameters, image_size: tuple[int, int], xp: Module
 
 
 def colours(sampled: SampledParameters, xp: ModuleType) -> tuple[Any | None, Any, Any] | None:
-    """The affine map of the channels: `pixel @ matrix.T * gain + offset`; None without colour operations.
+    """Matrix, gain and offset of `pixel @ matrix.T * gain + offset`; None without colour operations.
 
-    The matrix is apart because most policies need no mixing of channels; its rows sum to 1, so it leaves greys alone.
-
-    Returns:
-        matrix of shape (images, 3, 3) or None, gain of shape (images,), offset of shape (images,).
+    The matrix, of shape (images, 3, 3), is None where channels are not mixed; it leaves greys alone.
     """
     active = COLOUR & sampled.keys()
     if not active:
@@ -71,12 +64,9 @@ def colours(sampled: SampledParameters, xp: ModuleType) -> tuple[Any | None, Any
     luma = np.tile(np.asarray(LUMA), (3, 1))
     axis = np.asarray([[0.0, -1.0, 1.0], [1.0, 0.0, -1.0], [-1.0, 1.0, 0.0]]) / math.sqrt(3)
 
-    def times(factor: Any, constant: np.ndarray) -> Any:
-        return (
-            factor[:, None, None] * xp.convert_to_tensor(constant, dtype="float32")
-            if xp is not np
-            else (factor[:, None, None] * constant)
-        )
+    def times(factor: Any, constant: Any) -> Any:
+        constant = constant if xp is np else xp.convert_to_tensor(constant, dtype="float32")
+        return factor[:, None, None] * constant
 
     saturation = sampled.get("saturation", zero + 1.0)
     matrix = times(saturation, eye) + times(1 - saturation, luma)
@@ -106,10 +96,5 @@ def erasures(sampled: SampledParameters, image_size: tuple[int, int], xp: Module
         return None
     height, width = image_size
     left, top = sampled["erase_x"], sampled["erase_y"]
-    corners = [
-        left * width,
-        top * height,
-        (left + sampled["erase_width"]) * width,
-        (top + sampled["erase_height"]) * height,
-    ]
-    return xp.floor(xp.stack(corners, axis=-1) + 0.5)
+    right, bottom = left + sampled["erase_width"], top + sampled["erase_height"]
+    return xp.floor(xp.stack([left * width, top * height, right * width, bottom * height], axis=-1) + 0.5)

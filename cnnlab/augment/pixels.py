@@ -9,12 +9,9 @@ import numpy as np
 from cnnlab.augment import effects
 from cnnlab.augment.sampling import NOISE_PLACES, SampledParameters
 from cnnlab.augment.settings import Settings
+from cnnlab.images import sizing
 
-BORDERS = {
-    "reflect": cv2.BORDER_REFLECT,
-    "nearest": cv2.BORDER_REPLICATE,
-    "constant": cv2.BORDER_CONSTANT,
-}
+BORDERS = {"reflect": cv2.BORDER_REFLECT, "nearest": cv2.BORDER_REPLICATE, "constant": cv2.BORDER_CONSTANT}
 WARP = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
 ERASED = 127  # grey level of an erased rectangle
 # The bank holds standard normal numbers in steps of 1/31, up to four standard deviations, as 128 + 31 z.
@@ -38,7 +35,7 @@ class Transform:
         only_flips = not (effects.GEOMETRY - effects.FLIPS) & sampled.keys()
         self.matrices: Any = None if only_flips else effects.matrices(sampled, image_size, np)
         self.maps: tuple[np.ndarray | None, list[tuple[np.ndarray, float]]] | None = None
-        self.flips = _flip_codes(sampled) if only_flips else None
+        self.flips = _flip_codes(sampled) if only_flips else []
         self.kernels = effects.blur_kernels(sampled, policy.blur, np)
         self.erasures = effects.erasures(sampled, image_size, np)
         self.mixtures = self.gains = self.noise = None
@@ -58,18 +55,13 @@ class Transform:
     def __call__(
         self, index: int, image: np.ndarray, out: np.ndarray, *, base: np.ndarray | None = None, black: bool = False
     ) -> np.ndarray:
-        """Writes image `index` of those sampled, transformed, into `out`.
+        """Writes image `index` of those sampled, transformed, into `out`, which is contiguous.
 
-        Args:
-            index: Position among the sampled.
-            image: uint8, of shape (any height, any width, 3); of the target size where the policy does not move pixels.
-            out: uint8, of the target shape (height, width, 3), contiguous; receives the result.
-            base: The resize to the target size as an affine map from its pixels to the image's, shape (2, 3); none
-                where the image has the target size.
-            black: Whether what lies outside is black whatever the policy says, as beside a padded image.
+        An image of another size comes with its resize in `base`: the affine map, of shape (2, 3), from pixels of the
+        result to its own. With `black`, what lies outside is black whatever the policy says, as beside a padded image.
         """
         if self.matrices is None:
-            code = self.flips[index] if self.flips is not None else None
+            code = self.flips[index] if self.flips else None
             if code is None:
                 np.copyto(out, image)
             else:
@@ -90,11 +82,8 @@ class Transform:
         return out
 
     def _maps(self, base: np.ndarray | None) -> list[tuple[np.ndarray, float]]:
-        """For every image sampled: the map from pixels of the result to those of an image, and its smaller step.
-
-        Computed for all at once, and once per `base`: images of a folder mostly have one size.
-        """
-        if self.maps is None or self.maps[0] is not base:
+        """For every image sampled: the map from pixels of the result to those of an image, and its smaller step."""
+        if self.maps is None or self.maps[0] is not base:  # images of a folder mostly have one size
             maps = self.matrices.reshape(-1, 2, 3)
             if base is not None:
                 maps = base[:, :2] @ maps
@@ -117,32 +106,21 @@ class Transform:
             cv2.addWeighted(out, gain, out, 0.0, offset, dst=out)
 
 
-def _flip_codes(sampled: SampledParameters) -> list[int | None] | None:
-    """OpenCV's code for each image: 1 left and right, 0 top and bottom, -1 both."""
-    if not effects.FLIPS & sampled.keys():
-        return None
-    zero = sampled[min(effects.FLIPS & sampled.keys())] * 0
+def _flip_codes(sampled: SampledParameters) -> list[int | None]:
+    """OpenCV's code for each image: 1 left and right, 0 top and bottom, -1 both; empty without flips."""
+    zero = next((sampled[name] * 0 for name in effects.FLIPS & sampled.keys()), np.zeros(0))
     pairs = zip(sampled.get("flip_x", zero), sampled.get("flip_y", zero), strict=True)
     return [{(0, 0): None, (1, 0): 1, (0, 1): 0, (1, 1): -1}[int(x), int(y)] for x, y in pairs]
 
 
 def shrink(image: np.ndarray, matrix: np.ndarray, step: float) -> tuple[np.ndarray, np.ndarray]:
     """Averages blocks of 2, 4, 8 … pixels where the map steps over that many, so that thin lines do not flicker."""
-    height, width = image.shape[:2]
-    factor = 2
-    while factor * 2 <= step and factor * 2 <= min(height, width):
-        factor *= 2
-    whole_height, whole_width = height // factor, width // factor
-    if not whole_height or not whole_width:
+    factor = sizing.power_of_two(min(step, *image.shape[:2]))
+    if factor == 1:
         return image, matrix
-    image = cv2.resize(
-        image[: whole_height * factor, : whole_width * factor],
-        (whole_width, whole_height),
-        interpolation=cv2.INTER_AREA,
-    )
     matrix = matrix / factor
     matrix[:, 2] += 0.5 / factor - 0.5  # whole numbers are the centres of pixels, at either scale
-    return image, matrix
+    return sizing.reduce_by(image, factor), matrix
 
 
 def apply(policy: Settings, images: np.ndarray, sampled: SampledParameters) -> np.ndarray:

@@ -41,7 +41,7 @@ class Policy(Settings):
         mixup: Alpha of the Beta distribution that blends two images and their labels; labels become one-hot.
         cutmix: Alpha of the Beta distribution of the area that is replaced by another image; labels become one-hot.
         fill: What appears where the picture ends: `"reflect"`, `"nearest"` or `"constant"` (black).
-        pick: At most this many of the operations, sampled anew for every image, are applied; None applies all.
+        pick: At most this many of the operations, sampled for every image, are applied; None applies all.
 
     Raises:
         ValueError: If a value is outside its range, or a name is unknown.

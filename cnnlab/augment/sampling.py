@@ -41,19 +41,9 @@ AROUND: dict[str, tuple[str, int, float]] = {
 
 
 def uniforms(seed: int, epoch: int, rows: np.ndarray, repeats: np.ndarray | int = 0) -> np.ndarray:
-    """Uniform numbers in [0, 1) that depend on (seed, epoch, row, repeat) alone.
+    """Uniform numbers in [0, 1), shape (images, len(COLUMNS)), that depend on (seed, epoch, row, repeat) alone.
 
-    A counter-based generator: every number is a hash of its coordinates, so it takes no state along, and one call
-    serves a batch where a generator per image would cost more than augmenting it.
-
-    Args:
-        seed: Any whole number.
-        epoch: Number of the epoch, from 0.
-        rows: Row of each image in its table, shape (images,).
-        repeats: How often the row came before in this epoch, for oversampled rows.
-
-    Returns:
-        float64, of shape (images, len(COLUMNS)).
+    Every number is a hash of its coordinates: a generator per image would cost more than augmenting it.
 
     Source: the output function of SplitMix64 (Steele, Lea and Flood, "Fast splittable pseudorandom number
     generators", 2014).
@@ -77,20 +67,13 @@ def _mix(value: Any) -> Any:
 
 
 def parameters(policy: Settings, uniform: Any, xp: ModuleType) -> SampledParameters:
-    """Turns uniform numbers into parameters; operations that are off have no entry.
+    """Turns uniform numbers, shape (images, len(COLUMNS)), into parameters; operations that are off have no entry.
 
-    Args:
-        policy: Says which operations, and how strong.
-        uniform: Shape (images, len(COLUMNS)), in [0, 1).
-        xp: numpy or keras.ops, whichever the uniform numbers belong to.
-
-    Returns:
-        Arrays of shape (images,): `flip_x`, `flip_y` (0 or 1), `rotate`, `shear` (degrees), `zoom` (factor),
-        `shift_x`, `shift_y` (fractions of the size), `crop_width`, `crop_height`, `crop_x`, `crop_y` (fractions: size
-        and centre of what is kept), `brightness` (grey levels), `contrast`, `saturation` (factors), `hue` (turns),
-        `grayscale` (0 or 1), `blur` (sigma in pixels), `noise` (grey levels; negative turns the pattern's sign),
-        `noise_at` (where the bank of noise is cut), `erase_width`, `erase_height`, `erase_x`, `erase_y` (fractions:
-        size and left upper corner).
+    Arrays of shape (images,): `flip_x`, `flip_y` (0 or 1), `rotate`, `shear` (degrees), `zoom` (factor), `shift_x`,
+    `shift_y` (fractions of the size), `crop_width`, `crop_height`, `crop_x`, `crop_y` (fractions: size and centre of
+    what is kept), `brightness` (grey levels), `contrast`, `saturation` (factors), `hue` (turns), `grayscale` (0 or 1),
+    `blur` (sigma in pixels), `noise` (grey levels; negative turns the pattern's sign), `noise_at` (where the bank of
+    noise is cut), `erase_width`, `erase_height`, `erase_x`, `erase_y` (fractions: size and left upper corner).
     """
 
     def u(name: str) -> Any:
@@ -154,15 +137,12 @@ def mixing_shares(policy: Settings, uniform: np.ndarray) -> SampledParameters:
         return {}
     from scipy.special import betaincinv
 
-    def column(name: str) -> np.ndarray:
-        return uniform[:, COLUMN[name]]
-
-    both = policy.mixup and policy.cutmix
-    cut = column("mix_kind") < (0.5 if both else 1.0 if policy.cutmix else 0.0)
+    share, kind, x, y = (uniform[:, COLUMN[name]] for name in ("mix", "mix_kind", "mix_x", "mix_y"))
+    cut = kind < (0.5 if policy.mixup and policy.cutmix else 1.0 if policy.cutmix else 0.0)
     sampled = {}
     if policy.mixup:
-        sampled["mix_up"] = np.where(cut, 0.0, betaincinv(policy.mixup, policy.mixup, column("mix")))
+        sampled["mix_up"] = np.where(cut, 0.0, betaincinv(policy.mixup, policy.mixup, share))
     if policy.cutmix:
-        sampled["mix_cut"] = np.where(cut, betaincinv(policy.cutmix, policy.cutmix, column("mix")), 0.0)
-        sampled["mix_x"], sampled["mix_y"] = column("mix_x"), column("mix_y")
+        alpha = policy.cutmix
+        sampled |= {"mix_cut": np.where(cut, betaincinv(alpha, alpha, share), 0.0), "mix_x": x, "mix_y": y}
     return sampled

@@ -17,37 +17,30 @@ BAND = 256  # rows that are converted at a time
 
 
 def to_rgb(image: Image.Image, factor: int = 1) -> np.ndarray:
-    """The pixels of a loaded 8-bit Pillow image as sRGB, transparent parts on white: uint8 (height, width, 3).
+    """The pixels of a loaded 8-bit Pillow image as sRGB, on white where transparent: uint8 (height, width, 3).
 
-    Large ones are converted in bands, so that little more than the result is needed beside the image.
-
-    Args:
-        image: Loaded.
-        factor: Blocks of so many pixels a side are averaged.
+    Averages blocks of factor × factor pixels. Works in bands, as large images leave little memory beside the result.
     """
     if min(image.size) < factor:
         factor = 1
     step = max(BAND // factor, 1) * factor
     if image.height <= step:
         return reduce_by(_band_to_rgb(image), factor)
-    bands = range(0, image.height - image.height % factor, step)
     result = np.empty((image.height // factor, image.width // factor, 3), np.uint8)
-    for top in bands:
-        band = image.crop((0, top, image.width, min(top + step, image.height)))
-        part = reduce_by(_band_to_rgb(band), factor)
-        result[top // factor : top // factor + len(part)] = part[: len(result) - top // factor]
+    for top in range(0, len(result) * factor, step):
+        band = image.crop((0, top, image.width, min(top + step, len(result) * factor)))
+        result[top // factor : (top + step) // factor] = reduce_by(_band_to_rgb(band), factor)
     return result
 
 
 def _band_to_rgb(image: Image.Image) -> np.ndarray:
-    profile = image.info.get("icc_profile") or b""
-    alpha = None
+    profile, alpha = image.info.get("icc_profile") or b"", None
     if has_alpha(image):
         whole = image.convert({"La": "LA", "RGBa": "RGBA"}.get(image.mode, image.mode)).convert("RGBA")
         alpha, image = np.asarray(whole.getchannel("A")), whole.convert("RGB")
     elif image.mode == "P":
         image = image.convert("RGB")
-    transform = _transform(profile, image.mode) if profile else None
+    transform = _transform(profile, image.mode)
     if transform is not None:
         image = ImageCms.applyTransform(image, transform)  # type: ignore[assignment]
     values = np.asarray(image.convert("RGB"))
@@ -64,21 +57,20 @@ def has_alpha(image: Image.Image) -> bool:
 
 def has_profile(image: Image.Image) -> bool:
     """Whether the colours of a Pillow image are other than sRGB."""
-    profile = image.info.get("icc_profile") or b""
-    return bool(profile) and _transform(profile, "RGB") is not None
+    return _transform(image.info.get("icc_profile") or b"", "RGB") is not None
 
 
 def to_srgb(values: np.ndarray, profile: bytes) -> np.ndarray:
     """RGB pixels with a colour profile, as sRGB."""
-    transform = _transform(profile, "RGB") if profile else None
-    if transform is None:
-        return values
-    return np.asarray(ImageCms.applyTransform(Image.fromarray(values), transform))
+    transform = _transform(profile, "RGB")
+    return values if transform is None else np.asarray(ImageCms.applyTransform(Image.fromarray(values), transform))
 
 
 @lru_cache(maxsize=64)
 def _transform(profile: bytes, mode: str) -> Any:
-    """The way from a profile to sRGB; None where it is sRGB to begin with, or cannot be used."""
+    """The way from a profile to sRGB; None where there is none, it is sRGB to begin with, or cannot be used."""
+    if not profile:
+        return None
     try:
         source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
         found = ImageCms.buildTransform(source, SRGB, mode, "RGB")

@@ -40,7 +40,6 @@ FORMATS = ("JPEG", "PNG", "GIF", "BMP", "DIB", "WEBP", "TIFF", "PPM", "AVIF", "J
 FAMILY = {"MPO": "JPEG", "DIB": "BMP"}
 ORIENTATION = 0x0112
 SCALED = 100_000  # pixels; smaller JPEG files are decoded at full size, which takes no time worth saving
-DEEP = ("I", "F")
 TURNS: dict[int, Callable[[np.ndarray], np.ndarray]] = {  # what makes a picture upright, by its EXIF orientation
     2: lambda image: image[:, ::-1],
     3: lambda image: image[::-1, ::-1],
@@ -71,18 +70,8 @@ class Picture(NamedTuple):
         return self.values.dtype != np.uint8
 
 
-def full_size(size: tuple[int, int]) -> int:
-    """No reduction."""
-    return 1
-
-
-def decode(data: bytes, reduce: Reduce = full_size, *, name: str = "the bytes given") -> Picture:
-    """Decodes the bytes of a file.
-
-    Args:
-        data: The file.
-        reduce: Gives 1, 2, 4 … for a height and width: each pixel of the result is the mean of such a block.
-        name: What to call it in a message.
+def decode(data: bytes, reduce: Reduce = lambda size: 1, *, name: str = "the bytes given") -> Picture:
+    """Decodes the bytes of a file, reduced by the 1, 2, 4 … that `reduce` gives for its height and width.
 
     Raises:
         UnreadableImageError: If it is not an image, damaged, or too large, whatever the decoder raised.
@@ -156,14 +145,9 @@ def declared_size(data: bytes) -> tuple[int, int] | None:
         return None
 
 
-def from_pillow(image: Image.Image, reduce: Reduce = full_size, *, name: str = "the Pillow image") -> Picture:
-    """The pixels of a Pillow image, as `decode` gives them of its file.
-
-    Args:
-        image: Any; of one that was opened and not yet touched, its file is decoded.
-        reduce: As for `decode`.
-        name: What to call it in a message.
-    """
+def from_pillow(image: Image.Image, reduce: Reduce) -> Picture:
+    """The pixels of a Pillow image, as `decode` gives them of its file; of one not yet touched, its file is decoded."""
+    name = "the Pillow image"
     try:
         data = _bytes_behind(image)
         return decode(data, reduce, name=name) if data else _from_opened(image, reduce, name, b"")
@@ -217,22 +201,19 @@ def _bytes_behind(image: Image.Image) -> bytes:
 
 
 def _deep_values(image: Image.Image, kind: str, data: bytes) -> np.ndarray | None:
-    """The numbers of an image that has more than 8 bits, shape (height, width, 1 or 3); None of any other.
+    """The numbers of a loaded image of more than 8 bits, shape (height, width, 1 or 3); None of any other.
 
-    Args:
-        image: Loaded.
-        kind: Its format.
-        data: The file, where that has 16 bits a colour.
+    `data` is the file, where that has 16 bits a colour, of which Pillow keeps 8.
     """
     tags = getattr(image, "tag_v2", {})
     if image.mode.startswith("I;16"):
         grey = np.asarray(image, dtype=np.uint16)[..., None]
         return 65535 - grey if tags.get(TiffImagePlugin.PHOTOMETRIC_INTERPRETATION) == 0 else grey  # 0 is white
-    if image.mode in DEEP:
+    if image.mode in ("I", "F"):
         return np.asarray(image, dtype=np.uint16 if kind == "PPM" and image.mode == "I" else None)[..., None]
     if not data:
         return None
-    deep = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)  # Pillow keeps 8 of the 16 bits
+    deep = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
     if deep is None or deep.dtype != np.uint16 or deep.ndim != 3 or deep.shape[2] not in (3, 4):
         return None
     values = deep[..., 2::-1]

@@ -79,13 +79,12 @@ class Budget:
     """Lets threads wait until the memory that they are about to take is free."""
 
     def __init__(self, limit: int) -> None:
-        self.limit = self.free = limit
-        self.changed = threading.Condition()
-        if hasattr(os, "register_at_fork"):
-            os.register_at_fork(after_in_child=self._forget)
+        self.limit = limit
+        self._begin()
+        if hasattr(os, "register_at_fork"):  # a new process has the memory to itself, and none of the other threads
+            os.register_at_fork(after_in_child=self._begin)
 
-    def _forget(self) -> None:
-        """A new process has the memory to itself, and none of the threads that hold some."""
+    def _begin(self) -> None:
         self.free, self.changed = self.limit, threading.Condition()
 
     def hold(self, size: int) -> "Held":

@@ -45,11 +45,10 @@ def open_dicom(data: bytes) -> Any:
 
 
 def dicom_values(dataset: Any) -> tuple[np.ndarray, Levels | None]:
-    """The first frame of a DICOM data set, and the window that it asks to be seen in.
+    """The first frame of a DICOM data set, and the window (low, high) that it asks to be seen in, if any.
 
-    Returns:
-        Colours as uint8 (height, width, 3); or what its numbers stand for (Hounsfield values, where it is a CT) as
-        float32 (height, width, 1), larger ones brighter. And (low, high), None where it has no window.
+    Colours as uint8 (height, width, 3); or what its numbers stand for, such as Hounsfield values, as float32 (height,
+    width, 1), larger ones brighter.
     """
     from pydicom.pixels import apply_color_lut, pixel_array
 

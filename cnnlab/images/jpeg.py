@@ -96,13 +96,7 @@ def require_few_scans(data: bytes, head: Header | None, name: str) -> None:
 
 
 def decode(data: bytes, header: Header, reduce: int, name: str) -> NDArray[np.uint8]:
-    """The picture as it is stored: RGB, or CMYK where it has four channels.
-
-    Args:
-        data: The file.
-        header: Its header.
-        reduce: 1, 2, 4 or 8; the decoder averages blocks of so many pixels, which spares it most of its work.
-        name: What to call it in a message.
+    """The picture as it is stored, RGB or CMYK, reduced by 1, 2, 4 or 8, which spares the decoder most of its work.
 
     Raises:
         UnreadableImageError: If its data are damaged.

@@ -59,20 +59,15 @@ def levels_from(text: object) -> Levels:
 
 
 def as_text(levels: Levels) -> str:
-    """(low, high) as `levels_from` reads it.
-
-    >>> as_text((-1024.0, 3071.0))
-    '-1024-3071'
-    """
+    """(low, high) as `levels_from` reads it."""
     return "-".join(f"{level:.12g}" for level in levels)
 
 
 def common_levels(found: list[Levels], windows: list[Levels]) -> Levels | None:
     """One scale for the smallest and largest numbers of all deep images of a set; None where there are none.
 
-    Where files ask to be seen in a window, as DICOM images do, it holds all those windows.
-    Numbers that are not negative begin at 0, and end at the largest that some usual number of bits can hold; floats
-    up to 1 or up to 255 mean what they usually mean. Any others reach from the smallest to the largest.
+    It holds the windows that files ask for, as DICOM images do. Else numbers that are not negative begin at 0 and end
+    at the largest of some usual number of bits, floats at 1 or 255; any others reach from the smallest to the largest.
     """
     if not found:
         return None

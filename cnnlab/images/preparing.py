@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 
 from cnnlab.images import colours, sizing
-from cnnlab.images.decoding import Picture, Reduce, decode, from_pillow, full_size
+from cnnlab.images.decoding import Picture, Reduce, decode, from_pillow
 from cnnlab.images.files import MEMORY, read_file
 from cnnlab.images.levels import Levels, require_levels
 from cnnlab.images.sizing import RESIZES, Resize
@@ -66,18 +66,14 @@ class Preparation:
 
 def require_image_size(image_size: object) -> tuple[int, int]:
     """Refuses what is no (height, width) in whole pixels from 1."""
-    if (
-        not isinstance(image_size, (tuple, list))
-        or len(image_size) != 2
-        or not all(
-            isinstance(side, (int, np.integer)) and not isinstance(side, bool) and side >= 1 for side in image_size
-        )
-    ):
+    sides = image_size if isinstance(image_size, (tuple, list)) else ()
+    whole = [isinstance(side, (int, np.integer)) and not isinstance(side, bool) and side >= 1 for side in sides]
+    if whole != [True, True]:
         raise ValueError(
             "`image_size` must be (height, width) in whole pixels of at least 1, for example (96, 96). "
             f"Received: image_size={image_size!r}."
         )
-    return int(image_size[0]), int(image_size[1])
+    return int(sides[0]), int(sides[1])
 
 
 def read(source: Source, *, levels: Levels | None = None, reduce: int = 1) -> np.ndarray:
@@ -116,7 +112,7 @@ def read_reduced(source: Source, reduce: Reduce, levels: Levels | None, name: st
     return colours.repeated(values)
 
 
-def decoded(source: Source, reduce: Reduce = full_size, name: str = "") -> Picture:
+def decoded(source: Source, reduce: Reduce, name: str) -> Picture:
     """What a source holds, with what is known about it."""
     if isinstance(source, (bytes, bytearray, memoryview)):
         return decode(bytes(source), reduce, name=name or "the bytes given")
@@ -174,21 +170,10 @@ def prepare(source: Source, preparation: Preparation, *, name: str = "") -> np.n
         (10, 10, 1)
     """
     size, mode = preparation.image_size, preparation.resize
-    image = reduced(source, size, mode, levels=preparation.levels, name=name)
-    image = sizing.resample(image, size, mode)
+    image = sizing.resample(reduced(source, size, mode, levels=preparation.levels, name=name), size, mode)
     return colours.luma(image) if preparation.channels == 1 else image
 
 
-def reduced(
-    source: Source,
-    image_size: tuple[int, int],
-    mode: str,
-    *,
-    detail: float = 1.0,
-    levels: Levels | None = None,
-    name: str = "",
-) -> np.ndarray:
-    """Decodes to the smallest size that holds all that the result needs, enlarged by `detail` at most; uint8."""
-    return colours.as_bytes(
-        read_reduced(source, lambda size: sizing.reduction(size, image_size, mode, detail), levels, name)
-    )
+def reduced(source: Source, size: tuple[int, int], mode: str, *, levels: Levels | None, name: str = "") -> np.ndarray:
+    """Decodes to the smallest image that holds every pixel which one of that height and width needs; uint8."""
+    return colours.as_bytes(read_reduced(source, lambda whole: sizing.reduction(whole, size, mode), levels, name))

@@ -10,23 +10,19 @@ Resize = Literal["fit", "pad", "stretch"]
 RESIZES = ("fit", "pad", "stretch")
 
 
-def reduction(size: tuple[int, int] | None, image_size: tuple[int, int], resize: str, detail: float = 1.0) -> int:
+def reduction(size: tuple[int, int], image_size: tuple[int, int], resize: str, detail: float = 1.0) -> int:
     """The largest of 1, 2, 4, 8 … by which an image may shrink and still hold every pixel that the result needs.
 
-    Args:
-        size: Height and width of the image, upright.
-        image_size: Height and width of the result.
-        resize: `"fit"`, `"pad"` or `"stretch"`.
-        detail: How far the result may be enlarged by augmentation.
+    `detail` says how far augmentation may enlarge the result.
     """
-    if size is None:
-        return 1
     (height, width), (to_height, to_width) = size, image_size
     pick = max if resize == "pad" else min
-    step, factor = pick(height / to_height, width / to_width) / detail, 1
-    while factor * 2 <= step:
-        factor *= 2
-    return factor
+    return power_of_two(pick(height / to_height, width / to_width) / detail)
+
+
+def power_of_two(number: float) -> int:
+    """The largest of 1, 2, 4, 8 … that is not above a number; 1 below 1."""
+    return 1 << max(int(number).bit_length() - 1, 0)
 
 
 def reduce_by(image: np.ndarray, factor: int) -> np.ndarray:

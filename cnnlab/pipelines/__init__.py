@@ -3,9 +3,9 @@
 from cnnlab import _quiet  # noqa: F401
 from cnnlab.pipelines.consistency import prepared_otherwise
 from cnnlab.pipelines.control import broken, delivered, rest, set_epoch
+from cnnlab.pipelines.deprecated import prepare, read_image, resize
 from cnnlab.pipelines.loading import load
 from cnnlab.pipelines.measuring import measure
-from cnnlab.pipelines.reading import prepare, read_image, resize
 
 __all__ = [
     "broken",

@@ -6,9 +6,9 @@ import os
 import re
 import struct
 import threading
-from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
-from typing import Literal, NamedTuple, Protocol
+from typing import Literal
 
 import cv2
 import numpy as np
@@ -29,42 +29,17 @@ logger = logging.getLogger("cnnlab")
 Kind = Literal["auto", "memory", "disk", False]
 
 
-class Cache(Protocol):
-    """Keeps images by row (memory) or by content (disk)."""
-
-    by_content: bool
-
-    def get(self, key: object) -> np.ndarray | None:
-        """The image kept under `key`, read-only, or None."""
-
-    def put(self, key: object, image: np.ndarray) -> None:
-        """Keeps `image` under `key`, if there is room."""
-
-
-class NoCache:
-    """Keeps nothing."""
-
-    by_content = False
-
-    def get(self, key: object) -> None:
-        """Nothing."""
-
-    def put(self, key: object, image: np.ndarray) -> None:
-        """Does nothing."""
-
-
 class MemoryCache:
-    """Keeps images in this process until the limit is reached; what comes later is decoded every time."""
+    """Keeps images by row in this process until the limit is reached; what comes later is decoded every time."""
 
     by_content = False
 
     def __init__(self, limit: int) -> None:
-        self.limit = limit
-        self.bytes = 0
+        self.limit, self.bytes = limit, 0
         self.images: dict[object, np.ndarray] = {}
 
     def get(self, key: object) -> np.ndarray | None:
-        """The image kept for a row, or None."""
+        """The image kept under a key, or None."""
         return self.images.get(key)
 
     def put(self, key: object, image: np.ndarray) -> None:
@@ -76,11 +51,7 @@ class MemoryCache:
 
 
 class DiskCache:
-    """One file per image, named by what the image was made of, so that datasets, folds and processes share it.
-
-    A changed file or another size has another name; a file is complete or absent, whoever writes at the same time.
-    Beyond the limit, the images that were not used for longest go.
-    """
+    """One file per image, named by its content, so that datasets share it; the least recently used go first."""
 
     by_content = True
 
@@ -103,9 +74,7 @@ class DiskCache:
             os.utime(path)  # used now: it goes last
         except OSError:
             return None
-        if len(data) < HEADER.size:
-            return None
-        mark, height, width = HEADER.unpack_from(data)
+        mark, height, width = HEADER.unpack_from(data) if len(data) >= HEADER.size else (b"", 0, 0)
         if mark != MARK or len(data) != HEADER.size + height * width * 3:
             return None
         return np.frombuffer(data, np.uint8, offset=HEADER.size).reshape(height, width, 3)
@@ -127,54 +96,48 @@ class DiskCache:
         """Looks at the folder when as much was written as had room, and lets the least recently used images go."""
         with self._lock:
             if self._room is None or size > self._room:
-                held = sorted(cached_files(self.folder), key=lambda file: file.used)
-                total = sum(file.size for file in held)
+                held = cached_files(self.folder)
+                total = sum(status.st_size for status in held.values())
                 if total + size > self.limit:
-                    for file in held:
+                    for path in sorted(held, key=lambda path: held[path].st_mtime):
                         if total <= KEPT * self.limit:
                             break
-                        file.path.unlink(missing_ok=True)
-                        total -= file.size
+                        path.unlink(missing_ok=True)
+                        total -= held[path].st_size
                 self._room = max(self.limit - total, int((1 - KEPT) * self.limit))
             self._room -= size
 
 
-class CachedFile(NamedTuple):
-    """One image in a cache folder."""
-
-    path: Path
-    size: int  # bytes
-    used: float  # when last, in seconds
+Cache = MemoryCache | DiskCache
 
 
-def cached_files(folder: Path) -> Iterator[CachedFile]:
+def cached_files(folder: Path) -> dict[Path, os.stat_result]:
     """The images that a cache wrote into a folder, and nothing else that lies there."""
+    found = {}
     for inner in sorted(folder.glob("[0-9a-f][0-9a-f]")):
         if inner.is_symlink() or not inner.is_dir():
             continue
         for path in inner.iterdir():
             if OURS.fullmatch(f"{inner.name}/{path.name}") and not path.is_symlink():
-                try:
-                    status = path.stat()
-                except OSError:  # another process let it go meanwhile
-                    continue
-                yield CachedFile(path, status.st_size, status.st_mtime)
+                with suppress(OSError):  # another process let it go meanwhile
+                    found[path] = path.stat()
+    return found
 
 
 def describe(folder: Path | None = None) -> str:
     """Where the cache of images is and how large, in one sentence."""
     folder = folder or default_folder()
-    files = list(cached_files(folder))
-    size = sum(file.size for file in files) / 1e9
+    files = cached_files(folder)
+    size = sum(status.st_size for status in files.values()) / 1e9
     return f"{folder}: {len(files):,} images, {size:.2f} GB of at most {disk_limit() / 1e9:g} GB ($CNNLAB_CACHE_GB)."
 
 
 def clear(folder: Path | None = None) -> int:
     """Empties the cache of images; the number of files that went. Anything else in the folder stays."""
-    files = list(cached_files(folder or default_folder()))
-    for file in files:
-        file.path.unlink(missing_ok=True)
-    for inner in {file.path.parent for file in files}:
+    files = cached_files(folder or default_folder())
+    for path in files:
+        path.unlink(missing_ok=True)
+    for inner in {path.parent for path in files}:
         if not any(inner.iterdir()):
             inner.rmdir()
     return len(files)
@@ -197,11 +160,7 @@ def default_folder() -> Path:
 
 
 def disk_limit() -> int:
-    """Bytes that the cache on disk may take: of $CNNLAB_CACHE_GB, or 20 GB.
-
-    Raises:
-        ValueError: If the variable is not a number above 0.
-    """
+    """Bytes that the cache on disk may take: of $CNNLAB_CACHE_GB, or 20 GB."""
     named = os.environ.get("CNNLAB_CACHE_GB", "")
     try:
         limit = float(named or DISK_LIMIT)
@@ -221,8 +180,6 @@ def free_memory() -> int:
         ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),
         ("/sys/fs/cgroup/memory/memory.limit_in_bytes", "/sys/fs/cgroup/memory/memory.usage_in_bytes"),
     ):
-        try:
+        with suppress(OSError, ValueError):  # no such control group, or "max"
             free = min(free, int(Path(limit).read_text()) - int(Path(used).read_text()))
-        except (OSError, ValueError):  # no such control group, or "max"
-            continue
     return max(free, 0)

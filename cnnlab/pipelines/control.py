@@ -78,7 +78,7 @@ def set_epoch(dataset: tf.data.Dataset, epoch: int) -> None:
     """
     if epoch < 0:
         raise ValueError(f"`epoch` must be a whole number from 0. Received: epoch={epoch!r}.")
-    source_of(dataset, "set_epoch").set_epoch(int(epoch))
+    source_of(dataset, "set_epoch").next_epoch = int(epoch)
 
 
 def rest(dataset: tf.data.Dataset, *, epoch: int, step: int) -> tf.data.Dataset:
@@ -103,5 +103,5 @@ def rest(dataset: tf.data.Dataset, *, epoch: int, step: int) -> tf.data.Dataset:
         raise ValueError(
             f"`step` must be from 0 to {len(source) - 1}, and `epoch` from 0. Received: epoch={epoch}, step={step}."
         )
-    source.set_epoch(epoch + 1)
+    source.next_epoch = epoch + 1
     return source.dataset(epoch, step)

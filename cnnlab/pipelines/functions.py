@@ -14,13 +14,7 @@ _global_state = threading.Lock()  # of Python's, numpy's and torch's generators:
 
 
 class FunctionPolicy:
-    """What `load` needs of an `augment.Policy`, around a function from one image to another.
-
-    Args:
-        function: Takes a uint8 RGB array (height, width, 3), and perhaps `seed=`, a whole number; returns such an array
-            of the same shape, or a Pillow image. Without `seed`, the generators of Python, numpy and torch are seeded
-            around each call. An albumentations transform may be given as it is.
-    """
+    """What `load` needs of an `augment.Policy`, around a function from one image to another; see `load`."""
 
     mixes = moves = False
 
@@ -56,11 +50,7 @@ class FunctionPolicy:
         return images, labels
 
     def changed(self, image: np.ndarray, seed: int) -> np.ndarray:
-        """The image as the function changes it for this seed.
-
-        Raises:
-            TypeError: If the result is something else than a uint8 image of the same shape.
-        """
+        """The image as the function changes it for this seed."""
         image = image.copy()  # the function may write into it, and the cache keeps the original
         if self.takes_seed:
             result = self.function(image, seed=seed)

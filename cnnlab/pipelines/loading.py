@@ -43,12 +43,11 @@ def load(
 ) -> tf.data.Dataset:
     """Turns a table into batches of images and labels, as `model.fit`, `evaluate` and `predict` take them.
 
-    Files are read as `read_image` does, brought to one size, and stay uint8, 0-255: rescaling belongs into the model.
-    For training every pass over the dataset is another epoch, with another order and other augmentation; both depend
-    on `seed` and the number of the epoch alone, however many threads or processes work. Otherwise the order is the
-    table's. `len(dataset)` is the exact number of batches. A file that cannot be read is left out of its batch, and
-    `broken(dataset)` lists it; if a whole batch is unreadable, the next readable image stands in for it.
-    Batches are made in parallel, each on one thread, for which OpenCV is set to one thread in this process.
+    Files are read as `images.read` does, brought to one size, and stay uint8, 0-255: rescaling belongs into the model.
+    In training every pass is another epoch, with another order and augmentation, which depend on `seed` and the number
+    of the epoch alone; else the order is the table's. `len(dataset)` is the exact number of batches. A file that cannot
+    be read is left out of its batch, and `broken(dataset)` lists it; for a batch of such files the next readable image
+    stands in. Batches are made in parallel, each on one thread: OpenCV is set to one thread in this process.
 
     Args:
         table: One row per image with `path` and a categorical `label`; labels become the numbers of their categories.
@@ -60,59 +59,52 @@ def load(
         augment: An `augment.Policy`; or any function from one uint8 RGB image (height, width, 3) at the target size to
             another, such as an albumentations transform. If it takes `seed=`, it is given one for each image and
             epoch; else the generators of Python, numpy and torch are seeded around each call, one image at a time.
-        seed: Decides order and augmentation. Without one, Python's `random` does, which `keras.utils.set_random_seed`
-            sets.
+        seed: Decides order and augmentation; by default from `random`, which `keras.utils.set_random_seed` sets.
         cache: Where decoded images are kept for later epochs. `"memory"`; `"disk"`, in $CNNLAB_CACHE or the user's
-            cache folder, shared by all datasets; `"auto"`, in memory if a quarter of what is free holds them all; or
-            False.
-        balance: `"oversample"` shows images of the rarer classes several times an epoch, until all classes count alike;
+            cache folder, shared by all datasets; `"auto"`, in memory if they fit a quarter of what is free; or False.
+        balance: `"oversample"` repeats images of rarer classes in an epoch until all classes count alike;
             `"undersample"` shows as many of each class as the rarest has, others every epoch; a number from 0 to 1
             oversamples until each class has that share of the largest.
-        resize: `"fit"`, the default, fills the image and cuts off what does not fit, equally on both sides; `"pad"`
-            adds black bars; `"stretch"` distorts. Where it matters what is at the edge, take one of the latter.
+        resize: `"fit"`, the default, cuts off equally on both sides what does not fit; `"pad"` adds black bars;
+            `"stretch"` distorts. Where it matters what is at the edge, take one of the latter.
         levels: For images of more than 8 bits: the levels that become black and white, such as (0, 4095).
         one_hot: Whether labels are one-hot, float32, of shape (batch, classes); so they are with `mixup` and `cutmix`.
         shard: (index, count) gives worker `index` of `count` its share of the rows, in training as many for each.
 
     Returns:
-        Batches of (uint8 images of shape (batch, height, width, channels), int32 labels of shape (batch,)). There are
-        3 channels, or 1 where `like` is a network for grey images.
+        Batches of (uint8 images of shape (batch, height, width, channels), int32 labels of shape (batch,)), with 3
+        channels, or 1 where `like` is a network for grey images.
 
     Raises:
         TypeError: If `table` is no table, or its `label` is not categorical.
         ValueError: If an argument is outside its range, or does not go with another.
         FileNotFoundError: If none of the first files exist.
     """
-    require_columns(table, "path", "label", caller="pipelines.load")
     _require_rows(table)
     _require_arguments(batch_size, training, augment, balance, cache, shard)
-    prepared = _with_levels(_preparation(image_size, like, resize, levels), table)
-    source = BatchSource(table, preparation=prepared, batch_size=int(batch_size))
+    policy = FunctionPolicy(augment) if augment is not None and not hasattr(augment, "transform") else augment
+    preparation = _with_levels(_preparation(image_size, like, resize, levels), table)
+    seed = int(seed) if seed is not None else random.randrange(2**31)
+    one_hot = one_hot or (policy is not None and policy.mixes)
+    source = BatchSource(table, preparation, int(batch_size), training, policy, seed, balance, shard or (0, 1), one_hot)
     _require_same_order(like, source.class_names)
-    if augment is not None and not hasattr(augment, "transform"):
-        augment = FunctionPolicy(augment)
-    source.training, source.policy, source.balance = training, augment, balance
-    source.shard = (shard[0], shard[1]) if shard is not None else (0, 1)
-    source.seed = int(seed) if seed is not None else random.randrange(2**31)
-    source.one_hot = one_hot or (augment is not None and augment.mixes)
     source.cache = _make_cache(cache, source)
     if len(source) == 0:
         raise ValueError(f"`shard` {shard} leaves no row of {len(table)}. Use fewer workers.")
-    if isinstance(augment, FunctionPolicy):
-        _try_on_one(augment, source)
+    _try_on_one(source)
     if training:
-        consistency.remember(source.class_names, prepared)
+        consistency.remember(source.class_names, preparation)
     return source.dataset()
 
 
-def _try_on_one(augment: FunctionPolicy, source: BatchSource) -> None:
+def _try_on_one(source: BatchSource) -> None:
     """Lets a function that does not fit fail now, on the first image that can be read, not within an epoch."""
-    for row in range(min(SAMPLE, len(source.paths))):
+    for row in range(min(SAMPLE, len(source.paths)) if isinstance(source.policy, FunctionPolicy) else 0):
         try:
             image = source.pixels(row)
         except (OSError, ValueError):
             continue
-        augment.changed(image, source.seed % 2**32)
+        source.policy.changed(image, source.seed % 2**32)
         return
 
 
@@ -133,9 +125,8 @@ def _preparation(
         from cnnlab import models
 
         prepared = models.preparation(like)
-    asked = {"image_size": image_size, "resize": resize, "levels": levels}
-    for name, value in asked.items():
-        if value is not None and getattr(prepared, name) != (tuple(value) if name != "resize" else value):
+    for name, value in (("image_size", image_size), ("resize", resize), ("levels", levels)):
+        if value is not None and getattr(prepared, name) != (value if isinstance(value, str) else tuple(value)):
             raise ValueError(
                 f"`like` already says how images are prepared: {prepared}. Received: {name}={value!r}. Leave it out, "
                 f"or say it where the model is built or named: `models.with_classes(model, classes, {name}=…)`."
@@ -175,12 +166,8 @@ def _with_levels(prepared: Preparation, table: pd.DataFrame) -> Preparation:
 def _make_cache(kind: caches.Kind, source: BatchSource) -> caches.Cache:
     if kind == "disk":
         return caches.DiskCache()
-    if kind is False:
-        return caches.NoCache()
-    limit = int(caches.free_memory() * caches.MEMORY_SHARE)
-    if kind == "auto" and _expected_bytes(source) > limit:
-        return caches.NoCache()
-    return caches.MemoryCache(limit)
+    limit = int(caches.free_memory() * caches.MEMORY_SHARE) if kind else 0
+    return caches.MemoryCache(0 if kind == "auto" and _expected_bytes(source) > limit else limit)
 
 
 def _expected_bytes(source: BatchSource) -> float:
@@ -200,6 +187,7 @@ def _expected_bytes(source: BatchSource) -> float:
 
 
 def _require_rows(table: pd.DataFrame) -> None:
+    require_columns(table, "path", "label", caller="pipelines.load")
     if len(table) == 0:
         raise ValueError("`table` has no rows, so there is nothing to load. Check the condition that selected them.")
     if table["path"].isna().any():

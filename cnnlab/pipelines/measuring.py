@@ -1,7 +1,7 @@
 """How fast a dataset is, and what takes the time."""
 
 import time
-from collections.abc import Callable
+import timeit
 
 import numpy as np
 import pandas as pd
@@ -89,7 +89,7 @@ def _stages(source: BatchSource, images: int) -> dict[str, float]:
             tf.constant(mixed), tf.constant(labels)
 
     stages = {"read": read, "decode": decode, "augment": augment, "batch": batch}
-    return {stage: _best(work) / len(pairs) for stage, work in stages.items()}
+    return {stage: min(timeit.repeat(work, number=1, repeat=3)) / len(pairs) for stage, work in stages.items()}
 
 
 def _works(source: BatchSource, path: str) -> bool:
@@ -98,12 +98,3 @@ def _works(source: BatchSource, path: str) -> bool:
     except (OSError, ValueError):
         return False
     return True
-
-
-def _best(work: Callable[[], None]) -> float:
-    times = []
-    for _ in range(3):
-        start = time.perf_counter()
-        work()
-        times.append(time.perf_counter() - start)
-    return min(times)

@@ -6,19 +6,7 @@ import numpy as np
 def epoch_rows(
     codes: np.ndarray, *, epoch: int, seed: int, training: bool, balance: str | float | None, shard: tuple[int, int]
 ) -> np.ndarray:
-    """The rows of one epoch with the number of times each came before.
-
-    Args:
-        codes: Class of each row, shape (rows,).
-        epoch: Number of the epoch, from 0.
-        seed: Any whole number; with the epoch it decides the order.
-        training: Whether to shuffle; otherwise the table's order stays.
-        balance: As for `load`.
-        shard: (index, count): every count-th row, from index on.
-
-    Returns:
-        int64, of shape (images, 2): row, repeat.
-    """
+    """The rows of one epoch and how often each came before, shape (images, 2), for the class of every row."""
     index, count = shard
     if not training:
         rows = np.arange(index, len(codes), count)

@@ -3,6 +3,7 @@
 import logging
 import threading
 import weakref
+from dataclasses import InitVar, dataclass
 from functools import cached_property
 from typing import Any
 
@@ -13,7 +14,7 @@ import tensorflow as tf
 
 from cnnlab._common import available_cores
 from cnnlab.augment.sampling import SampledParameters
-from cnnlab.images import Preparation, UnreadableImageError, read_file
+from cnnlab.images import Preparation, read_file
 from cnnlab.images.colours import as_bytes, luma
 from cnnlab.images.decoding import declared_size
 from cnnlab.images.preparing import read_reduced
@@ -25,27 +26,30 @@ ORDERS = 4  # epochs whose order is kept at a time
 logger = logging.getLogger("cnnlab")
 
 
+@dataclass(eq=False)
 class BatchSource:
     """What stands behind a dataset: knows the rows, counts the epochs, makes the batches, remembers broken files."""
 
-    def __init__(self, table: pd.DataFrame, *, preparation: Preparation, batch_size: int) -> None:
+    table: InitVar[pd.DataFrame]
+    preparation: Preparation
+    batch_size: int
+    training: bool
+    policy: Any  # an augment.Policy, or what acts like one
+    seed: int
+    balance: str | float | None
+    shard: tuple[int, int]
+    one_hot: bool
+
+    def __post_init__(self, table: pd.DataFrame) -> None:
         self.index = table.index
         self.paths = table["path"].astype(str).tolist()
         self.codes = table["label"].cat.codes.to_numpy(np.int32)
         self.class_names = [str(name) for name in table["label"].cat.categories]
-        self.preparation = preparation
-        self.image_size, self.resize = preparation.image_size, preparation.resize
-        self.batch_size = batch_size
-        self.training = False
-        self.policy: Any = None
-        self.seed = 0
-        self.balance: str | float | None = None
-        self.shard = (0, 1)
-        self.one_hot = False
-        self.cache: caches.Cache = caches.NoCache()
+        self.image_size, self.resize = self.preparation.image_size, self.preparation.resize
+        self.cache: caches.Cache = caches.MemoryCache(0)
         self.broken: dict[int, str] = {}
+        self.next_epoch = 0  # number of the pass that would begin now
         self._deep_was_said = False
-        self._next_epoch = 0
         self._orders: dict[int, np.ndarray] = {}
         self._lock = threading.Lock()
 
@@ -59,19 +63,8 @@ class BatchSource:
     def take_epoch(self) -> int:
         """The number of the pass that begins now."""
         with self._lock:
-            epoch = self._next_epoch
-            self._next_epoch += 1
-        return epoch
-
-    @property
-    def next_epoch(self) -> int:
-        """The number of the pass that would begin now."""
-        return self._next_epoch
-
-    def set_epoch(self, epoch: int) -> None:
-        """Makes the next pass that epoch."""
-        with self._lock:
-            self._next_epoch = epoch
+            self.next_epoch += 1
+            return self.next_epoch - 1
 
     def rows_of(self, epoch: int) -> np.ndarray:
         """Rows and repeats of an epoch, shape (images, 2)."""
@@ -98,14 +91,10 @@ class BatchSource:
         images = np.empty((len(rows), *self.image_size, 3), np.uint8)
         kept: list[int] = []
         for position, row in enumerate(rows[:, 0].tolist()):
-            try:
-                image = self.pixels(row)
-            except (OSError, ValueError) as error:
-                self._remember(row, error)
-                continue
-            self.broken.pop(row, None)
-            self.write_image(image, position, images[len(kept)], transform)
-            kept.append(position)
+            image = self._readable(row)
+            if image is not None:
+                self.write_image(image, position, images[len(kept)], transform)
+                kept.append(position)
         if not kept:
             return self._stand_in(epoch, int(rows[-1, 0]))
         if sampled is not None and len(kept) < len(rows):
@@ -154,14 +143,11 @@ class BatchSource:
     def pixels(self, row: int) -> np.ndarray:
         """The decoded image of a row, from the cache if it is there: at the target size, or larger for a policy."""
         path = self.paths[row]
-        data = None
-        key: object = row
-        if self.cache.by_content:
-            data = read_file(path)
-            key = self._content_key(data)
+        data = read_file(path) if self.cache.by_content else b""
+        key = self._content_key(data) if self.cache.by_content else row
         image = self.cache.get(key)
         if image is None:
-            image = self.decode(read_file(path) if data is None else data, path)
+            image = self.decode(data or read_file(path), path)
             self.cache.put(key, image)
         return image
 
@@ -195,29 +181,29 @@ class BatchSource:
                 "`audit.scan` finds the levels.", name,
             )  # fmt: skip
 
-    def _remember(self, row: int, error: Exception) -> None:
-        problem = error.problem if isinstance(error, UnreadableImageError) else str(error)
-        if isinstance(error, FileNotFoundError):
-            problem = "there is no such file"
-        first = not self.broken
-        self.broken[row] = problem
-        if first:
-            logger.warning(
-                "Skipping %s: %s. Others are skipped without a word; `pipelines.broken(dataset)` lists them.",
-                self.paths[row], problem.rstrip("."),
-            )  # fmt: skip
+    def _readable(self, row: int) -> np.ndarray | None:
+        """The image of a row; None where it cannot be read, which is remembered and, the first time, said."""
+        try:
+            image = self.pixels(row)
+        except (OSError, ValueError) as error:
+            problem = "there is no such file" if isinstance(error, FileNotFoundError) else str(error)
+            problem = getattr(error, "problem", problem)  # of an UnreadableImageError
+            if not self.broken:
+                logger.warning(
+                    "Skipping %s: %s. Others are skipped without a word; `pipelines.broken(dataset)` lists them.",
+                    self.paths[row], problem.rstrip("."),
+                )  # fmt: skip
+            self.broken[row] = problem
+            return None
+        self.broken.pop(row, None)
+        return image
 
     def _stand_in(self, epoch: int, row: int) -> tuple[np.ndarray, np.ndarray]:
         """One readable image in place of a batch of broken ones, so that `len(dataset)` stays true."""
         for step in range(1, len(self.paths)):
             other = (row + step) % len(self.paths)
-            if other not in self.broken:
-                try:
-                    self.pixels(other)
-                except (OSError, ValueError) as error:
-                    self._remember(other, error)
-                else:
-                    return self.make_batch(epoch, np.array([[other, 0]]))
+            if other not in self.broken and self._readable(other) is not None:
+                return self.make_batch(epoch, np.array([[other, 0]]))
         raise ValueError(
             f"None of the {len(self.paths):,} images can be read. The first: {self.paths[0]}: {self.broken.get(0)}"
         )
