@@ -179,7 +179,7 @@ def test_a_ready_made_test_set_is_kept_and_said(said):
     divided = tables.split(table, val=0.15, test=0.15, seed=0)
     assert (divided["split"] == "test").tolist() == (table["split"] == "test").tolist()
     assert divided["split"][:40].value_counts().to_dict() == {"train": 34, "val": 6, "test": 0}
-    assert "ready-made `split`: 16 rows of test stay as they are. Divide anew with keep=False." in said.text
+    assert "ready-made `split`: 16 rows of test stay as they are. Split again with keep=False." in said.text
     anew = tables.split(table, val=0.15, test=0.15, seed=0, keep=False)
     assert (anew["split"][40:] != "test").any()
     assert tables.split(table[:40], val=0.2, test=0.2, seed=0)["split"].value_counts().to_dict() == {

@@ -120,7 +120,7 @@ _said: set[str] = set()
 
 
 def say_once(message: str) -> None:
-    """Logs each message once, since the same table is divided again and again."""
+    """Logs each message once, since the same table is split again and again."""
     if message not in _said:
         _said.add(message)
         logger.warning(message)

@@ -9,8 +9,8 @@ import pandas as pd
 
 from cnnlab import images
 from cnnlab._csv import read_csv
+from cnnlab.tables.csv_files import labels_of, some, typed_columns
 from cnnlab.tables.layout import IMAGE_ENDINGS, SPLITS, folders_of_classes, is_image, split_of, subfolders, walk
-from cnnlab.tables.lists import labels_of, some, typed_columns
 from cnnlab.tables.locating import locate
 
 METADATA = "metadata.csv"
@@ -68,7 +68,7 @@ def from_folder(folder: str | os.PathLike[str], *, labelled: bool = True) -> pd.
     if not found.rows:
         where = f"in subfolders of {str(folder)!r}, one subfolder per class" if labelled else f"in {str(folder)!r}"
         raise ValueError(f"Expected images {where}. There is none with an ending of {', '.join(IMAGE_ENDINGS)}.")
-    table = pd.DataFrame(found.rows, columns=["path", "label", "split", "subfolder", "below"]).astype("str")
+    table = pd.DataFrame(found.rows, columns=["path", "label", "split", "subfolder", "below"], dtype="str")
     table = table.sort_values("path", ignore_index=True)
     inner, below = table["subfolder"].map(split_of, na_action="ignore"), table.pop("below")
     if set(bases) == {""} and inner.isin(SPLITS).all() and inner.nunique() > 1:  # class/train/image.png
@@ -201,16 +201,14 @@ def _with_metadata(table: pd.DataFrame, places: Sequence[Path]) -> pd.DataFrame:
     cells = pd.concat(found).fillna("")
     double, known = cells.index.duplicated(), cells.index.isin(table["path"])
     nameless = ~table["path"].isin(cells.index)
-    for count, what in (
-        (int((~known).sum()), f"rows name no image of the table, such as {some(cells.index[~known], 1)}"),
-        (int(nameless.sum()), f"of {len(table)} images have no row, such as {some(table['path'][nameless], 1)}"),
-        (
-            int(double.sum()),
-            f"rows name an image once more and were passed over, such as {some(cells.index[double], 1)}",
-        ),
+    for which, what in (
+        (cells.index[~known], "rows name no image of the table"),
+        (table["path"][nameless], f"of {len(table)} images have no row"),
+        (cells.index[double], "rows name an image once more and were passed over"),
     ):
-        if count:
-            warnings.warn(f"{METADATA} in {some(map(str, places), 1)}: {count} {what}.", stacklevel=3)
+        if len(which):
+            words = f"{METADATA} in {some(map(str, places), 1)}: {len(which)} {what}, such as {some(which, 1)}."
+            warnings.warn(words, stacklevel=3)
     columns = typed_columns(cells[~double]).reindex(table["path"]).set_axis(table.index)
     for name in columns.columns.intersection(table.columns):
         other = columns[name].notna() & table[name].notna() & (columns[name].astype(str) != table[name].astype(str))

@@ -1,4 +1,4 @@
-"""A table on disk that comes back the same, and a hash that proves how it was divided."""
+"""A table on disk that comes back the same, and a hash that proves how it was split."""
 
 import difflib
 import hashlib
@@ -10,13 +10,12 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 from pandas.api.types import is_integer_dtype, is_string_dtype
 
 from cnnlab._common import atomic_paths, locked, read_json, require_columns
 from cnnlab._csv import LARGEST, read_csv, write_csv
-from cnnlab.tables.lists import typed_columns
+from cnnlab.tables.csv_files import typed_columns
 from cnnlab.tables.locating import locate
 
 TYPES = re.compile(
@@ -26,7 +25,7 @@ TYPES = re.compile(
 
 
 def fingerprint(table: pd.DataFrame) -> str:
-    """A hash of what the table holds and how it is divided, to prove later that a split is the same.
+    """A hash of what the table holds and how it is split, to prove later that a split is the same.
 
     Covers each file's bytes with its label and, where present, split and fold; neither the order of the rows nor where
     the files lie.
@@ -89,7 +88,9 @@ def save(table: pd.DataFrame, path: str | os.PathLike[str], *, prove: bool = Fal
     if prove:
         facts["fingerprint"] = fingerprint(table)
     with locked(path), atomic_paths(_sidecar(path), path) as (sidecar, csv):
-        write_csv(_without_missing(table, facts["columns"]), csv)
+        missing = {name: kind["missing"] for name, kind in facts["columns"].items() if kind.get("missing")}
+        filled = {name: table[name].astype(object).where(table[name].notna(), word) for name, word in missing.items()}
+        write_csv(table.assign(**filled), csv)
         _require_same(csv, facts["columns"], table)
         # Between the two renames the old CSV lies beside the new facts: keep those of the old one until the next time.
         facts["csv"] = _digest(csv)
@@ -113,40 +114,30 @@ def _with_plain_paths(table: pd.DataFrame) -> pd.DataFrame:
             "`tables.save` keeps columns, not the index, and the index of this table is more than row numbers. "
             "Use `table.reset_index()`."
         )
-    paths = {
-        str(name): np.array(
-            [str(cell) if isinstance(cell, os.PathLike) else cell for cell in table[name]], dtype=object
-        )
-        for name in table
-        if table[name].dtype == object and table[name].map(lambda cell: isinstance(cell, os.PathLike)).any()
-    }
-    return table.assign(**paths).reset_index(drop=True)
+    plain = {}
+    for name in table:
+        cells = table[name].tolist() if table[name].dtype == object else []
+        if any(isinstance(cell, os.PathLike) for cell in cells):
+            texts = [str(cell) if isinstance(cell, os.PathLike) else cell for cell in cells]
+            plain[str(name)] = pd.Series(texts, table.index, dtype=object)
+    return table.assign(**plain).reset_index(drop=True)
 
 
 def _described(table: pd.DataFrame) -> dict[str, dict[str, Any]]:
     """For each column its type or categories, and how a missing text is written where "" is a text of its own."""
     columns: dict[str, dict[str, Any]] = {}
     for name in map(str, table):
-        kind = table[name].dtype
+        kind, words = table[name].dtype, None
+        columns[name] = {"dtype": str(kind)}
         if isinstance(kind, pd.CategoricalDtype):
-            words: set[str] | None = set(map(str, kind.categories))
+            words = set(map(str, kind.categories))
             columns[name] = {"categories": kind.categories.tolist(), "ordered": bool(kind.ordered)}
-        else:
-            words = set(table[name].dropna()) if table[name].isna().any() and is_string_dtype(table[name]) else None
-            columns[name] = {"dtype": str(kind)}
+        elif table[name].isna().any() and is_string_dtype(table[name]):
+            words = set(table[name].dropna())
         if words is not None:
             candidates = ("", *(f"missing {number}" for number in range(len(words) + 1)))
             columns[name]["missing"] = next(word for word in candidates if word not in words)
     return columns
-
-
-def _without_missing(table: pd.DataFrame, columns: dict[str, dict[str, Any]]) -> pd.DataFrame:
-    filled = {
-        name: table[name].astype(object).where(table[name].notna(), kind["missing"])
-        for name, kind in columns.items()
-        if kind.get("missing")
-    }
-    return table.assign(**filled)
 
 
 def _require_same(csv: Path, columns: dict[str, dict[str, Any]], table: pd.DataFrame) -> None:
@@ -196,20 +187,19 @@ def read(
     table = _typed(path, facts["columns"]) if "columns" in facts else _untyped(path)
     if folder is not None:
         require_columns(table, "path", caller="tables.read")
-        paths, found = locate(table["path"].tolist(), Path(folder))
-        if found < len(paths):
-            example = next(name for name in paths if not Path(name).exists())
-            words = f"{len(paths) - found} of {len(paths)} images are not in {str(folder)!r}, such as {example!r}."
-            if not found:
+        paths, missing = locate(table["path"].tolist(), Path(folder))
+        if missing:
+            words = f"{len(missing)} of {len(paths)} images are not in {str(folder)!r}, such as {missing[0]!r}."
+            if len(missing) == len(paths):
                 raise FileNotFoundError(words)
             warnings.warn(words, stacklevel=2)
         table = table.assign(path=pd.Series(paths, index=table.index, dtype=table["path"].dtype))
     if verify:
-        _require_proof(table, path, facts.get("fingerprint"))
+        _require_fingerprint(table, path, facts.get("fingerprint"))
     return table
 
 
-def _require_proof(table: pd.DataFrame, path: Path, kept: str | None) -> None:
+def _require_fingerprint(table: pd.DataFrame, path: Path, kept: str | None) -> None:
     if kept is None:
         raise ValueError(
             f"Expected a fingerprint beside {str(path)!r}. Save the table with `tables.save(table, path, prove=True)`."

@@ -7,6 +7,7 @@ import warnings
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Literal
 
 import pandas as pd
 
@@ -65,40 +66,12 @@ def from_csv(
         ['cat', 'dog']
     """
     csv = Path(csv)
-    if not csv.is_file():
-        raise FileNotFoundError(f"Expected a CSV file with one row per image. There is none at {str(csv)!r}.")
-    columns = [label] if isinstance(label, str) else list(label)
-    table = read_csv(csv, wanted=[path, *columns])
-    table.columns = _without_blanks(table.columns, keep=(path, *columns))
-    for column in (path, *columns):
-        require_column(table, column, caller="tables.from_csv")
-    table = table[(table.apply(lambda cells: cells.str.strip()) != "").any(axis=1)].reset_index(drop=True)
-    names = table[path].tolist()
-    words = _one_hot(table[columns], csv) if not isinstance(label, str) else table[label].str.strip()
-    empty = int((words == "").sum())
-    if not len(table) or empty:
-        what = f"{empty} of {len(table)} rows have no {label!r}" if len(table) else "it has no rows"
-        raise ValueError(f"Expected a label in every row of {str(csv)!r}; {what}. Fill them in, or drop these rows.")
-    if isinstance(label, str):
-        _require_single_labels(words, csv)
-    start = Path(folder) if folder is not None else csv.parent
-    paths, found = locate(names, start)
-    if not found:
-        raise FileNotFoundError(
-            f"None of the {len(paths)} images named in {str(csv)!r} exists, such as {paths[0]!r}. Pass "
-            "`folder=`: where the paths in the CSV start from."
-        )
-    if found < len(paths):
-        first = next(name for name in paths if not Path(name).exists())
-        warnings.warn(
-            f"{len(paths) - found} of the {len(paths)} images named in {str(csv)!r} are not there, such as {first!r}.",
-            stacklevel=2,
-        )
-    others = typed_columns(table.drop(columns=list({path, *columns})))
-    others = others.rename(columns={name: f"{name}_in_csv" for name in ("path", "label") if name in others})
-    _warn_of_unused_splits(others, csv)
-    order = None if isinstance(label, str) else columns
-    labels = labels_of(words, str(csv), hint="Add rows of another class.", order=order)
+    several = not isinstance(label, str)
+    columns = list(label) if several else [label]
+    table = _rows_of(csv, path, *columns)
+    words = _one_hot(table[columns], csv) if several else _single_labels(table[columns[0]], csv)
+    paths = _images_of(table[path].tolist(), csv, Path(folder) if folder is not None else csv.parent)
+    labels = labels_of(words, str(csv), hint="Add rows of another class.", order=columns if several else None)
     two = words.groupby(paths).nunique()
     if (two > 1).any():
         warnings.warn(
@@ -106,13 +79,39 @@ def from_csv(
             f"{two.idxmax()!r}. Correct them: at most one is right.",
             stacklevel=2,
         )
+    others = typed_columns(table.drop(columns=list({path, *columns})))
+    others = others.rename(columns={name: f"{name}_in_csv" for name in ("path", "label") if name in others})
+    _warn_of_unused_splits(others, csv)
     return pd.concat([pd.DataFrame({"path": pd.Series(paths, dtype="str"), "label": labels}), others], axis=1)
 
 
-def _without_blanks(names: pd.Index, *, keep: Sequence[str]) -> list[str]:
-    """Names of columns as in "path, label", without the blanks, except where two would become one."""
-    plain = [name if name in keep else name.strip() for name in names]
-    return plain if len(set(plain)) == len(plain) else list(names)
+def _rows_of(csv: Path, *columns: str) -> pd.DataFrame:
+    """The rows that are not blank, every cell as text; blanks in a header such as "path, label" are taken away."""
+    if not csv.is_file():
+        raise FileNotFoundError(f"Expected a CSV file with one row per image. There is none at {str(csv)!r}.")
+    table = read_csv(csv, wanted=columns)
+    plain = [name if name in columns else name.strip() for name in table]
+    table.columns = plain if len(set(plain)) == len(plain) else list(table)
+    for column in columns:
+        require_column(table, column, caller="tables.from_csv")
+    table = table[(table.apply(lambda cells: cells.str.strip()) != "").any(axis=1)].reset_index(drop=True)
+    if not len(table):
+        raise ValueError(f"Expected a row for each image in {str(csv)!r}; it has no rows.")
+    return table
+
+
+def _images_of(names: list[str], csv: Path, start: Path) -> list[str]:
+    """The path of each image; says which are not there."""
+    paths, missing = locate(names, start)
+    if len(missing) == len(paths):
+        raise FileNotFoundError(
+            f"None of the {len(paths)} images named in {str(csv)!r} exists, such as {paths[0]!r}. Pass "
+            "`folder=`: where the paths in the CSV start from."
+        )
+    if missing:
+        words = f"{len(missing)} of the {len(paths)} images named in {str(csv)!r} are not there"
+        warnings.warn(f"{words}, such as {missing[0]!r}.", stacklevel=3)
+    return paths
 
 
 def labels_of(words: pd.Series, source: str, *, hint: str, order: Sequence[str] | None = None) -> pd.Series:
@@ -126,9 +125,11 @@ def labels_of(words: pd.Series, source: str, *, hint: str, order: Sequence[str] 
     alike: dict[str, list[str]] = {}
     for name in sorted(counts.index):
         alike.setdefault(_look_of(name), []).append(name)
-    pairs = [
-        " and ".join(map(ascii if _looks_equal(names) else repr, names)) for names in alike.values() if len(names) > 1
-    ]
+    pairs = []
+    for names in alike.values():
+        looks_equal = len({_visible(name, "NFC") for name in names}) < len(names)
+        if len(names) > 1:
+            pairs.append(" and ".join(map(ascii if looks_equal else repr, names)))
     if pairs:
         warnings.warn(
             f"Classes of {source!r} that look alike: {', '.join(pairs)}. If they are one class, give it one name.",
@@ -139,18 +140,14 @@ def labels_of(words: pd.Series, source: str, *, hint: str, order: Sequence[str] 
 
 def _look_of(name: str) -> str:
     """The same for names that are easily taken for each other; "1", "01" and "1.0" are one number."""
-    shown = _visible(unicodedata.normalize("NFKC", name))
-    plain = re.sub(r"[\s_-]+", " ", shown.casefold()).strip()
+    plain = re.sub(r"[\s_-]+", " ", _visible(name, "NFKC").casefold()).strip()
     return f"{float(plain):.15g}" if re.fullmatch(r"\d+(\.\d+)?", plain, re.ASCII) else plain
 
 
-def _visible(name: str) -> str:
+def _visible(name: str, form: Literal["NFC", "NFKC"]) -> str:
     """Without characters that are not shown, and with Cyrillic and Greek letters as the Latin ones they look like."""
-    return "".join(letter for letter in name if unicodedata.category(letter) != "Cf").translate(LATIN)
-
-
-def _looks_equal(names: Sequence[str]) -> bool:
-    return len({_visible(unicodedata.normalize("NFC", name)) for name in names}) < len(names)
+    letters = unicodedata.normalize(form, name)
+    return "".join(letter for letter in letters if unicodedata.category(letter) != "Cf").translate(LATIN)
 
 
 def _one_hot(table: pd.DataFrame, csv: Path) -> pd.Series:
@@ -179,8 +176,15 @@ def _one_hot(table: pd.DataFrame, csv: Path) -> pd.Series:
     return marks.idxmax(axis=1)
 
 
-def _require_single_labels(words: pd.Series, csv: Path) -> None:
-    """Refuses cells that hold several labels, which would become a class for each combination."""
+def _single_labels(cells: pd.Series, csv: Path) -> pd.Series:
+    """The labels of a column; refuses blanks, and cells of several, which would make each combination a class."""
+    words = cells.str.strip()
+    empty = int((words == "").sum())
+    if empty:
+        raise ValueError(
+            f"Expected a label in every row of {str(csv)!r}; {empty} of {len(words)} rows have no {cells.name!r}. Fill "
+            "them in, or drop these rows."
+        )
     names = set(words)
     parts = {name: tuple(part for part in re.split(r"[\s,;|/+&\[\]'\"]+", name) if part) for name in names}
     orders: dict[tuple[str, ...], set[tuple[str, ...]]] = {}
@@ -204,6 +208,7 @@ def _require_single_labels(words: pd.Series, csv: Path) -> None:
             f"{min(several)!r}. cnnlab learns one label for each image: leave these rows out, choose one label for "
             "each, or, if a combination is a class of its own, write it as one word."
         )
+    return words
 
 
 def typed_columns(table: pd.DataFrame) -> pd.DataFrame:
@@ -246,7 +251,7 @@ def _splits(cells: pd.Series) -> pd.Series:
 
 
 def _warn_of_unused_splits(table: pd.DataFrame, csv: Path) -> None:
-    """Says so where a column such as "Set" or "usage" divides the images, which only one called split does here."""
+    """Says so where a column such as "Set" or "usage" splits the images, which only one called split does here."""
     meant = {name: set(map(split_of, table[name].dropna().astype(str).unique())) for name in table}
     found = [name for name, splits in meant.items() if len(splits) > 1 and splits <= set(SPLITS)]
     if found and "split" not in table:

@@ -15,7 +15,7 @@ from cnnlab.tables.linking import Group, group_columns, linked_groups, say_once
 def split(
     table: pd.DataFrame, *, val: float, test: float, group: Group = None, seed: int, keep: bool | None = None
 ) -> pd.DataFrame:
-    """Divides a table into train, val and test: stratified by class, and never a group on two sides.
+    """Splits a table into train, val and test: stratified by class, and never a group on two sides.
 
     Each class gets its share in each part within one image, and at least one image where that is possible.
     Rows of one file always stay together; so do rows of equal value in the columns `group`: copies of one picture
@@ -30,7 +30,7 @@ def split(
             the column group where there is one, False none.
         seed: The same seed gives the same split. Required, so that nobody splits by accident twice in two ways.
         keep: Where the table has a ready-made `split`, whether its val and test stay what they are; a missing val or
-            test is taken out of the train rows, as that share of them. None keeps them and says so; False divides anew.
+            test is taken out of the train rows, as that share of them. None keeps them and says so; False splits again.
 
     Returns:
         A copy with the Categorical column `split`: train, val or test.
@@ -83,19 +83,19 @@ def split(
 def _require_seed(seed: object, caller: str) -> None:
     if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or seed < 0:
         raise TypeError(
-            f"`tables.{caller}` expects a whole number from 0 as `seed`, so that it divides the same way again. "
+            f"`tables.{caller}` expects a whole number from 0 as `seed`, so that it splits the same way again. "
             f"Received: {seed!r}. For example seed=0."
         )
 
 
 def _class_codes(table: pd.DataFrame) -> NDArray[np.int64]:
-    """Numbers of the classes; rows without a label are dealt out evenly like a class of their own."""
+    """Numbers of the classes; rows without a label are spread evenly like a class of their own."""
     codes = table["label"].cat.codes.to_numpy(dtype=np.int64)
     return np.where(codes < 0, len(table["label"].cat.categories), codes)
 
 
 def _ready_made(table: pd.DataFrame, groups: NDArray[np.int64], keep: bool | None) -> NDArray[np.object_]:
-    """The side of each row that is kept, "train" for all that are to be divided."""
+    """The side of each row that is kept, "train" for all that are to be split."""
     sides = np.full(len(table), "train", dtype=object)
     if keep is True:
         require_column(table, "split", caller="tables.split")
@@ -112,14 +112,14 @@ def _ready_made(table: pd.DataFrame, groups: NDArray[np.int64], keep: bool | Non
     rank = meant.map({"train": 0, "val": 1, "test": 2}).fillna(0).to_numpy(dtype=np.int64)
     if rank.any() and keep is None:
         kept = " and ".join(f"{(rank == number).sum()} rows of {SPLITS[number]}" for number in (1, 2) if number in rank)
-        say_once(f"The table has a ready-made `split`: {kept} stay as they are. Divide anew with keep=False.")
+        say_once(f"The table has a ready-made `split`: {kept} stay as they are. Split again with keep=False.")
     strictest = np.zeros(groups.max(initial=-1) + 1, dtype=np.int64)
     np.maximum.at(strictest, groups, rank)
     moved = strictest[groups] > rank
     if len(table) and (strictest[groups] > 0).all():
         raise ValueError(
             "Expected training rows that share no group and no file with the ready-made val and test. There are "
-            "none. Name another `group`, or divide anew with keep=False."
+            "none. Name another `group`, or split again with keep=False."
         )
     if moved.any():
         warnings.warn(
@@ -160,7 +160,7 @@ def _allocate(labels: np.ndarray, groups: np.ndarray, shares: list[float], rng: 
 
 
 def _whole(count: int, shares: list[float]) -> np.ndarray:
-    """Divides `count` images by `shares` into whole numbers: largest remainder, one at least where that stays near."""
+    """Splits `count` images by `shares` into whole numbers: largest remainder, one at least where that stays near."""
     exact = count * np.array(shares) / sum(shares)
     whole = np.floor(exact + 1e-9).astype(int)
     by_remainder = np.argsort(-(exact - whole), kind="stable")
