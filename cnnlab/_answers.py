@@ -29,13 +29,9 @@ def with_probabilities(
     *,
     called: np.ndarray | None = None,
 ) -> pd.DataFrame:
-    """A prediction table: `table` with predicted, confidence and `p_<class>`.
+    """A prediction table: `table` with predicted, confidence and `p_<class>`; rows without numbers get no prediction.
 
-    Args:
-        table: One row per image.
-        probabilities: Of shape (rows, classes); rows that hold none (not a number) get no prediction.
-        classes: Their names, where the table has no label that says them.
-        called: Number of the class of each row; that of the largest probability where None.
+    `classes` names them where the table has no label; `called` has the class of each row, by default the likeliest.
     """
     names = table["label"].cat.categories if classes is None else pd.Index(list(classes))
     known = ~np.isnan(probabilities).any(axis=1)

@@ -27,17 +27,9 @@ FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "�
 
 
 def require_columns(table: pd.DataFrame, *columns: str, caller: str) -> None:
-    """Refuses a table that lacks a column, naming the nearest ones it has.
+    """Refuses what is no table, lacks a column, or has a `label` that is not categorical.
 
-    Args:
-        table: The table a person passed.
-        columns: Names it must have. For `label` the column must also be categorical, since the class order
-            travels in the categories.
-        caller: The public function that asks, for the message: `"pipelines.load"`.
-
-    Raises:
-        TypeError: If `table` is no DataFrame, or `label` is not categorical.
-        KeyError: If a column is missing.
+    `caller` is the public function that asks, for the message: `"pipelines.load"`.
     """
     if not isinstance(table, pd.DataFrame):
         raise TypeError(
@@ -76,14 +68,6 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Gives a temporary name beside `path`; renames it to `path` on success, removes it on any failure.
 
     A reader sees the old file or the new one, never half of one.
-
-    Example:
-        >>> import tempfile
-        >>> with tempfile.TemporaryDirectory() as folder:
-        ...     with atomic_path(Path(folder) / "a.txt") as temporary:
-        ...         _ = temporary.write_text("whole")
-        ...     (Path(folder) / "a.txt").read_text()
-        'whole'
     """
     with atomic_paths(path) as (temporary,):
         yield temporary
@@ -121,19 +105,11 @@ def atomic_paths(*paths: str | os.PathLike[str]) -> Iterator[list[Path]]:
 def locked(path: str | os.PathLike[str], *, timeout: float = 60) -> Iterator[None]:
     """Lets one process or thread at a time read, change and write `path`: a file, or a folder that one run owns.
 
-    Locking the same path again inside the block waits for itself.
-
-    Args:
-        path: What to protect. The lock is a hidden file beside it, released also when the process dies.
-        timeout: Seconds to wait for another holder; 0 to refuse at once.
+    The lock is a hidden file beside it, released also when the process dies. Locking the same path again inside the
+    block waits for itself.
 
     Raises:
-        TimeoutError: If another holder does not let go, with its process number where that is known.
-
-    Example:
-        >>> import tempfile
-        >>> with tempfile.TemporaryDirectory() as folder, locked(Path(folder) / "a.csv"):
-        ...     _ = (Path(folder) / "a.csv").write_text("mine")
+        TimeoutError: If another holder does not let go for `timeout` seconds.
     """
     path = Path(path)
     note = path.with_name(f".{path.name[:40]}.lock")
@@ -192,14 +168,6 @@ def read_bytes(path: str | os.PathLike[str], *, limit: int) -> bytes:
 def read_json(path: str | os.PathLike[str], *, limit: int = 2**24) -> Any:
     """Reads a JSON file that somebody else may have written: what is damaged or hostile becomes one sentence.
 
-    Args:
-        path: The file, UTF-8.
-        limit: Bytes that it may have at most.
-
-    Raises:
-        FileNotFoundError: If there is none.
-        ValueError: If it is no JSON, too large, or nested more than 50 levels deep.
-
     Example:
         >>> import tempfile
         >>> with tempfile.TemporaryDirectory() as folder:
@@ -213,12 +181,8 @@ def read_json(path: str | os.PathLike[str], *, limit: int = 2**24) -> Any:
         value = json.loads(data.decode("utf-8-sig"))
         level = [value] if isinstance(value, dict | list) else []
         for _ in range(JSON_DEPTH):
-            level = [
-                item
-                for part in level
-                for item in (part.values() if isinstance(part, dict) else part)
-                if isinstance(item, dict | list)
-            ]
+            inner = (part.values() if isinstance(part, dict) else part for part in level)
+            level = [item for part in inner for item in part if isinstance(item, dict | list)]
         if level:
             raise RecursionError
         return value
@@ -232,10 +196,7 @@ def read_json(path: str | os.PathLike[str], *, limit: int = 2**24) -> Any:
 def neutralised(table: pd.DataFrame) -> pd.DataFrame:
     """A copy for spreadsheet programs: text that they would run as a formula gets an apostrophe in front.
 
-    For files that people open; `tables.save` keeps text exactly.
-
-    Source:
-        OWASP, "CSV Injection".
+    For files that people open; `tables.save` keeps text exactly. Source: OWASP, "CSV Injection".
 
     Example:
         >>> neutralised(pd.DataFrame({"path": ["=1+1", "a.png"], "gain": [-1, 2]})).values.tolist()
@@ -245,22 +206,15 @@ def neutralised(table: pd.DataFrame) -> pd.DataFrame:
     def plain(value: Any) -> Any:
         return f"'{value}" if isinstance(value, str) and value.startswith(FORMULA_STARTS) else value
 
-    texts = [
-        number
-        for number, kind in enumerate(table.dtypes)
-        if not (is_numeric_dtype(kind) or is_datetime64_any_dtype(kind))
-    ]
     result = table.set_axis([plain(name) for name in table.columns], axis=1)
-    for number in texts:
-        result.isetitem(number, table.iloc[:, number].astype(object).map(plain).to_numpy(dtype=object))
+    for number, kind in enumerate(table.dtypes):
+        if not (is_numeric_dtype(kind) or is_datetime64_any_dtype(kind)):
+            result.isetitem(number, table.iloc[:, number].astype(object).map(plain).to_numpy(dtype=object))
     return result
 
 
 def progress(items: Iterable[Item], *, label: str, total: int | None = None, unit: str = "img") -> Iterable[Item]:
-    """Wraps `items` in a tqdm bar in a notebook or a terminal; stays silent in a non-interactive run.
-
-    Set the environment variable CNNLAB_QUIET=1 to silence it everywhere, as headless notebooks do.
-    """
+    """Wraps `items` in a tqdm bar in a notebook or a terminal; stays silent where nobody is watching."""
     from tqdm.auto import tqdm
 
     return tqdm(items, desc=label, total=total, unit=unit, disable=is_quiet(), leave=False)
@@ -285,11 +239,7 @@ def in_threads(function: Callable[[Item], Result], items: Iterable[Item]) -> lis
 
 
 def put_aside(folder: Path, names: Iterable[str]) -> Path | None:
-    """Moves what an earlier run left in `folder` into `folder/earlier/<time>`, so that nothing is written over.
-
-    Returns:
-        Where it went, or None where there was nothing to move.
-    """
+    """Moves what an earlier run left in `folder` into the folder that it returns, `folder/earlier/<time>`, if any."""
     there = [folder / name for name in names if (folder / name).exists()]
     if not there:
         return None

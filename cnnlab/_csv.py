@@ -29,15 +29,8 @@ def read_csv(
 ) -> pd.DataFrame:
     r"""Reads a CSV in which every cell is text, whatever it looks like, and "" where it is blank.
 
-    Understands UTF-8 with and without a mark, UTF-16 and Windows-1252, and commas, semicolons and tabs.
-
-    Args:
-        path: The file.
-        wanted: Columns that it should have; they decide where several separators are possible.
-        dtypes: Columns of other types, such as `{"confidence": "float64"}`; in them a blank is a missing value.
-
-    Raises:
-        ValueError: If the file is larger than any table, cannot be decoded, or rows and header do not fit.
+    Understands UTF-8 with and without a mark, UTF-16 and Windows-1252, and commas, semicolons and tabs; where several
+    of them are possible, the columns `wanted` decide. In columns that have one of `dtypes`, a blank is a missing value.
 
     Example:
         >>> import tempfile
@@ -116,11 +109,7 @@ def _header(text: str, separator: str) -> list[str]:
 
 
 def write_csv(table: pd.DataFrame, path: Path) -> None:
-    """Writes text and numbers so that `read_csv` gives them back exactly; the index is left out.
-
-    Raises:
-        ValueError: If a text cannot be written as UTF-8.
-    """
+    """Writes text and numbers so that `read_csv` gives them back exactly; the index is left out."""
     try:
         texts = [table[column].astype("str") for column in table if not is_numeric_dtype(table[column].dtype)]
         # Python's csv leaves a lone carriage return without quotes, and every reader then sees a new row.

@@ -10,24 +10,18 @@ import sys
 import tempfile
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
 from cnnlab import tables
 from cnnlab._common import atomic_path, locked, put_aside
+from cnnlab._stderr import native_stderr_held
 
 # What one run leaves in its folder; an earlier run's is moved aside, never written over.
 LEFT_BEHIND = (
-    "report.html",
-    "report.ipynb",
-    "export",
-    "run.json",
-    "history.csv",
-    "best.keras",
-    "checkpoint",
-    "tensorboard",
-)
+    "report.html", "report.ipynb", "export", "run.json", "history.csv", "best.keras", "checkpoint", "tensorboard",
+)  # fmt: skip
 
 
 class NotebookError(RuntimeError):
@@ -54,16 +48,6 @@ def run(
 
     Returns:
         Path of the report.
-
-    Raises:
-        FileNotFoundError: If there is no such notebook or data folder.
-        ValueError: If the data cannot be trained on, if data and folder lie within each other, if the folder holds
-            files of yours that a report would move, or if a parameter is not "name=value".
-        NotebookError: If a cell failed.
-        TimeoutError: If another process is making a report in this folder.
-
-    Source:
-        papermill, nbconvert.
     """
     notebook, folder = Path(notebook).resolve(), Path(folder).resolve()
     if not notebook.is_file():
@@ -164,8 +148,10 @@ def _execute(notebook: Path, result: Path, values: dict[str, Any]) -> None:
     from nbclient.exceptions import DeadKernelError
 
     print(f"Running {notebook.name} …", flush=True)  # noqa: T201
+    # A kernel that stops may write of sockets already closed. On a terminal papermill's progress bar needs stderr.
+    quiet = nullcontext() if sys.stderr.isatty() else native_stderr_held(shown_on_error=False)
     try:
-        with environment(KERNEL_ENVIRONMENT), _quiet_kernel(), warnings.catch_warnings():
+        with environment(KERNEL_ENVIRONMENT), quiet, warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Jupyter's own, about paths and event loops
             papermill.execute_notebook(
                 _literal(notebook),
@@ -174,9 +160,7 @@ def _execute(notebook: Path, result: Path, values: dict[str, Any]) -> None:
                 cwd=str(notebook.parent),
                 kernel_name="python3",
                 progress_bar=sys.stderr.isatty(),
-                extra_arguments=[
-                    "--IPKernelApp.log_level=CRITICAL"
-                ],  # else it warns of sockets that never leave the machine
+                extra_arguments=["--IPKernelApp.log_level=CRITICAL"],  # else it warns of sockets of this machine
             )
     except papermill.PapermillExecutionError as error:
         if error.ename in PLAIN_SENTENCES:
@@ -200,26 +184,6 @@ def _execute(notebook: Path, result: Path, values: dict[str, Any]) -> None:
 
 
 @contextmanager
-def _quiet_kernel() -> Iterator[None]:
-    """Sends descriptor 2 nowhere, which a kernel inherits: while it stops it may write of sockets already closed.
-
-    On a terminal papermill's progress bar needs it; errors of cells travel another way.
-    """
-    if sys.stderr.isatty():
-        yield
-        return
-    sys.stderr.flush()
-    saved = os.dup(2)
-    with open(os.devnull, "w") as nowhere:  # noqa: PTH123
-        os.dup2(nowhere.fileno(), 2)
-    try:
-        yield
-    finally:
-        os.dup2(saved, 2)
-        os.close(saved)
-
-
-@contextmanager
 def environment(values: dict[str, str]) -> Iterator[None]:
     """Sets environment variables, which a kernel started meanwhile inherits, and puts the old ones back."""
     before = {name: os.environ.get(name) for name in values}
@@ -239,16 +203,9 @@ KERNEL_ENVIRONMENT = {"CNNLAB_QUIET": "1", "MPLBACKEND": "module://matplotlib_in
 
 # Errors whose text is written for the person; anything else is reported with its name and place.
 PLAIN_SENTENCES = (
-    "ValueError",
-    "TypeError",
-    "ColumnError",
-    "FileNotFoundError",
-    "NotADirectoryError",
-    "FileExistsError",
-    "PermissionError",
-    "ConnectionError",
-    "UnreadableImageError",
-)
+    "ValueError", "TypeError", "ColumnError", "FileNotFoundError", "NotADirectoryError", "FileExistsError",
+    "PermissionError", "ConnectionError", "UnreadableImageError",
+)  # fmt: skip
 
 
 def _to_html(notebook: Path, target: Path) -> Path:

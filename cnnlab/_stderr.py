@@ -8,8 +8,8 @@ from contextlib import contextmanager
 
 
 @contextmanager
-def native_stderr_held() -> Iterator[None]:
-    """Holds back what C++ code writes to file descriptor 2; lets it out if the block raises."""
+def native_stderr_held(*, shown_on_error: bool = True) -> Iterator[None]:
+    """Holds back what C++ code and child processes write to file descriptor 2; lets it out if the block raises."""
     try:
         sys.stderr.flush()
         saved = os.dup(2)
@@ -23,7 +23,7 @@ def native_stderr_held() -> Iterator[None]:
         except BaseException:
             os.dup2(saved, 2)
             held.seek(0)
-            os.write(2, held.read())
+            os.write(2, held.read() if shown_on_error else b"")
             raise
         finally:
             os.dup2(saved, 2)
