@@ -1,4 +1,4 @@
-"""The README's code runs as it stands; in the everyday suite with fewer and smaller images and epochs."""
+"""The README's code runs as it stands, in the everyday suite on little; the map of the package names what is there."""
 
 import re
 from functools import partial
@@ -8,7 +8,8 @@ import pytest
 
 from cnnlab import samples
 
-README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
 CODE = "\n".join(re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL))
 SMALLER = [
     # A smaller network, which compiles sooner; the slow test runs the code word for word.
@@ -55,3 +56,13 @@ def test_the_code_runs_word_for_word(tmp_path, monkeypatch, capsys):
     check(names)
     right = names["predictions"]["label"].astype(str) == names["predictions"]["predicted"].astype(str)
     assert right.mean() > 0.8
+
+
+def test_what_the_map_names_is_there():
+    page = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    files = re.findall(r"`((?:cnnlab|tests)/[\w/.]*)`", page)
+    assert len(files) > 50
+    assert [name for name in files if not (ROOT / name).exists()] == []
+    names = re.findall(r"`(\w+)`\s(?:of|in)\s`([\w/]+\.py)`", page)
+    assert len(names) > 8
+    assert [pair for pair in names if pair[0] not in (ROOT / pair[1]).read_text(encoding="utf-8")] == []
