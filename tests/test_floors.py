@@ -1,6 +1,7 @@
 """Holds the floors: a module imports only modules of lower floors, and floor 0 never loads TensorFlow."""
 
 import ast
+import graphlib
 import subprocess
 import sys
 from pathlib import Path
@@ -53,6 +54,23 @@ def test_a_module_imports_lower_floors_only(path):
         floor = FLOOR_OF.get(other, 0)
         shared = other in SHARED
         assert floor < FLOOR_OF[room] or (shared and floor <= FLOOR_OF[room]), f"{room} imports {other}"
+
+
+def files_imported_at_the_top(path: Path) -> set[Path]:
+    """Files of the package that must be loaded before this one; imports in functions come later."""
+    found = set()
+    for node in ast.parse(path.read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "cnnlab":
+            module = PACKAGE.parent.joinpath(*node.module.split("."))
+            names = [module / f"{alias.name}.py" for alias in node.names]
+            found |= {name for name in names if name.exists()} or {module.with_suffix(".py"), module / "__init__.py"}
+    return {file for file in found if file.exists()}
+
+
+def test_no_files_import_each_other_in_a_circle():
+    imported = {path: files_imported_at_the_top(path) for path in FILES if path.name != "__init__.py"}
+    order = graphlib.TopologicalSorter({path: files & set(imported) for path, files in imported.items()})
+    assert len(list(order.static_order())) == len(imported)  # else it raises a CycleError that names the circle
 
 
 def test_the_package_is_relative_import_free():
