@@ -99,6 +99,8 @@ def test_path_bytes_pillow_image_and_array_are_one_picture(folder, name, levels)
     for source in (str(path), PICTURES[name], memoryview(PICTURES[name])):
         np.testing.assert_array_equal(images.read(source, levels=levels), expected)
         np.testing.assert_array_equal(images.prepare(source, preparation), prepared)
+    with path.open("rb") as file:
+        np.testing.assert_array_equal(images.read(file, levels=levels), expected)
     for read in (lambda image: images.read(image, levels=levels), lambda image: images.prepare(image, preparation)):
         with Image.open(path) as image:
             np.testing.assert_array_equal(read(image), expected if read(image).shape == expected.shape else prepared)

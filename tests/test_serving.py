@@ -1,3 +1,4 @@
+import io
 import json
 import re
 import shutil
@@ -64,6 +65,8 @@ def test_path_bytes_and_arrays_are_one_image(exported, digits):
         predictor(one)
         for one in (Image.open(path), Image.fromarray(rgb), tf.constant(rgb), bytearray(Path(path).read_bytes()))
     ]
+    with Path(path).open("rb") as file:
+        answers += [predictor(file), predictor(io.BytesIO(Path(path).read_bytes()))]
     answers += predictor(np.stack([rgb, rgb])) + predictor([path, rgb])
     assert len({answer.label for answer in answers}) == 1
     assert max(answer.confidence for answer in answers) - min(answer.confidence for answer in answers) < 1e-6
@@ -437,6 +440,19 @@ def test_a_grey_model_takes_colour(digits, tmp_path):
     grey = np.asarray(Image.open(digits["path"].iloc[0]))
     expected = model.predict(grey[None, :, :, None].astype("float32"), verbose=0)[0].max()
     assert serving.Predictor(tmp_path / "grey")(digits["path"].iloc[0]).confidence == pytest.approx(expected, abs=1e-5)
+
+
+def test_a_network_that_takes_whole_numbers_is_exported(digits, tmp_path):
+    inputs = keras.Input((8, 8, 3), dtype="uint8")
+    x = keras.layers.GlobalAveragePooling2D()(keras.layers.Rescaling(1 / 255)(inputs))
+    model = models.with_classes(
+        keras.Model(inputs, keras.layers.Dense(10, activation="softmax")(x)), list("0123456789")
+    )
+    serving.export(model, tmp_path, formats=["keras", "savedmodel", "litert"], check=digits.head(20))
+    expected = experiments.predict(model, digits.head(1))["confidence"].iloc[0]
+    for format in ("keras", "savedmodel", "litert"):
+        predictor = serving.Predictor(tmp_path, format=format, temperature=1)
+        assert predictor(digits["path"].iloc[0]).confidence == pytest.approx(expected, abs=1e-4)
 
 
 @pytest.mark.slow

@@ -114,6 +114,8 @@ def read_reduced(source: Source, reduce: Reduce, levels: Levels | None, name: st
 
 def decoded(source: Source, reduce: Reduce, name: str) -> Picture:
     """What a source holds, with what is known about it."""
+    if hasattr(source, "read"):  # a file that somebody has opened
+        source = source.read()
     if isinstance(source, (bytes, bytearray, memoryview)):
         return decode(bytes(source), reduce, name=name or "the bytes given")
     if isinstance(source, (str, os.PathLike)):

@@ -55,15 +55,17 @@ def _features_of(model: keras.Model) -> keras.KerasTensor:
 
 
 def _in_float32(model: keras.Model, image_size: tuple[int, int] | None) -> keras.Model:
-    """The model itself, or a copy of fixed size that computes in float32, as CPUs and converters want it."""
+    """The model itself, or a copy of fixed size that takes float32 and computes in it, as CPUs and converters want."""
     is_open = image_size is not None and None in model.input_shape[1:]
-    if _computes_in_float32(model) and not is_open:
+    other = is_open or model.input.dtype != "float32"
+    if _computes_in_float32(model) and not other:
         return model
 
     def plain(layer: Any) -> Any:
         return type(layer).from_config(layer.get_config() | {"dtype": "float32"})
 
-    fixed = keras.Input((*image_size, model.input_shape[3] or 3)) if is_open and image_size else None
+    size = image_size if is_open and image_size else model.input_shape[1:3]
+    fixed = keras.Input((*size, model.input_shape[3] or 3), dtype="float32") if other else None
     copy = keras.models.clone_model(model, input_tensors=fixed, clone_function=plain, recursive=True)
     copy.set_weights(model.get_weights())
     return copy

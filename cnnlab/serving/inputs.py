@@ -27,7 +27,7 @@ def as_list(image: Any) -> list[Any] | None:
             "A predictor expects an image, or several in an order: a list, or a column such as table['path']. "
             f"Received: {type(image).__name__}. For a table call `predictor.table(table)`."
         )
-    if isinstance(image, str | bytes | bytearray | memoryview | os.PathLike | Image.Image):
+    if isinstance(image, str | bytes | bytearray | memoryview | os.PathLike | Image.Image) or hasattr(image, "read"):
         return None
     if hasattr(image, "__array__"):  # numpy, a tensor, a column
         array = np.asarray(image)
