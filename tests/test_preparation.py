@@ -525,3 +525,11 @@ def test_a_network_that_is_named_anew_keeps_the_rest():
     open_size.add(keras.layers.Dense(2, activation="softmax"))
     named = models.with_classes(open_size, ["a", "b"], image_size=(24, 16))
     assert models.preparation(models.with_classes(named, ["c", "d"])).image_size == (24, 16)
+
+
+def test_outputs_named_in_another_order_than_the_training_images_are_said(wide):
+    model = models.with_classes(functional(), NAMES[::-1])
+    pipelines.load(wide, image_size=(16, 16), training=True, seed=0)
+    renamed = wide.assign(label=wide["label"].cat.set_categories(NAMES[::-1]))
+    with pytest.warns(UserWarning, match="in the order left, none; the model names its outputs none, left"):
+        experiments.predict(model, renamed)

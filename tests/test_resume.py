@@ -460,3 +460,10 @@ def test_a_network_that_is_not_built_yet_is_trained_and_goes_on_exactly(rows, tm
     resumed = unbuilt()
     train(rows, tmp_path / "part", model=resumed, resume=True)
     assert bits(resumed) == bits(whole)
+
+
+def test_another_seed_of_the_data_is_said_to_have_no_effect(rows, tmp_path, caplog):
+    build().fit(data_of(rows), epochs=1, verbose=0, callbacks=training.callbacks(tmp_path, tensorboard=False))
+    again = data_of(rows, seed=6)
+    build().fit(again, epochs=2, verbose=0, callbacks=training.resume(tmp_path))
+    assert again._cnnlab_source.seed == 5 and "goes on with the seed of its data, 5, not with 6" in caplog.text

@@ -38,6 +38,23 @@ def test_a_costly_network_runs_step_by_step():
     assert small.steps_per_execution == 16
 
 
+class Own(keras.Model):
+    """Layers that only its own code puts together."""
+
+    def __init__(self):
+        super().__init__()
+        self.convolution, self.pool = keras.layers.Conv2D(4, 3), keras.layers.GlobalAveragePooling2D()
+        self.head = keras.layers.Dense(2, activation="softmax")
+
+    def call(self, images):
+        return self.head(self.pool(self.convolution(images)))
+
+
+def test_a_subclassed_network_whose_costs_nobody_knows_runs_step_by_step():
+    model = models.with_classes(Own(), ["a", "b"], image_size=(16, 16))
+    assert training.compile(model).steps_per_execution == 1
+
+
 def test_soft_labels_decide_the_loss(small, digits):
     soft = pipelines.load(digits.head(8), image_size=(8, 8), one_hot=True)
     assert training.compile(small, data=soft).loss == "categorical_crossentropy"

@@ -508,3 +508,10 @@ def test_each_of_several_workers_writes_a_folder_of_its_own(tmp_path, monkeypatc
     callbacks = training.callbacks(tmp_path)
     expected = tmp_path / "worker_1" if index == 1 else tmp_path
     assert {one.folder for one in callbacks if hasattr(one, "folder")} == {expected}
+
+
+def test_a_watched_number_that_is_never_one_is_said(tmp_path, caplog):
+    callbacks = training.callbacks(tmp_path, monitor="odd", mode="max", tensorboard=False)
+    still().fit(IMAGES, LABELS, epochs=2, verbose=0, callbacks=[Script(odd=[np.nan, np.nan]), *callbacks])
+    assert not (tmp_path / "best.keras").exists()
+    assert "'odd' was no number in any epoch, so there is no best one and no best.keras" in caplog.text

@@ -21,7 +21,7 @@ def prepared_otherwise(classes: Sequence[str], prepared: Preparation) -> str:
 
     Returns:
         A sentence, if this process loaded training images of these classes and this size, and always prepared them
-        otherwise; else an empty text.
+        otherwise or had the classes in another order; else an empty text.
 
     Example:
         >>> from cnnlab.images import Preparation
@@ -29,6 +29,13 @@ def prepared_otherwise(classes: Sequence[str], prepared: Preparation) -> str:
         ''
     """
     seen = _trained.get((tuple(classes), prepared.image_size), set())
+    orders = [names for names, _ in _trained if sorted(names) == sorted(classes)]
+    if orders and tuple(classes) not in orders:
+        return (
+            f"The training images had their classes in the order {', '.join(orders[-1])}; the model names its outputs "
+            f"{', '.join(classes)}. If it was trained on those, its answers have the wrong names: train it on "
+            "`pipelines.load(…, like=model)`."
+        )
     if not seen or prepared in seen:
         return ""
     return (

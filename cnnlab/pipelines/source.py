@@ -46,6 +46,7 @@ class BatchSource:
         self.codes = table["label"].cat.codes.to_numpy(np.int32)
         self.class_names = [str(name) for name in table["label"].cat.categories]
         self.image_size, self.resize = self.preparation.image_size, self.preparation.resize
+        self.seed_is_given = True
         self.cache: caches.Cache = caches.MemoryCache(0)
         self.broken: dict[int, str] = {}
         self.next_epoch = 0  # number of the pass that would begin now

@@ -93,6 +93,8 @@ class BestModel(keras.callbacks.Callback):
         """Writes what waits; gives the model weights that are numbers."""
         if self.failed_epoch is not None:
             self._go_back(self.failed_epoch)
+        elif self.best is None and not self.at_first:
+            logger.warning("%r was no number in any epoch, so there is no best one and no %s.", self.monitor, BEST)
         if self.waiting is not None:
             self._write(self.waiting)
 

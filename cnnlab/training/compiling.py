@@ -132,7 +132,8 @@ def _steps_per_execution(model: keras.Model) -> int:
     for layer in model.layers:
         if isinstance(layer, keras.layers.Conv2D) and layer.built:
             kernel = layer.kernel.shape
-            height, width = layer.output.shape[1:3]
+            output = getattr(layer, "output", None)  # not known in a subclassed network
+            height, width = (None, None) if output is None else output.shape[1:3]
             work += 32 * int(keras.ops.prod(kernel)) * height * width if height and width else CHEAP_STEP
         elif not isinstance(layer, keras.layers.Layer) or hasattr(layer, "layers"):
             work += CHEAP_STEP  # a whole network inside: never cheap

@@ -118,7 +118,14 @@ class Checkpoints(keras.callbacks.Callback):
         """Refuses to go on with something else than the run was begun with."""
         seed = facts["data"].get("seed")
         if self.source is not None and isinstance(seed, int) and 0 <= seed < 2**63:
-            self.source.seed = seed  # drawn anew where the person named none
+            if self.source.seed_is_given and self.source.seed != seed:
+                logger.warning(
+                    "The run in %s goes on with the seed of its data, %s, not with %s.",
+                    self.folder,
+                    seed,
+                    self.source.seed,
+                )
+            self.source.seed = seed
         pairs = {"data": (self._data_facts(), facts["data"]), "optimizer": (self.optimizer, facts["optimizer"])}
         for what, (here, there) in pairs.items():
             here = {key: value for key, value in here.items() if key not in LATER or key in there}
