@@ -18,7 +18,7 @@ import pytest
 from PIL import EpsImagePlugin, Image
 
 from cnnlab import audit, images
-from cnnlab.images import decoding
+from cnnlab.images import decoding, limits, pieces
 from cnnlab.images.files import Budget
 from cnnlab.plots.style import thumbnail
 
@@ -294,3 +294,99 @@ def test_scans_of_one_channel_each_are_counted_in_plain_files_too():
     one = b"\xff\xda\x00\x08\x01\x01\x00\x00\x3f\x00" + data[at + 14 : at + 40]
     with pytest.raises(Refusal, match="more than 100 scans"):
         images.read(data[:at] + one * 2000 + b"\xff\xd9")
+
+
+def chunk(name, body):
+    return struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
+
+
+def of_many_pieces():
+    """Files in which Pillow would take a minute, step by step in Python; whole ones, but for what was put in."""
+    rgb = Image.effect_noise((56, 40), 60).convert("RGB")
+    jpeg, png, gif = (encoded(rgb, kind) for kind in ("JPEG", "PNG", "GIF"))
+    packed = bytearray(encoded(rgb.convert("P"), "BMP"))
+    packed[30:34] = struct.pack("<I", 1)
+    count = 2_000_000
+    return {
+        "fill bytes": jpeg[:2] + b"\xff" * count + jpeg[3:],
+        "markers": jpeg[:2] + b"\xff\xe1\x00\x02" * count + jpeg[2:],
+        "chunks": png[:33] + chunk(b"abCd", b"") * count + png[33:],
+        "comments": gif[:781] + b"\x21\xfe\x01a\0" * count + gif[781:],
+        "blocks": gif[:781] + b"\x21\xfe" + b"\x01a" * count + b"\0" + gif[781:],
+        "between": gif[:781] + b"\0" * count + gif[781:],
+        "tags": b"II*\0" + struct.pack("<IH", 8, 65535) + bytes(12 * 65535),
+        "runs": bytes(packed) + b"\0\0" * 3 * count,
+        "comment": b"P6\n#" + b"a" * count * 10 + b"\n8 8\n255\n" + bytes(192),
+        "comment lines": b"P6\n" + b"#\n" * count * 10 + b"8 8\n255\n" + bytes(192),
+        "text": b"P3\n4000 4000\n255\n" + b"1 " * 20 * count,
+    }
+
+
+def dicom_of(syntax, pixels, frame=b""):
+    """A DICOM file of 8 × 8 pixels that holds something else."""
+    pydicom = pytest.importorskip("pydicom")
+    dataset, dataset.file_meta = pydicom.Dataset(), pydicom.dataset.FileMetaDataset()
+    dataset.file_meta.TransferSyntaxUID = pydicom.uid.UID(syntax)
+    dataset.file_meta.MediaStorageSOPClassUID, dataset.file_meta.MediaStorageSOPInstanceUID = "1.2.3", "1.2.4"
+    dataset.Rows = dataset.Columns = dataset.BitsAllocated = dataset.BitsStored = 8
+    dataset.SamplesPerPixel, dataset.PixelRepresentation, dataset.HighBit = 1, 0, 7
+    dataset.PhotometricInterpretation = "MONOCHROME2"
+    dataset.PixelData = pydicom.encaps.encapsulate([frame]) if frame else pixels
+    dataset["PixelData"].VR = "OB"
+    dataset["PixelData"].is_undefined_length = bool(frame)
+    file = io.BytesIO()
+    dataset.save_as(file, enforce_file_format=True)
+    return file.getvalue()
+
+
+@pytest.mark.filterwarnings("ignore:The pixel data is 6400 bytes long:UserWarning")
+def test_dicom_files_that_unfold_to_more_than_they_say_are_refused():
+    large = Image.new("L", (3000, 3000))
+    for data, words in (
+        (dicom_of("1.2.840.10008.1.2.1.99", bytes(10**6)), "a deflated DICOM"),
+        (dicom_of("1.2.840.10008.1.2.4.90", b"", encoded(large, "JPEG2000")), "contradicts itself"),
+        (dicom_of("1.2.840.10008.1.2.4.50", b"", encoded(large, "JPEG")), "contradicts itself"),
+        (dicom_of("1.2.840.10008.1.2.5", b"", struct.pack("<16I", 1, 64, *[0] * 14) + b"\x81\0" * 10**6), "more data"),
+    ):
+        with pytest.raises(Refusal, match=words):
+            images.read(data)
+    assert images.read(dicom_of("1.2.840.10008.1.2.1", bytes(6400))).shape == (8, 8, 3)  # of more frames than it says
+    noise = Image.effect_noise((8, 8), 60)
+    found = images.read(dicom_of("1.2.840.10008.1.2.4.90", b"", encoded(noise, "JPEG2000")))
+    np.testing.assert_array_equal(found[..., 0], np.asarray(noise))
+
+
+def test_jpeg_2000_of_tiny_blocks_is_refused(monkeypatch):
+    monkeypatch.setattr(limits, "MOST_BLOCKS", 2**12)
+    with pytest.raises(Refusal, match="blocks are so small"):
+        images.read(encoded(Image.new("L", (280, 280)), "JPEG2000", codeblock_size=(4, 4)))
+    assert images.read(encoded(Image.new("L", (220, 220)), "JPEG2000", codeblock_size=(4, 4))).shape == (220, 220, 3)
+
+
+def test_files_of_millions_of_pieces_are_refused_at_once():
+    for name, data in of_many_pieces().items():
+        began = time.process_time()
+        with pytest.raises(Refusal, match=r"more pieces than any|as text it would take very long"):
+            images.read(data)
+        assert decoding.declared_size(data) is None or name in ("runs", "text")
+        assert time.process_time() - began < 2, name
+
+
+@pytest.mark.parametrize("kind", [1, 2, 3, 5, 6])
+@pytest.mark.parametrize("maximum", [1, 100, 255, 256, 1000, 65535])
+def test_ppm_files_of_text_and_of_odd_numbers_are_what_pillow_reads(kind, maximum):
+    rng = np.random.default_rng(kind + maximum)
+    values = rng.integers(0, (1 if kind == 1 else maximum) + 1, (7, 12, 3 if kind in (3, 6) else 1))
+    head = b"P%d # of\n# many # colours\n12 7" % kind + (b"\n" if kind == 1 else b" \n%d\n" % maximum)
+    body = values.astype(">u2" if maximum > 255 else "u1").tobytes()
+    if kind < 4:
+        body = b"# none\n".join(b"%d " % value for value in values.ravel())
+    with (
+        Image.open(io.BytesIO(head + body)) as image,
+        Image.open(io.BytesIO(pieces.with_plain_numbers(head + body, ""))) as other,
+    ):
+        np.testing.assert_array_equal(np.asarray(other), np.asarray(image))
+    for damaged in (head + body[: len(body) // 2], head, head + body.replace(b"1 ", b"x "), head + b"70000 " * 300):
+        if damaged != head + body and (kind < 4 or len(damaged) < len(head + body)):
+            with pytest.raises(Refusal):
+                images.read(damaged)

@@ -23,7 +23,7 @@ from PIL import (
     WebPImagePlugin,
 )
 
-from cnnlab.images import colours, formats, jpeg, limits
+from cnnlab.images import colours, formats, jpeg, limits, pieces
 from cnnlab.images.files import MAX_BYTES, MEMORY, UnreadableImageError
 from cnnlab.images.levels import Levels
 from cnnlab.images.sizing import reduce_by
@@ -89,6 +89,8 @@ def decode(data: bytes, reduce: Reduce = lambda size: 1, *, name: str = "the byt
         if kind == "DICOM":
             return _decode_dicom(data, reduce, name)
         readable = (*FORMATS, kind) if kind else FORMATS
+        pieces.require_few_pieces(data, name)
+        data = pieces.with_plain_numbers(data, name)
         with MEMORY.hold(limits.taken_by_webp(data, name)), Image.open(io.BytesIO(data), formats=readable) as image:
             limits.require_whole(data, name)
             limits.require_plain_tiles(image, data, name)
@@ -100,10 +102,14 @@ def decode(data: bytes, reduce: Reduce = lambda size: 1, *, name: str = "the byt
 
 
 def _decode_dicom(data: bytes, reduce: Reduce, name: str) -> Picture:
-    dataset = formats.open_dicom(data)
+    dataset = formats.open_dicom(data, name)
     size = int(dataset.Rows), int(dataset.Columns)
-    limits.require_sensible(size, limits.DEEP_BYTES, name)
-    with MEMORY.hold(size[0] * size[1] * limits.DEEP_BYTES):
+    frame = formats.packed_frame(dataset)
+    each = limits.BYTES["JPEG2000"] if frame else limits.DEEP_BYTES
+    limits.require_sensible(size, each, name)
+    if frame:
+        _require_frame_of(size, frame, name)
+    with MEMORY.hold(size[0] * size[1] * each):
         values, window = formats.dicom_values(dataset)
     if values.dtype == np.uint8:
         values = reduce_by(values, reduce(size))
@@ -111,9 +117,23 @@ def _decode_dicom(data: bytes, reduce: Reduce, name: str) -> Picture:
     return Picture(values, "DICOM", dataset.PhotometricInterpretation, size, 1, frames, alpha=False, window=window)
 
 
+def _require_frame_of(size: tuple[int, int], frame: bytes, name: str) -> None:
+    """Refuses the compressed frame of a DICOM file that would unfold to more than its header says."""
+    declared = declared_size(frame)
+    if frame[:3] == jpeg.START:
+        jpeg.require_few_scans(frame, jpeg.header(frame, name), name)
+    elif declared is not None:
+        with Image.open(io.BytesIO(frame), formats=FORMATS) as image:
+            limits.require_plain_tiles(image, frame, name)
+    elif len(frame) > 2**16 + 12 * size[0] * size[1]:  # packed by run lengths
+        raise UnreadableImageError("damaged: it has more data than pixels", name)
+    if declared not in (None, size):
+        raise UnreadableImageError("damaged: its header contradicts itself", name)
+
+
 def _decode_jpeg(data: bytes, reduce: Reduce, name: str) -> Picture | None:
     """The fast way; None where Pillow has to decode."""
-    head = jpeg.header(data)
+    head = jpeg.header(data, name)
     jpeg.require_few_scans(data, head, name)
     if head is None or not jpeg.is_usual(head):
         return None
@@ -135,10 +155,11 @@ def _decode_jpeg(data: bytes, reduce: Reduce, name: str) -> Picture | None:
 
 def declared_size(data: bytes) -> tuple[int, int] | None:
     """Height and width from the header alone, before any EXIF turn; None where it cannot be made out."""
-    if data[:3] == jpeg.START:
-        head = jpeg.header(data)
-        return None if head is None else (head.height, head.width)
     try:
+        if data[:3] == jpeg.START:
+            head = jpeg.header(data)
+            return None if head is None else (head.height, head.width)
+        pieces.require_few_pieces(data, "")
         with MEMORY.hold(limits.taken_by_webp(data, "")), Image.open(io.BytesIO(data), formats=FORMATS) as image:
             return image.height, image.width
     except Exception:  # Pillow raises many kinds; decoding will say what is wrong

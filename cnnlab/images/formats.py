@@ -11,6 +11,7 @@ from cnnlab.images.files import UnreadableImageError, needs_extra
 from cnnlab.images.levels import Levels
 
 warnings.filterwarnings("ignore", module=r"pydicom\.")  # of odd metadata, as with Pillow
+DEFLATED = b"1.2.840.10008.1.2.1.99"  # how a DICOM file says that all of it is packed
 HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
 
 
@@ -37,11 +38,25 @@ def _register_heif() -> None:
     pillow_heif.register_heif_opener(thumbnails=False)
 
 
-def open_dicom(data: bytes) -> Any:
+def open_dicom(data: bytes, name: str) -> Any:
     """The data set of a DICOM file, its pixels not yet decoded."""
     import pydicom
 
+    if DEFLATED in data:
+        raise UnreadableImageError(
+            "not an image that can be read here: a deflated DICOM, which may unfold to any size. Save it uncompressed",
+            name,
+        )
     return pydicom.dcmread(io.BytesIO(data))
+
+
+def packed_frame(dataset: Any) -> bytes:
+    """The first frame of a DICOM data set as it is compressed; b"" where it is not."""
+    from pydicom.encaps import get_frame
+
+    if not dataset.file_meta.TransferSyntaxUID.is_encapsulated:
+        return b""
+    return get_frame(dataset.PixelData, 0, number_of_frames=int(dataset.get("NumberOfFrames") or 1))
 
 
 def dicom_values(dataset: Any) -> tuple[np.ndarray, Levels | None]:
@@ -52,14 +67,15 @@ def dicom_values(dataset: Any) -> tuple[np.ndarray, Levels | None]:
     """
     from pydicom.pixels import apply_color_lut, pixel_array
 
-    several = int(dataset.get("NumberOfFrames") or 1) > 1
-    values = pixel_array(dataset, index=0) if several else pixel_array(dataset)
+    values = pixel_array(dataset, index=0, allow_excess_frames=False)
     kind = dataset.PhotometricInterpretation
     if kind == "PALETTE COLOR":
         values = apply_color_lut(values, dataset)
     if values.ndim == 3:
         return (values if values.dtype == np.uint8 else values >> (8 * values.itemsize - 8)).astype(np.uint8), None
     slope, intercept = float(dataset.get("RescaleSlope", 1)), float(dataset.get("RescaleIntercept", 0))
+    if not np.isfinite([slope, intercept]).all() or max(abs(slope), abs(intercept)) > 1e12:
+        raise ValueError("its numbers are scaled beyond all measure")
     real = values.astype(np.float32) * np.float32(slope) + np.float32(intercept)
     window = _window(dataset)
     if kind == "MONOCHROME1":  # the smallest number is the brightest: turned round within the bits it is stored in

@@ -18,6 +18,7 @@ START = b"\xff\xd8\xff"
 SCAN = b"\xff\xda"
 MARKER = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")
 MOST_SCANS = 100  # a progressive picture has about ten; thousands make a small file take hours
+MOST_PIECES = 100_000  # of a header, bytes that only fill it up among them
 MOST_WORK = 2_000_000_000  # scans times pixels, each of which takes about 1.5 ns
 SPARE = 16  # bytes that some cameras pad their data with
 EXTRANEOUS = re.compile(r"(\d+) extraneous bytes before marker 0x(\w\w)")
@@ -40,11 +41,18 @@ class Header(NamedTuple):
     profile: bytes
 
 
-def header(data: bytes) -> Header | None:
-    """Reads a JPEG's header; None where its size cannot be made out."""
-    position, end, exif, found = 2, len(data) - 8, b"", None
+def header(data: bytes, name: str = "the image") -> Header | None:
+    """Reads a JPEG's header; None where its size cannot be made out.
+
+    Raises:
+        UnreadableImageError: If it is made of more pieces than any program writes.
+    """
+    position, end, exif, found, pieces = 2, len(data) - 8, b"", None, 0
     profile: list[bytes] = []
     while position < end and data[position] == 0xFF:
+        pieces += 1
+        if pieces > MOST_PIECES:
+            raise UnreadableImageError("damaged: it has more pieces than any program writes", name)
         marker = data[position + 1]
         if marker == 0xFF:  # a fill byte
             position += 1

@@ -1,5 +1,6 @@
 """What is refused before it is decoded, since it would take the memory of the machine, or hours; and why, in words."""
 
+import re
 import struct
 import zlib
 
@@ -21,6 +22,8 @@ BYTES = {"WEBP": 18, "AVIF": 20, "JPEG2000": 26, "HEIF": 20}
 DEEP_BYTES = 12
 MAX_WEBP_SIDE = 16_384  # pixels, as the format says; a frame around a smaller picture may claim far more
 MAX_TILE = 4096 * 4096  # pixels of a tile in a TIFF that is smaller than that
+MOST_BLOCKS = 2**18  # of the same; each takes some microseconds, however few bytes it has
+CODING = re.compile(rb"\xff[\x52\x53]\x00[\x09-\x30]")
 MOST_TILES = 1024  # of a JPEG 2000 file; its decoder takes 10 kB for each before it looks for any data
 
 
@@ -90,11 +93,29 @@ def require_plain_tiles(image: Image.Image, data: bytes, name: str) -> None:
             channels = int.from_bytes(data[at + 32 : at + 34])
             if (right - left, bottom - top) != image.size or count > MOST_TILES or channels > 4:
                 raise UnreadableImageError("damaged: its header contradicts itself", name)
+        if _jpeg2000_blocks(data, image.width * image.height * len(image.getbands())) > MOST_BLOCKS:
+            raise UnreadableImageError("damaged: its blocks are so small that decoding would take very long", name)
     elif isinstance(image, TiffImagePlugin.TiffImageFile):
         width, height = (int(image.tag_v2.get(tag, 0)) for tag in (322, 323))
         tile = width * height
     if tile > MAX_TILE and tile > 4 * image.width * image.height:
         raise UnreadableImageError(f"damaged: tiles of {tile:,} pixels in a picture of less", name)
+
+
+def _jpeg2000_blocks(data: bytes, values: int) -> float:
+    """How many blocks a JPEG 2000 file of so many values is cut into, by the finest of its settings."""
+    most = 0.0
+    for found in CODING.finditer(data):
+        at = found.end() + (5 if found[0][1] == 0x52 else 2)  # for the whole picture, or for one of its colours
+        if len(data) < at + 3:
+            continue
+        levels, across, down = data[at], data[at + 1] + 2, data[at + 2] + 2
+        sizes = data[at + 5 : at + 6 + levels] if data[at - (5 if found[0][1] == 0x52 else 1)] & 1 else b""
+        for level in range(min(levels, 32) + 1):
+            size = sizes[level] if level < len(sizes) else 0xFF
+            area = min(across, size & 15) + min(down, size >> 4)
+            most = max(most, values / 4.0 ** (levels - level) / 2.0**area)
+    return most
 
 
 def taken_by_webp(data: bytes, name: str) -> int:

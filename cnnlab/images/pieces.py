@@ -1,0 +1,128 @@
+"""Files that Pillow would walk through in Python piece by piece for minutes: refused, or brought to a quick form."""
+
+import re
+import struct
+
+import numpy as np
+
+from cnnlab.images.files import MEMORY, UnreadableImageError
+from cnnlab.images.limits import require_sensible
+
+SMALL = 2**18  # bytes; any walk through less is over in a moment
+MOST_PIECES = 200_000  # a real file of the largest size has fewer: pieces of PNG have 8 kB and more, of GIF 255 bytes
+MOST_RUNS = 2**22  # bytes of a BMP that is packed by run lengths
+MOST_TAGS = 4096  # of a TIFF
+MOST_TEXT = 2**25  # bytes of a PPM of text; a photograph of three megapixels
+WINDOW = 4096  # bytes within which the header of a PPM ends
+PPM = re.compile(rb"P([1-6])\s(?:\s|#[^\r\n]*[\r\n])*(\d{1,10})(?:\s|#[^\r\n]*[\r\n])+(\d{1,10})(?=\s|#)")
+MAXIMUM = re.compile(rb"(?:\s|#[^\r\n]*[\r\n])+(\d{1,10})(?=\s|#)")
+COMMENT = re.compile(rb"#[^\r\n]*")
+DIGITS = b"0123456789 \t\n\v\f\r"
+
+
+def require_few_pieces(data: bytes, name: str) -> None:
+    """Refuses PNG, GIF, TIFF, PPM and BMP files that are made of more pieces than any program writes."""
+    if len(data) <= SMALL:
+        return
+    many = False
+    if data[:4] == b"\x89PNG":
+        many = _png_pieces(data) > MOST_PIECES
+    elif data[:4] == b"GIF8":
+        many = _gif_pieces(data) > MOST_PIECES
+    elif data[:4] in (b"II*\0", b"MM\0*"):
+        order = "<" if data[:1] == b"I" else ">"
+        (start,) = struct.unpack_from(order + "I", data, 4)
+        many = start + 2 <= len(data) and struct.unpack_from(order + "H", data, start)[0] > MOST_TAGS
+    elif re.match(rb"P[1-6]\s", data):
+        many = PPM.match(data[:WINDOW]) is None
+    elif data[:2] == b"BM":  # Pillow goes through its runs one by one
+        many = len(data) > MOST_RUNS and data[30:34] in (b"\1\0\0\0", b"\2\0\0\0")
+    if many:
+        raise UnreadableImageError("damaged: it has more pieces than any program writes", name)
+
+
+def _png_pieces(data: bytes) -> int:
+    count, at = 0, 8
+    while at + 8 <= len(data) and count <= MOST_PIECES:
+        at += 12 + int.from_bytes(data[at : at + 4])
+        count += 1
+    return count
+
+
+def _gif_pieces(data: bytes) -> int:
+    """Of the header and the first two frames, which is as far as anybody looks; of real data only the short ones."""
+    count, pictures = 0, 0
+    at = 13 + _colours(data[10])
+    while at + 10 < len(data) and pictures < 2 and data[at] != 0x3B and count <= MOST_PIECES:
+        count += 1
+        if data[at] == 0x21:
+            at += 2
+        elif data[at] == 0x2C:
+            at += 11 + _colours(data[at + 9])
+            pictures += 1
+        else:
+            at += 1
+            continue
+        while at < len(data) and data[at] and count <= MOST_PIECES:
+            count += data[at] < 128
+            at += 1 + data[at]
+        at += 1
+    return count
+
+
+def _colours(flags: int) -> int:
+    """Bytes of a palette."""
+    return 3 << ((flags & 7) + 1) if flags & 128 else 0
+
+
+def with_plain_numbers(data: bytes, name: str) -> bytes:
+    """A PPM of text, or of numbers up to another limit than 255, as one of bytes; all other data as they are.
+
+    Pillow reads such numbers one by one: half a minute for a photograph. The pixels are those that Pillow would give.
+
+    Raises:
+        UnreadableImageError: If it holds other things than numbers, or too few or too large ones.
+    """
+    head = PPM.match(data[:WINDOW])
+    if head is None:
+        return data
+    kind, width, height = int(head[1]), int(head[2]), int(head[3])
+    at, maximum = head.end(), 1
+    if kind not in (1, 4):
+        limit = MAXIMUM.match(data[:WINDOW], at)
+        if limit is None or not 0 < int(limit[1]) < 65536:
+            return data  # Pillow says what is wrong
+        at, maximum = limit.end(), int(limit[1])
+    if kind == 4 or (kind > 4 and maximum == 255) or (kind == 5 and maximum == 65535):
+        return data
+    if kind < 4 and len(data) > MOST_TEXT:
+        raise UnreadableImageError("too large: as text it would take very long to read. Save it as PNG", name)
+    channels = 3 if kind in (3, 6) else 1
+    each = 16 * channels + 7
+    require_sensible((height, width), each, name)
+    with MEMORY.hold(height * width * each):
+        values = _numbers(data, at, kind, maximum, height * width * channels, name)
+        if kind == 1:
+            return b"P4\n%d %d\n" % (width, height) + np.packbits(values.reshape(height, width), axis=1).tobytes()
+        top = 65535 if maximum > 255 and channels == 1 else 255
+        scaled = np.minimum(np.rint(np.arange(65536) / maximum * top), top).astype(">u2" if top > 255 else np.uint8)
+        return b"P%d\n%d %d\n%d\n" % (6 if channels == 3 else 5, width, height, top) + scaled[values].tobytes()
+
+
+def _numbers(data: bytes, at: int, kind: int, maximum: int, count: int, name: str) -> np.ndarray:
+    if kind > 4:
+        dtype = np.dtype(">u2" if maximum > 255 else np.uint8)
+        values = np.frombuffer(data, dtype, min(count, (len(data) - at - 1) // dtype.itemsize), at + 1)
+    else:
+        text = COMMENT.sub(b"", data[at:])
+        if kind == 1:
+            values = np.frombuffer(text.translate(None, DIGITS[10:])[:count], np.uint8) - ord("0")
+        elif text.translate(None, DIGITS):
+            raise UnreadableImageError("damaged: its text holds other things than numbers", name)
+        else:
+            values = np.fromstring(text, np.int64, sep=" ")[:count] if text.strip() else np.empty(0, np.int64)
+        if values.size and values.max() > maximum:
+            raise UnreadableImageError(f"damaged: one of its numbers is above {maximum}", name)
+    if len(values) < count:
+        raise UnreadableImageError("truncated: it has fewer numbers than pixels", name)
+    return values
