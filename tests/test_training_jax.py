@@ -13,7 +13,7 @@ from cnnlab import models, pipelines, tables, training
 SCRIPT = """
 import json, sys
 import keras, numpy as np
-from cnnlab import models, pipelines, tables, training
+from cnnlab import augment, models, pipelines, tables, training
 assert keras.backend.backend() == "jax"
 folder, says = sys.argv[1], {}
 table = tables.read(folder + "/table.csv")
@@ -50,6 +50,14 @@ large = models.pretrained("MobileNet", image_size=(32, 32), classes=classes, wei
 images = lambda **options: pipelines.load(table, image_size=(32, 32), batch_size=16, **options)
 history = training.fine_tune(large, images(training=True, seed=0), images(), head_epochs=1, epochs=1)
 says["phases"] = history.phases["moved"].tolist()
+
+waves = np.sin(np.arange(40)[:, None, None] / 5 + np.arange(56)[:, None] / 4 + np.arange(3))
+smooth = np.repeat((127 + 100 * waves).astype(np.uint8)[None], 8, axis=0)
+for fill in ("reflect", "nearest", "constant"):
+    policy = augment.Policy(flip="both", rotate=40, zoom=0.4, shift=0.6, shear=9, crop=0.4, saturation=0.3, fill=fill)
+    sampled = policy.sample(8, seed=1)
+    apart = np.abs(np.asarray(policy.layer().apply(smooth, sampled)) - policy.apply(smooth, sampled))
+    says.setdefault("apart", []).append(float(apart.mean()))
 json.dump(says, open(folder + "/says.json", "w"))
 """
 
@@ -68,6 +76,7 @@ def test_jax_trains_the_same(digits, tmp_path):
     assert says["untouched"]
     assert "pixels" in " ".join(says["checks"])
     assert says["resumed"]
+    assert max(says["apart"]) <= 0.6  # the pipeline's pixels are rounded
     assert says["phases"] == [0.0, 0.0]
     whole = pipelines.load(table, image_size=(8, 8), batch_size=60, training=True, seed=0)
     training.compile(model, learning_rate=1e-3, steps_per_execution=1)

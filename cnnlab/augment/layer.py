@@ -53,10 +53,7 @@ class PolicyLayer(keras.layers.Layer):
         height, width = images.shape[1:3]
         matrices = effects.matrices(sampled, (height, width), ops)
         if matrices is not None:
-            transform = ops.pad(matrices, [[0, 0], [0, 2]])
-            images = ops.image.affine_transform(
-                images, transform, interpolation="bilinear", fill_mode=self.policy.fill, data_format="channels_last"
-            )
+            images = _resample(images, matrices, self.policy.fill)
         kernels = effects.blur_kernels(sampled, self.policy.blur, ops)
         if kernels is not None:
             images = _blur(_blur(images, kernels, axis=1), kernels, axis=2)
@@ -69,7 +66,9 @@ class PolicyLayer(keras.layers.Layer):
         if found is not None:
             matrix, gain, offset = found
             if matrix is not None:
-                images = ops.einsum("nhwc,ndc->nhwd", images, matrix)
+                # A sum, as accelerators round what a matrix product multiplies.
+                parts = [images[..., c, None] * matrix[:, None, None, :, c] for c in range(3)]
+                images = parts[0] + parts[1] + parts[2]
             images = images * gain[:, None, None, None] + offset[:, None, None, None]
             if matrix is not None or "noise" not in sampled:
                 images = ops.clip(images, 0.0, 255.0)
@@ -97,6 +96,38 @@ class PolicyLayer(keras.layers.Layer):
     def from_config(cls, config: dict[str, Any]) -> "PolicyLayer":
         """Makes the layer that `get_config` described."""
         return cls(Settings(**config.pop("policy")), **config)
+
+
+def _resample(images: Any, matrices: Any, fill: str) -> Any:
+    """Each pixel of the result from the four around its place in the image, which the affine map says."""
+    if keras.backend.backend() == "tensorflow":  # its own kernel is faster than taking pixels one by one
+        matrices = ops.pad(matrices, [[0, 0], [0, 2]])
+        return ops.image.affine_transform(images, matrices, fill_mode=fill, data_format="channels_last")
+    height, width, channels = images.shape[1:]
+    y, x = ops.arange(height, dtype="float32")[:, None], ops.arange(width, dtype="float32")[None, :]
+    a, b, c, d, e, f = (matrices[:, column, None, None] for column in range(6))
+    from_x, from_y = a * x + b * y + c, d * x + e * y + f
+    left, top = ops.floor(from_x), ops.floor(from_y)
+    pixels = ops.reshape(images, (-1, channels))
+    first = ops.arange(ops.shape(images)[0], dtype="int32")[:, None, None] * (height * width)
+    total = 0.0
+    for row, share_y in ((top, 1 - (from_y - top)), (top + 1, from_y - top)):
+        for column, share_x in ((left, 1 - (from_x - left)), (left + 1, from_x - left)):
+            share = share_y * share_x
+            if fill == "constant":
+                inside = (row >= 0) & (row < height) & (column >= 0) & (column < width)
+                share = ops.where(inside, share, 0.0)
+            place = first + _within(row, height, fill) * width + _within(column, width, fill)
+            total = total + ops.take(pixels, place, axis=0) * share[..., None]
+    return total
+
+
+def _within(place: Any, length: int, fill: str) -> Any:
+    """Whole places beyond an edge as the ones inside that they show."""
+    if fill == "reflect":
+        place = ops.mod(place, 2.0 * length)
+        place = ops.minimum(place, 2 * length - 1 - place)
+    return ops.cast(ops.clip(place, 0, length - 1), "int32")
 
 
 def _blur(images: Any, kernels: Any, *, axis: int) -> Any:

@@ -69,7 +69,8 @@ def _parts(machine: Machine, *, fast: bool, timeout: float) -> Iterator[list[Fin
     missing = _framework.check_missing(machine)
     with ThreadPoolExecutor(3) as pool:
         look = pool.submit(_gpu.look, machine, fast=fast)
-        proof = None if fast or missing else pool.submit(_framework.start, machine, timeout=timeout)
+        hopeless = any(each.status == "problem" for each in missing)
+        proof = None if fast or hopeless else pool.submit(_framework.start, machine, timeout=timeout)
         conflicts = None if fast else pool.submit(_packages.check_conflicts, machine)
         yield _system.check(machine) + _environment.check(machine)
         yield _packages.check(machine)

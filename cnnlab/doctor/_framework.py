@@ -1,4 +1,4 @@
-"""TensorFlow and Keras, started in a process of their own: does the import succeed, are the numbers right?"""
+"""Keras and its backend, started in a process of their own: does the import succeed, are the numbers right?"""
 
 from __future__ import annotations
 
@@ -58,8 +58,11 @@ class Run:
         return [fact for fact in self.facts if fact["stage"] == name]
 
 
-def start(machine: Machine, *, timeout: float, modules: Sequence[str] = ("numpy", "tensorflow", "keras")) -> Run:
+def start(machine: Machine, *, timeout: float, modules: Sequence[str] = ()) -> Run:
     """Runs the script with this machine's Python and waits for its end."""
+    if not modules:
+        backends = {"jax": backend(machine)[0] == "jax", "tensorflow": not check_missing(machine)}
+        modules = ["numpy", *(name for name, wanted in backends.items() if wanted), "keras"]
     environment = {
         **machine.environment,
         "TF_CPP_MIN_LOG_LEVEL": "0",  # the log lines are read, not shown
@@ -85,6 +88,9 @@ def check_missing(machine: Machine) -> list[Finding]:
     if machine.module_folder("tensorflow"):
         return []
     words = f"TensorFlow is not installed in this environment ({machine.prefix})."
+    if backend(machine)[0] == "jax":
+        why = "Keras trains with JAX on arrays; `pipelines.load` and the exports need TensorFlow besides."
+        return [warning("tensorflow", words, why, machine.install_everything())]
     why = "Nothing can be trained. Often it is installed, but in another environment than the one this runs in."
     return [problem("tensorflow", words, why, machine.install_everything())]
 
@@ -151,7 +157,7 @@ def check(machine: Machine, graphics: Graphics, run: Run, *, timeout: float) -> 
     """What the run of TensorFlow says: import, log lines, devices, the proof."""
     found = [_broken_import(machine, fact["module"], fact["error"]) for fact in run.stages("broken")]
     imported = {fact["module"]: fact for fact in run.stages("imported")}
-    if {"tensorflow", "keras"} <= set(imported):
+    if "keras" in imported:
         found.append(_imported(imported))
     if not run.complete:
         found.append(_ended(machine, run, timeout))
@@ -162,7 +168,9 @@ def check(machine: Machine, graphics: Graphics, run: Run, *, timeout: float) -> 
 
 def _imported(imported: dict[str, dict[str, Any]]) -> Finding:
     seconds = sum(fact["seconds"] for fact in imported.values())
-    text = f"TensorFlow {imported['tensorflow']['version']} and Keras {imported['keras']['version']} start in"
+    titles = {"jax": "JAX", "tensorflow": "TensorFlow", "keras": "Keras"}
+    named = [f"{title} {imported[name]['version']}" for name, title in titles.items() if name in imported]
+    text = f"{', '.join(named[:-1])} and {named[-1]} start in" if named[1:] else f"{named[0]} starts in"
     if seconds < 60:
         return ok("tensorflow", f"{text} {seconds:.1f} s")
     why = "The first start reads a gigabyte. Where it stays so, the disk is slow or a virus scanner reads along."

@@ -138,7 +138,9 @@ def _look_mac(machine: Machine, graphics: Graphics) -> None:
 def _check_driver(machine: Machine, graphics: Graphics, build: Mapping[str, Any] | None) -> None:
     driver = graphics.cards[0].driver
     digits = re.match(r"\d+", driver)
-    cuda = cuda_major(build) or 12
+    jax = backend(machine)[0] == "jax"
+    plugin = _jax_plugin(machine) if jax else None
+    cuda = (int(plugin[8:10]) if plugin else None) or cuda_major(build) or 12
     oldest = OLDEST_DRIVERS.get(cuda, 0)
     listed = ", ".join(
         f"{card.index}: {card.name}"
@@ -147,6 +149,7 @@ def _check_driver(machine: Machine, graphics: Graphics, build: Mapping[str, Any]
         for card in graphics.cards
     )
     built = f"; TensorFlow is built for CUDA {build['cuda_version']}" if build and "cuda_version" in build else ""
+    built = (f"; JAX computes with CUDA {cuda}" if plugin else "") if jax else built
     if digits and int(digits.group()) >= oldest:
         graphics.add("ok", f"{listed}; driver {driver}{built}")
         return
@@ -160,12 +163,16 @@ def _check_driver(machine: Machine, graphics: Graphics, build: Mapping[str, Any]
 
 def _check_jax(machine: Machine, graphics: Graphics) -> None:
     """JAX for NVIDIA cards is a plugin beside the package; without it JAX computes on the processor."""
-    plugin = next((name for name in ("jax-cuda12-plugin", "jax-cuda13-plugin") if machine.version(name)), None)
+    plugin = _jax_plugin(machine)
     if plugin:
         graphics.add("ok", f"Keras computes with JAX, which has {plugin} {machine.version(plugin)}; the proof tries it")
     else:
         words = f"The installed JAX {machine.version('jax') or ''} is the one for processors and cannot use the card."
         graphics.add("problem", words, SLOW, install_jax(machine))
+
+
+def _jax_plugin(machine: Machine) -> str | None:
+    return next((name for name in ("jax-cuda13-plugin", "jax-cuda12-plugin") if machine.version(name)), None)
 
 
 def _say_cpu_build(machine: Machine, graphics: Graphics) -> None:
@@ -193,7 +200,7 @@ def _check_visible(machine: Machine, graphics: Graphics) -> None:
         graphics.add(
             "warning",
             f"CUDA_VISIBLE_DEVICES={listed!r} hides {len(graphics.hidden)} of {len(graphics.cards)} cards: {names}.",
-            "TensorFlow sees only the others"
+            f"{_library(machine)} sees only the others"
             + ("." if visible else ": here none, so that it trains on the processor.")
             + " The variable may come from a shell profile, a scheduler or an earlier notebook cell."
             + (" CUDA counts the fastest card as 0 unless CUDA_DEVICE_ORDER=PCI_BUS_ID is set." if unlike else ""),
@@ -203,17 +210,26 @@ def _check_visible(machine: Machine, graphics: Graphics) -> None:
 
 def _check_memory(machine: Machine, graphics: Graphics) -> None:
     mine = {"tensorflow", "jax"} & machine.loaded
-    holder = "this notebook, which has started TensorFlow, or by another process" if mine else "another process"
+    library, variable, value = _library(machine), "TF_FORCE_GPU_ALLOW_GROWTH", "true"
+    share, setting = "nearly all", "memory growth is off"
+    if library == "JAX":
+        variable, value, share = "XLA_PYTHON_CLIENT_PREALLOCATE", "false", "three quarters of the"
+        setting = "it is taken in advance"
+    holder = f"this notebook, which has started {library}, or by another process" if mine else "another process"
     full = [card for card in graphics.cards if card.total and card.used > card.total / 2]
     for card in full:
         graphics.add(
             "warning",
             f"{card.used / 1024:.1f} of {card.total / 1024:.1f} GiB of {card.name} are in use by {holder}.",
-            "TensorFlow takes nearly all memory of a card until its process ends: usually another notebook. Training "
+            f"{library} takes {share} memory of a card until its process ends: usually another notebook. Training "
             "then stops with “OOM when allocating tensor” or “CUDNN_STATUS_INTERNAL_ERROR”.",
             "nvidia-smi\nThen shut down the other notebook: Kernel, Shut Down All Kernels.",
         )
-    if "TF_FORCE_GPU_ALLOW_GROWTH" not in machine.environment and not full:
-        words = "TensorFlow takes nearly all memory of a card at its first use (memory growth is off)."
-        why = "A second notebook then finds none. It must be set before TensorFlow starts."
-        graphics.add("note", words, why, machine.set_variable("TF_FORCE_GPU_ALLOW_GROWTH", "true"))
+    if variable not in machine.environment and not full:
+        words = f"{library} takes {share} memory of a card at its first use ({setting})."
+        why = f"A second notebook then finds too little. It must be set before {library} starts."
+        graphics.add("note", words, why, machine.set_variable(variable, value))
+
+
+def _library(machine: Machine) -> str:
+    return "JAX" if backend(machine)[0] == "jax" else "TensorFlow"

@@ -140,7 +140,6 @@ def prove(devices: list[str], steps: int = 30) -> None:
 def find_devices() -> list[str]:
     """The processor and each visible card, in Keras's names; says what they are."""
     import keras
-    import tensorflow as tf
 
     if keras.backend.backend() == "jax":
         import jax
@@ -148,6 +147,8 @@ def find_devices() -> list[str]:
         cards = [str(device.device_kind) for device in jax.devices() if device.platform == "gpu"]
         jax.config.update("jax_default_matmul_precision", "highest")
     else:
+        import tensorflow as tf
+
         found = tf.config.list_physical_devices("GPU")
         details = [tf.config.experimental.get_device_details(card) for card in found]
         cards = [str(detail.get("device_name", "GPU")) for detail in details]

@@ -1,10 +1,16 @@
 """Asks and steers a dataset that `load` made."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 import numpy as np
 import pandas as pd
-import tensorflow as tf
 
 from cnnlab.pipelines.source import BatchSource
+
+if TYPE_CHECKING:
+    import tensorflow as tf
 
 
 def source_of(dataset: tf.data.Dataset, caller: str) -> BatchSource:

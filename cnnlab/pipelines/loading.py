@@ -1,14 +1,15 @@
 """`load`: a table becomes a batched `tf.data.Dataset`."""
 
+from __future__ import annotations
+
 import logging
 import random
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import pandas as pd
-import tensorflow as tf
 
 from cnnlab._common import require_columns
 from cnnlab.images import Preparation, read_file
@@ -19,6 +20,9 @@ from cnnlab.pipelines import cache as caches
 from cnnlab.pipelines import consistency
 from cnnlab.pipelines.functions import FunctionPolicy
 from cnnlab.pipelines.source import BatchSource
+
+if TYPE_CHECKING:
+    import tensorflow as tf
 
 logger = logging.getLogger("cnnlab")
 _levels_said: set[tuple[float, float]] = set()

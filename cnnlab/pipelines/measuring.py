@@ -1,15 +1,20 @@
 """How fast a dataset is, and what takes the time."""
 
+from __future__ import annotations
+
 import time
 import timeit
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
-import tensorflow as tf
 
 from cnnlab.images import read_file
 from cnnlab.pipelines.control import source_of
 from cnnlab.pipelines.source import BatchSource
+
+if TYPE_CHECKING:
+    import tensorflow as tf
 
 
 def measure(dataset: tf.data.Dataset, *, seconds: float = 3.0, images: int = 256) -> pd.DataFrame:
@@ -58,6 +63,8 @@ def _rate(dataset: tf.data.Dataset, seconds: float) -> float:
 
 def _stages(source: BatchSource, images: int) -> dict[str, float]:
     """Seconds per image of each stage on this thread, the best of three rounds."""
+    import tensorflow as tf
+
     pairs = source.rows_of(0)[:images]
     pairs = pairs[[_works(source, source.paths[row]) for row in pairs[:, 0]]]
     if not len(pairs):

@@ -1,16 +1,17 @@
 """What stands behind a dataset of `load`: which rows, which epoch, how a batch is made, what was broken."""
 
+from __future__ import annotations
+
 import logging
 import threading
 import weakref
 from dataclasses import InitVar, dataclass
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
 import pandas as pd
-import tensorflow as tf
 
 from cnnlab._common import available_cores
 from cnnlab.augment.sampling import SampledParameters
@@ -21,6 +22,9 @@ from cnnlab.images.preparing import read_reduced
 from cnnlab.images.sizing import base_matrix, reduction, resample
 from cnnlab.pipelines import cache as caches
 from cnnlab.pipelines import order
+
+if TYPE_CHECKING:
+    import tensorflow as tf
 
 ORDERS = 4  # epochs whose order is kept at a time
 logger = logging.getLogger("cnnlab")
@@ -213,6 +217,8 @@ class BatchSource:
 
     def dataset(self, epoch: int | None = None, first: int = 0) -> tf.data.Dataset:
         """The batches from `first` on as a dataset: of one epoch, or of another one on each pass."""
+        import tensorflow as tf
+
         count = len(self)
         images_shape = (None, *self.image_size, self.preparation.channels)
         labels_shape = (None, len(self.class_names)) if self.one_hot else (None,)
@@ -250,7 +256,7 @@ class BatchSource:
         return dataset
 
 
-def _alive(reference: "weakref.ref[BatchSource]") -> BatchSource:
+def _alive(reference: weakref.ref[BatchSource]) -> BatchSource:
     source = reference()
     if source is None:
         raise RuntimeError("The dataset that `pipelines.load` returned was deleted while its batches were still read.")
