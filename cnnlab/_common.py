@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import filelock
+import numpy as np
 import pandas as pd
 from pandas.api.types import is_datetime64_any_dtype, is_numeric_dtype
 
@@ -225,6 +226,15 @@ def is_quiet() -> bool:
     if os.environ.get("CNNLAB_QUIET", "") not in ("", "0"):
         return True
     return "ipykernel" not in sys.modules and not sys.stderr.isatty()
+
+
+def evenly_spaced(count: int, most: int) -> np.ndarray:
+    """At most `most` of the numbers below `count`, spread over all of them.
+
+    >>> evenly_spaced(10, 4).tolist(), evenly_spaced(2, 4).tolist()
+    ([0, 3, 6, 9], [0, 1])
+    """
+    return np.unique(np.linspace(0, count - 1, min(count, most)).round().astype(int))
 
 
 def available_cores() -> int:

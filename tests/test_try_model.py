@@ -56,7 +56,7 @@ def test_a_picture_stands_in_where_widgets_do_not_run(digits_model, digits, expo
     bundle = widgets.try_model(digits_model, digits)._repr_mimebundle_()
     assert "application/vnd.jupyter.widget-view+json" not in bundle
     assert Image.open(io.BytesIO(base64.b64decode(bundle["image/png"]))).format == "PNG"
-    monkeypatch.setattr("cnnlab.widgets.trying.is_quiet", lambda: False)
+    monkeypatch.setattr("cnnlab.widgets.exploring.is_quiet", lambda: False)
     assert "application/vnd.jupyter.widget-view+json" in widgets.try_model(digits_model, digits)._repr_mimebundle_()
     assert "image/png" not in widgets.try_model(digits_model)._repr_mimebundle_()
 

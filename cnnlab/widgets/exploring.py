@@ -15,24 +15,21 @@ class Pictured(ipywidgets.VBox):
     """A view for which a picture stands in where widgets do not run."""
 
     def static(self) -> bytes:
-        """The picture, as PNG."""
+        """The picture, as PNG; empty where there is none."""
         raise NotImplementedError
 
     def _repr_mimebundle_(self, **options: Any) -> dict[str, Any]:
         bundle: dict[str, Any] = super()._repr_mimebundle_(**options)
-        bundle["image/png"] = base64.b64encode(self.static()).decode()
-        if is_quiet():  # nobody is there to press a button: the picture alone
+        picture = self.static()
+        if picture:
+            bundle["image/png"] = base64.b64encode(picture).decode()
+        if picture and is_quiet():  # nobody is there to press a button: the picture alone
             del bundle["application/vnd.jupyter.widget-view+json"]
         return bundle
 
 
 class Explorer(Pictured):
-    """Controls, a line of words and a picture; a view of its own says what words and picture are.
-
-    Args:
-        controls: Widgets with a `value`; whenever one changes, everything is drawn anew.
-        layout: How they are arranged, where not one below the other.
-    """
+    """Controls, a line of words and a picture that are drawn anew whenever the `value` of a control changes."""
 
     def __init__(self, controls: Sequence[ipywidgets.Widget], layout: ipywidgets.Widget | None = None) -> None:
         self._picture = ipywidgets.Image(format="png", layout={"max_width": "100%"})

@@ -75,14 +75,10 @@ class Convolution(Explorer):
         rows, columns = (side - self.size for side in image.shape)
         self.row = ipywidgets.IntSlider(min=0, max=rows, value=rows // 2, description="row")
         self.column = ipywidgets.IntSlider(min=0, max=columns, value=columns // 2, description="column")
-        grid = ipywidgets.GridBox(
-            self.boxes, layout={"grid_template_columns": f"repeat({self.size}, 5.4em)", "margin": "0 2em"}
-        )
+        look = {"grid_template_columns": f"repeat({self.size}, 5.4em)", "margin": "0 2em"}
+        sides = [ipywidgets.GridBox(self.boxes, layout=look), ipywidgets.VBox([self.known, self.row, self.column])]
         self._filling = False
-        super().__init__(
-            [*self.boxes, self.row, self.column],
-            ipywidgets.HBox([grid, ipywidgets.VBox([self.known, self.row, self.column])]),
-        )
+        super().__init__([*self.boxes, self.row, self.column], ipywidgets.HBox(sides))
 
     def draw(self) -> None:
         """Draws anew, but once only while several numbers change together."""

@@ -10,8 +10,10 @@ from typing import Any, ClassVar
 
 from cnnlab import _quiet  # noqa: F401  isort: skip
 import keras
+import numpy as np
 
 from cnnlab._common import is_quiet
+from cnnlab._upstream import fit_around
 from cnnlab.plots.style import BLUE, GREY, ORANGE
 from cnnlab.training import memory
 from cnnlab.training.running import Budget
@@ -53,12 +55,7 @@ def monitor(
 
 
 class Monitor(keras.callbacks.Callback):
-    """What `monitor` returns.
-
-    Args:
-        metrics: Which curves.
-        watched: Which number tells the best weights.
-    """
+    """What `monitor` returns."""
 
     remembered: ClassVar[dict[str, memory.Rule]] = {
         "rows": memory.rows, "best": memory.number, "best_weights": memory.weights
@@ -87,23 +84,21 @@ class Monitor(keras.callbacks.Callback):
         self.budget = Budget(SHARE)
         self.watched.begin(self)
         self.monitor = self.watched.name
-        self._catch_interrupts()
+        self._earlier: Any = None
+        if threading.current_thread() is threading.main_thread():
+            self._earlier = signal.signal(signal.SIGINT, self._interrupted)
         if not is_quiet() and _in_notebook():
             self._show_button()
             self._draw(0.0)
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Notes where training begins, which after a resume is not epoch 0."""
-        self.epoch = epoch
         if self.first is None:
             self.first, self.began = epoch, time.perf_counter()
 
     def on_train_batch_begin(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         """Looks at the button; moves the bar now and then."""
-        if self.asked.is_set():
-            self.model.stop_training = True
-        if self.panel is not None:
-            self._draw_if_cheap(batch / (self.params.get("steps") or batch + 1))
+        self._look(batch / (self.params.get("steps") or batch + 1))
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Adds a point to the curves and remembers the best weights."""
@@ -111,10 +106,7 @@ class Monitor(keras.callbacks.Callback):
         value = self.watched.value(logs)
         if self.watched.better(value, self.best):
             self.best, self.best_weights = value, self.model.get_weights()
-        if self.asked.is_set():
-            self.model.stop_training = True
-        if self.panel is not None:
-            self._draw_if_cheap(1.0)
+        self._look(1.0)
 
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
         """Puts the best weights back after a stop, and leaves the final curves."""
@@ -124,22 +116,24 @@ class Monitor(keras.callbacks.Callback):
         self.best_weights = None
         if self.button is not None:
             self.button.close()
-            self.button = None
         if _in_notebook() and self.rows:
             self._draw(1.0, final=True)
-        self.panel = None
+        self.panel = self.button = None
+
+    def _look(self, share: float) -> None:
+        """Stops if asked to, and draws if that is cheap; `share` of the current epoch is done."""
+        if self.asked.is_set():
+            self.model.stop_training = True
+        if self.panel is not None and time.perf_counter() - self.drawn >= PAUSE and self.budget.allows():
+            with self.budget.spent():
+                self._draw(share)
 
     # Stopping
-
-    def _catch_interrupts(self) -> None:
-        self._earlier: Any = None
-        if threading.current_thread() is threading.main_thread():
-            self._earlier = signal.signal(signal.SIGINT, self._interrupted)
 
     def _interrupted(self, number: int, frame: FrameType | None) -> None:
         """The first interruption within `fit` asks to stop; any other one does what it did before."""
         self._release_interrupts()
-        if _is_within_fit(frame):
+        if fit_around(self).arguments:
             self.asked.set()
         else:
             signal.raise_signal(number)
@@ -162,13 +156,8 @@ class Monitor(keras.callbacks.Callback):
 
     # Drawing
 
-    def _draw_if_cheap(self, share: float) -> None:
-        if time.perf_counter() - self.drawn >= PAUSE and self.budget.allows():
-            with self.budget.spent():
-                self._draw(share)
-
     def _draw(self, share: float, *, final: bool = False) -> None:
-        """Draws anew in place of the last drawing; `share` of the current epoch is done."""
+        """Draws anew in place of the last drawing."""
         from IPython.display import HTML, display
 
         picture = HTML(self.picture(share, final=final))
@@ -185,62 +174,58 @@ class Monitor(keras.callbacks.Callback):
             share: Of the current epoch that is done, 0 to 1.
             final: Whether training is over.
         """
-        epochs = int(self.params.get("epochs") or 1)
+        epochs, first = int(self.params.get("epochs") or 1), self.first or 0
         done = len(self.rows) + (share if share < 1 else 0)
-        first = self.first or 0
-        text = self._words(done, epochs - first, final)
         filled = 100 if final else 100 * min((first + done) / epochs, 1)
         bar = (
             f'<div style="background:#e8e8e8;width:{WIDTH}px;height:6px;margin:4px 0">'
             f'<div style="background:{BLUE};width:{filled:.1f}%;height:6px"></div></div>'
         )
-        return f"<div>{html.escape(text)}{bar}{''.join(curves(self.rows, name) for name in self.metrics)}</div>"
+        text = html.escape(self._words(done, first, epochs, final))
+        return f"<div>{text}{bar}{''.join(curves(self.rows, name) for name in self.metrics)}</div>"
 
-    def _words(self, done: float, epochs: int, final: bool) -> str:
+    def _words(self, done: float, first: int, epochs: int, final: bool) -> str:
         passed = time.perf_counter() - self.began
         latest = self.rows[-1] if self.rows else {}
-        numbers = [
-            f"{key} {latest[key]:.3f}" for name in self.metrics for key in (name, f"val_{name}") if key in latest
-        ]
+        names = [key for name in self.metrics for key in (name, f"val_{name}") if key in latest]
         if final:
             how = "stopped, best weights are back" if self.asked.is_set() else "done"
-            return " · ".join([f"{len(self.rows)} epochs, {how}", f"{clock(passed)} in all", *numbers])
-        left = f"about {clock(passed / done * max(epochs - done, 0))} left" if done > 0 else "starting"
-        where = f"epoch {(self.first or 0) + min(int(done) + 1, epochs)} of {(self.first or 0) + epochs}"
-        return " · ".join([where, left, *numbers])
+            words = [f"{len(self.rows)} epochs, {how}", f"{clock(passed)} in all"]
+        else:
+            left = f"about {clock(passed / done * max(epochs - first - done, 0))} left" if done > 0 else "starting"
+            words = [f"epoch {min(first + int(done) + 1, epochs)} of {epochs}", left]
+        return " · ".join([*words, *(f"{name} {latest[name]:.3f}" for name in names)])
 
 
 def curves(rows: list[dict[str, float]], metric: str) -> str:
     """Training and validation curve of one metric as SVG."""
-    lines = [(name, color) for name, color in ((metric, BLUE), (f"val_{metric}", ORANGE))]
-    points = {name: [(row["epoch"], row[name]) for row in rows if row.get(name, float("nan")) == row.get(name)]
-              for name, _ in lines}  # fmt: skip
-    values = [value for line in points.values() for _, value in line if abs(value) < float("inf")]
+    lines = {
+        color: np.array([(row["epoch"], row[name]) for row in rows if not np.isnan(row.get(name, np.nan))])
+        for name, color in ((metric, BLUE), (f"val_{metric}", ORANGE))
+    }
+    values = [value for line in lines.values() for _, value in line if np.isfinite(value)]
     if not values:
         return ""
     low, high = min(values), max(values)
     start, end = rows[0]["epoch"], rows[-1]["epoch"]
-
-    def place(epoch: float, value: float) -> str:
-        x = MARGIN + (WIDTH - 2 * MARGIN) * (epoch - start) / max(end - start, 1)
-        y = HEIGHT - MARGIN - (HEIGHT - 1.6 * MARGIN) * (min(max(value, low), high) - low) / max(high - low, 1e-12)
-        return f"{x:.1f},{y:.1f}"
-
+    right, bottom = WIDTH - MARGIN, HEIGHT - MARGIN
     parts = [
-        f'<path d="M{MARGIN},{0.5 * MARGIN} V{HEIGHT - MARGIN} H{WIDTH - MARGIN}" fill="none" stroke="{GREY}"/>',
-        f'<text x="{MARGIN - 4}" y="{HEIGHT - MARGIN}" text-anchor="end">{low:.3g}</text>',
+        f'<path d="M{MARGIN},{0.5 * MARGIN} V{bottom} H{right}" fill="none" stroke="{GREY}"/>',
+        f'<text x="{MARGIN - 4}" y="{bottom}" text-anchor="end">{low:.3g}</text>',
         f'<text x="{MARGIN - 4}" y="{0.6 * MARGIN + 4}" text-anchor="end">{high:.3g}</text>',
-        f'<text x="{MARGIN}" y="{HEIGHT - MARGIN + 14}" text-anchor="middle">{start:g}</text>',
-        f'<text x="{WIDTH - MARGIN}" y="{HEIGHT - MARGIN + 14}" text-anchor="middle">{end:g}</text>',
+        f'<text x="{MARGIN}" y="{bottom + 14}" text-anchor="middle">{start:g}</text>',
+        f'<text x="{right}" y="{bottom + 14}" text-anchor="middle">{end:g}</text>',
         f'<text x="{WIDTH / 2}" y="{HEIGHT - 8}" text-anchor="middle">epoch</text>',
         f'<text x="{WIDTH / 2}" y="12" text-anchor="middle"><tspan fill="{BLUE}">training {html.escape(metric)}</tspan>'
         f' <tspan fill="{ORANGE}" dx="6">validation</tspan></text>',
     ]
-    for name, color in lines:
-        path = " ".join(place(epoch, value) for epoch, value in points[name])
-        if len(points[name]) == 1:
-            x, y = path.split(",")
-            parts.append(f'<circle cx="{x}" cy="{y}" r="2.5" fill="{color}"/>')
+    for color, line in lines.items():
+        epochs, heights = line.reshape(-1, 2).T
+        x = np.interp(epochs, [start, max(end, start + 1)], [MARGIN, right])
+        y = np.interp(heights, [low, np.nextafter(high, np.inf)], [bottom, 0.6 * MARGIN])  # infinity at the top
+        path = " ".join(f"{across:.1f},{down:.1f}" for across, down in zip(x, y, strict=True))
+        if len(line) == 1:
+            parts.append(f'<circle cx="{x[0]:.1f}" cy="{y[0]:.1f}" r="2.5" fill="{color}"/>')
         elif path:
             parts.append(f'<polyline points="{path}" fill="none" stroke="{color}" stroke-width="1.8"/>')
     style = f'width="{WIDTH}" height="{HEIGHT}" style="font:11px sans-serif" fill="#333"'
@@ -260,18 +245,8 @@ def clock(seconds: float) -> str:
 
 
 def _in_notebook() -> bool:
-    return "ipykernel" in sys.modules and "IPython" in sys.modules and _shell() is not None
-
-
-def _shell() -> Any:
+    if "ipykernel" not in sys.modules:
+        return False
     from IPython import get_ipython
 
-    return get_ipython()
-
-
-def _is_within_fit(frame: FrameType | None) -> bool:
-    while frame is not None:
-        if frame.f_code.co_name == "fit" and isinstance(frame.f_locals.get("self"), keras.Model):
-            return True
-        frame = frame.f_back
-    return False
+    return get_ipython() is not None

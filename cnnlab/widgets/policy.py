@@ -76,8 +76,8 @@ class PolicySliders(Explorer):
             name: ipywidgets.FloatSlider(
                 min=0,
                 max=max(most, getattr(policy, name)),
-                step=step,
                 value=getattr(policy, name),
+                step=step,
                 description=name,
                 continuous_update=False,
             )
@@ -99,10 +99,7 @@ class PolicySliders(Explorer):
 
     def figure(self) -> Figure:
         """The image under the policy, and under each operation alone."""
-        policy = self.policy
-        lines = 1 + len(policy.operations)
-        figure = Figure((1.35 * COLUMNS, 1.5 * lines), layout="constrained")
-        plots.augmentations(
-            self.table, policy, row=self.row.value, columns=COLUMNS, size=self.size, ax=figure.subplots()
-        )
+        figure = Figure((1.35 * COLUMNS, 1.5 * (1 + len(self.policy.operations))), layout="constrained")
+        look = {"row": self.row.value, "columns": COLUMNS, "size": self.size}
+        plots.augmentations(self.table, self.policy, **look, ax=figure.subplots())
         return figure

@@ -3,7 +3,6 @@
 import functools
 import html
 import io
-import itertools
 import os
 import string
 from collections.abc import Callable, Sequence
@@ -73,16 +72,13 @@ class Relabel(Pictured):
 
     def __init__(self, table: pd.DataFrame, file: str | os.PathLike[str], size: int):
         self.table = table.drop_duplicates("path").reset_index(drop=True)
-        self.file = Path(file)
-        self.size = size
+        self.file, self.size = Path(file), size
         self.names = [str(name) for name in table["label"].cat.categories]
         self.letters = letters_for(self.names)
         self.place = 0  # the row of the table that is shown
         self._typed, self._decided = "", list[bool]()  # the keys in the field, and which of them decided something
-        self._make_parts()
-        super().__init__([self._head, ipywidgets.HBox([self._picture, self._side])])
+        super().__init__(self._parts())
         self._to_next_open()
-        self._draw()
 
     # ------------------------------------------------------------------------------------------- what a person does
 
@@ -92,7 +88,6 @@ class Relabel(Pictured):
         reason = f"suspicion {row['suspicion']:.2f}" if "suspicion" in row else ""
         audit.decide(self.table, row["path"], action, label=label, reason=reason, file=self.file)
         self._to_next_open()
-        self._draw()
 
     def undo(self) -> None:
         """Takes back the last decision about one of these images, and shows that image again."""
@@ -114,20 +109,18 @@ class Relabel(Pictured):
         return [self._press(key) for key in keys]
 
     def _press(self, key: str) -> bool:
-        names = {letter: name for name, letter in self.letters.items()}
+        suggested = self._suggested()
+        decisions: dict[str, tuple[str, ...]] = {letter: ("relabel", name) for name, letter in self.letters.items()} | {
+            KEEP: ("keep",),
+            EXCLUDE: ("exclude",),
+        }
+        if suggested:
+            decisions[ACCEPT] = ("relabel", suggested)
         if key in (NEXT, BACK):
             self.step(1 if key == NEXT else -1)
-        elif key == KEEP:
-            self.decide("keep")
-        elif key == EXCLUDE:
-            self.decide("exclude")
-        elif key == ACCEPT and self._suggested():
-            self.decide("relabel", self._suggested())
-        elif key.lower() in names:
-            self.decide("relabel", names[key.lower()])
-        else:
-            return False
-        return key not in (NEXT, BACK)
+        elif key.lower() in decisions:
+            self.decide(*decisions[key.lower()])
+        return key.lower() in decisions
 
     @property
     def left(self) -> int:
@@ -136,27 +129,22 @@ class Relabel(Pictured):
 
     # --------------------------------------------------------------------------------------------------- what is shown
 
-    def _make_parts(self) -> None:
+    def _parts(self) -> list[ipywidgets.Widget]:
         labels = self.table["label"].astype(str)
         counts = labels.value_counts()
-        options = [(f"{ALL} ({len(labels)})", ALL), *((f"{name} ({counts.get(name, 0)})", name) for name in self.names)]
+        options = [(f"{name} ({counts[name]})", name) for name in self.names if name in counts]
         self._choice = ipywidgets.Dropdown(
-            options=[option for option in options if option[1] == ALL or counts.get(option[1], 0)],
-            description="labelled",
-            layout={"width": "20em"},
+            options=[(f"{ALL} ({len(labels)})", ALL), *options], description="labelled", layout={"width": "20em"}
         )
-        self._choice.observe(lambda change: self._chosen(), "value")
+        self._choice.observe(lambda _: self._show_class(), "value")
         self._count = ipywidgets.HTML()
-        self._head = ipywidgets.HBox([self._choice, self._count])
         square = {"width": f"{self.size}px", "height": f"{self.size}px", "object_fit": "contain"}
         self._picture = ipywidgets.Image(format="png", layout=square)
         self._facts = ipywidgets.HTML(layout={"width": "26em"})
         self._keys = ipywidgets.Text(
-            placeholder="click here, then use the keys",
-            description="keys",
-            layout={"width": "20em"},
+            placeholder="click here, then use the keys", description="keys", layout={"width": "20em"}
         )
-        self._keys.observe(lambda change: self._typing(change["new"]), "value")
+        self._keys.observe(lambda change: self._type(change["new"]), "value")
         self._accept = self._button("", ACCEPT, lambda: self.press(ACCEPT), "primary")
         actions = [
             self._button("label is right", "space", lambda: self.press(KEEP), "success"),
@@ -167,29 +155,30 @@ class Relabel(Pictured):
             self._button("undo", "backspace", self.undo),
         ]
         wrap = {"flex_flow": "row wrap", "width": "26em"}
-        self._side = ipywidgets.VBox(
-            [self._facts, ipywidgets.HBox(actions, layout=wrap), self._class_buttons(wrap), self._keys]
-        )
+        side = [self._facts, ipywidgets.HBox(actions, layout=wrap), self._class_buttons(wrap), self._keys]
+        below = ipywidgets.HBox([self._picture, ipywidgets.VBox(side)])
+        return [ipywidgets.HBox([self._choice, self._count]), below]
 
     def _class_buttons(self, layout: dict[str, str]) -> ipywidgets.Widget:
+        def pick(change: dict[str, str]) -> None:
+            if change["new"] in self.names:
+                choice.value = ""
+                self.decide("relabel", change["new"])
+
         if len(self.names) > MOST_BUTTONS:
             choice = ipywidgets.Combobox(options=self.names, placeholder="another class", ensure_option=True)
-            choice.observe(lambda change: self._picked(choice), "value")
+            choice.observe(pick, "value")
             return choice
-        return ipywidgets.HBox(
-            [
-                self._button(name, self.letters.get(name, ""), functools.partial(self.decide, "relabel", name))
-                for name in self.names
-            ],
-            layout=layout,
-        )
+        buttons = [
+            self._button(name, self.letters.get(name, ""), functools.partial(self.decide, "relabel", name))
+            for name in self.names
+        ]
+        return ipywidgets.HBox(buttons, layout=layout)
 
     def _button(self, words: str, key: str, call: Callable[[], object], style: str = "") -> ipywidgets.Button:
+        words_and_key = f"{words} [{key}]" if key else words
         button = ipywidgets.Button(
-            description=f"{words} [{key}]" if key else words,
-            tooltip=words,
-            button_style=style,
-            layout={"width": "auto"},
+            description=words_and_key, tooltip=words, button_style=style, layout={"width": "auto"}
         )
 
         def clicked(_: ipywidgets.Button) -> None:
@@ -199,32 +188,27 @@ class Relabel(Pictured):
         button.on_click(clicked)
         return button
 
-    def _picked(self, choice: ipywidgets.Combobox) -> None:
-        if choice.value in self.names:
-            name, choice.value = choice.value, ""
-            self.decide("relabel", name)
-
-    def _chosen(self) -> None:
+    def _show_class(self) -> None:
         rows = self._rows()
         if self.place not in rows:
             self.place = int(rows[0])
             if audit.latest(self.table, self.file)["action"][self.place]:
                 self._to_next_open()
+                return
         self._draw()
 
-    def _typing(self, text: str) -> None:
+    def _type(self, text: str) -> None:
         """Presses what was typed since last time; what was taken away takes back what it decided."""
-        same = sum(
-            1 for _ in itertools.takewhile(lambda pair: pair[0] == pair[1], zip(self._typed, text, strict=False))
-        )
-        for decided in reversed(self._decided[same:]):
+        same = len(self._typed)
+        while not text.startswith(self._typed[:same]):
+            same -= 1
+        for decided in self._decided[same:]:
             if decided:
                 self.undo()
         self._typed, self._decided = text, self._decided[:same] + self.press(text[same:])
 
     def _rows(self) -> np.ndarray:
-        chosen = (self.table["label"].astype(str) == self._choice.value) | (self._choice.value == ALL)
-        return np.flatnonzero(chosen)
+        return np.flatnonzero((self.table["label"].astype(str) == self._choice.value) | (self._choice.value == ALL))
 
     def _suggested(self) -> str:
         """The class that is suggested for the image shown, or ""."""
@@ -232,25 +216,21 @@ class Relabel(Pictured):
         return name if name in self.names else ""
 
     def _to_next_open(self) -> None:
-        """The next image of the class chosen without a decision: behind this one, else from the start, else stays."""
+        """Shows the next image of the class chosen without a decision: behind this one, else from the start."""
         rows = self._rows()
         open_rows = rows[(audit.latest(self.table, self.file)["action"][rows] == "").to_numpy()]
         if len(open_rows):
-            behind = open_rows[open_rows >= self.place]
-            self.place = int(behind[0] if len(behind) else open_rows[0])
+            self.place = int(min(open_rows, key=lambda row: (row < self.place, row)))
+        self._draw()
 
     def _draw(self) -> None:
         row, rows = self.table.iloc[self.place], self._rows()
-        found = audit.latest(self.table, self.file)
-        left = int((found["action"][rows] == "").sum())
+        decisions = audit.latest(self.table, self.file)
+        left = int((decisions["action"][rows] == "").sum())
+        done = f"all decided: <code>audit.apply(table, {html.escape(repr(str(self.file)))})</code>"
         at = int(np.searchsorted(rows, self.place)) + 1
-        words = (
-            f"{left} open"
-            if left
-            else f"all decided: <code>audit.apply(table, {html.escape(repr(str(self.file)))})</code>"
-        )
-        self._count.value = f"&nbsp; image {at} of {len(rows)} &nbsp;·&nbsp; {words}"
-        facts = _facts(row, found.iloc[self.place])
+        self._count.value = f"&nbsp; image {at} of {len(rows)} &nbsp;·&nbsp; {f'{left} open' if left else done}"
+        facts = _facts(row, decisions.iloc[self.place])
         try:
             self._picture.value = enlarged(row["path"], self.size, audit.levels(self.table))
         except (OSError, ValueError) as error:

@@ -50,16 +50,8 @@ class Threshold(Explorer):
     def __init__(self, predictions: pd.DataFrame, positive: str, levels: pd.DataFrame) -> None:
         self.predictions, self.positive, self.levels = predictions, positive, levels
         best = min(float(levels["threshold"].iloc[levels["cost"].argmin()]), 1.0)
-        self.slider = ipywidgets.FloatSlider(
-            min=0,
-            max=1,
-            step=0.001,
-            value=best,
-            readout_format=".3f",
-            description="threshold",
-            continuous_update=False,
-            layout={"width": "40em"},
-        )
+        look = {"readout_format": ".3f", "description": "threshold", "layout": {"width": "40em"}}
+        self.slider = ipywidgets.FloatSlider(best, min=0, max=1, step=0.001, continuous_update=False, **look)
         super().__init__([self.slider])
 
     @property

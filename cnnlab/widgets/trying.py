@@ -1,12 +1,11 @@
 """A panel for asking a model about one image at a time: what is it, how sure, and where did it look?"""
 
-import base64
+import contextlib
 import html
-import io
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import ipywidgets
 import numpy as np
@@ -14,9 +13,11 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from cnnlab import explain, models, serving
-from cnnlab._common import is_quiet
-from cnnlab.images import ENDINGS, prepare
-from cnnlab.plots.style import BLUE, GREY, readable, shown
+from cnnlab._common import evenly_spaced
+from cnnlab.images import ENDINGS
+from cnnlab.images import prepare as prepared
+from cnnlab.plots.style import BLUE, GREY, finish, readable, shown
+from cnnlab.widgets.exploring import Pictured, as_png
 
 TOP = 6  # classes shown
 OFFERED = 500  # images to pick from
@@ -47,56 +48,53 @@ def try_model(model: Any, images: Any = None) -> "TryModel":
         True
     """
     if isinstance(model, serving.Predictor):
-        return TryModel(Asked(model, model.prepare, _network_of(model)), _paths(images))
-    if hasattr(model, "predict_on_batch") and hasattr(model, "layers"):
-        return TryModel(_asked(model), _paths(images))
-    raise TypeError(
-        f"`widgets.try_model` expects a serving.Predictor or a Keras model. Received: {type(model).__name__}."
-    )
+        network = None
+        with contextlib.suppress(Exception):  # of a stranger's file, anything; answers are worth showing alone, too
+            network = model.network()
+        return TryModel(model, model.prepare, network, _paths(images))
+    if not hasattr(model, "predict_on_batch") or not hasattr(model, "layers"):
+        raise TypeError(
+            f"`widgets.try_model` expects a serving.Predictor or a Keras model. Received: {type(model).__name__}."
+        )
+    names, preparation = models.class_names(model), models.preparation(model)
+
+    def prepare(image: Any) -> np.ndarray:
+        return prepared(image, preparation).astype(np.float32)
+
+    def predict(image: Any) -> serving.Prediction:
+        row = models.class_probabilities(model, model(prepare(image)[None], training=False))[0]
+        best = int(row.argmax())
+        return serving.Prediction(names[best], float(row[best]), dict(zip(names, row.tolist(), strict=True)))
+
+    return TryModel(predict, prepare, model, _paths(images))
 
 
-class Asked(NamedTuple):
-    """What is asked about an image.
-
-    Attributes:
-        predict: One image of any kind to its prediction.
-        prepare: One image of any kind to what the network takes, of 0-255.
-        network: What Grad-CAM looks into; None where there is no Keras network.
-    """
-
-    predict: Callable[[Any], serving.Prediction]
-    prepare: Callable[[Any], np.ndarray]
-    network: Any
-
-    def heat(self, pixels: np.ndarray, label: str) -> np.ndarray | None:
-        """Where the network looked; None where it has no maps to look at."""
-        try:
-            return None if self.network is None else explain.grad_cam(self.network, pixels, target=label)
-        except (ValueError, TypeError):  # a network without convolutions, or in Python code of its own
-            return None
-
-
-class TryModel(ipywidgets.VBox):
+class TryModel(Pictured):
     """The panel that `widgets.try_model` returns."""
 
-    def __init__(self, asked: Asked, paths: Sequence[str]) -> None:
-        self._asked, self.paths = asked, list(paths)
-        self._upload = ipywidgets.FileUpload(accept="image/*", multiple=False, description="upload an image")
+    def __init__(
+        self,
+        predict: Callable[[Any], serving.Prediction],
+        prepare: Callable[[Any], np.ndarray],
+        network: Any,
+        paths: Sequence[str],
+    ) -> None:
+        self._predict, self._prepare, self._network, self.paths = predict, prepare, network, list(paths)
+        upload = ipywidgets.FileUpload(accept="image/*", multiple=False, description="upload an image")
         options = [(f"{Path(path).parent.name}/{Path(path).name}", path) for path in self.paths]
-        self._pick = ipywidgets.Dropdown(options=[("or pick one …", ""), *options])
+        pick = ipywidgets.Dropdown(options=[("or pick one …", ""), *options])
         self._words = ipywidgets.HTML()
         self._picture = ipywidgets.Image(format="png")
-        self._upload.observe(self._on_upload, "value")
-        self._pick.observe(self._on_pick, "value")
-        choice = [self._upload, self._pick] if self.paths else [self._upload]
-        super().__init__([ipywidgets.HBox(choice), self._words, self._picture])
+        upload.observe(lambda change: change["new"] and self.ask(bytes(change["new"][0]["content"])), "value")
+        pick.observe(lambda change: change["new"] and self.ask(change["new"]), "value")
+        super().__init__([ipywidgets.HBox([upload, pick] if paths else [upload]), self._words, self._picture])
         if self.paths:
             self.ask(self.paths[0])
 
     def ask(self, image: Any) -> serving.Prediction | None:
         """Shows the answer for an image (path, bytes or array), and returns it; None where it cannot be read."""
         try:
-            prediction = self._asked.predict(image)
+            prediction = self._predict(image)
             picture = self._drawn([(image, prediction)])
         except (ValueError, TypeError, OSError) as error:  # what people upload may be anything
             self._words.value = f"<b>No answer.</b> {html.escape(str(error))}"
@@ -107,21 +105,13 @@ class TryModel(ipywidgets.VBox):
         self._picture.value = picture
         return prediction
 
-    def _on_upload(self, change: dict[str, Any]) -> None:
-        if change["new"]:
-            self.ask(bytes(change["new"][0]["content"]))
-
-    def _on_pick(self, change: dict[str, Any]) -> None:
-        if change["new"]:
-            self.ask(change["new"])
-
     def _drawn(self, answers: Sequence[tuple[Any, serving.Prediction]]) -> bytes:
         """PNG: per image a row of the picture, where the model looked, and the likeliest classes."""
-        figure = Figure(figsize=(7.5, 2.3 * len(answers)), dpi=90, layout="constrained")
+        figure = Figure(figsize=(7.5, 2.3 * len(answers)), layout="constrained")
         cells = figure.subplots(len(answers), 3, squeeze=False, width_ratios=[1, 1, 1.5])
         for (image, prediction), (left, middle, right) in zip(answers, cells, strict=True):
-            pixels = self._asked.prepare(image)
-            heat = self._asked.heat(pixels, prediction.label)
+            pixels = self._prepare(image)
+            heat = self._heat(pixels, prediction.label)
             for ax, title in ((left, "as the model sees it"), (middle, f"speaks for {shown(prediction.label, 16)}")):
                 tiny = min(pixels.shape[:2]) < SIDE
                 picture = pixels.astype(np.uint8).repeat(3 if pixels.shape[2] == 1 else 1, axis=2)
@@ -134,84 +124,45 @@ class TryModel(ipywidgets.VBox):
             else:
                 middle.imshow(heat, cmap="inferno", alpha=0.7 * heat, vmin=0, vmax=1)
             _bars(right, prediction)
-        file = io.BytesIO()
-        figure.savefig(file, format="png")
-        return file.getvalue()
+        return as_png(figure, dpi=90)
 
-    def _repr_mimebundle_(self, **options: Any) -> dict[str, Any]:
-        bundle = super()._repr_mimebundle_(**options)
-        static = self._static()
-        if static:
-            bundle["image/png"] = base64.b64encode(static).decode()
-            if is_quiet():  # nobody is there to upload anything: the picture alone
-                del bundle["application/vnd.jupyter.widget-view+json"]
-        return bundle
+    def _heat(self, pixels: np.ndarray, label: str) -> np.ndarray | None:
+        """Where the network looked; None where it has no maps to look at."""
+        try:
+            return None if self._network is None else explain.grad_cam(self._network, pixels, target=label)
+        except (ValueError, TypeError):  # a network without convolutions, or in Python code of its own
+            return None
 
-    def _static(self) -> bytes:
+    def static(self) -> bytes:
+        """The answers for the first, a middle and the last image, as PNG; nothing where there are none."""
         answers = []
-        places = np.linspace(0, len(self.paths) - 1, STATIC).round().astype(int) if self.paths else np.zeros(0, int)
-        for place in np.unique(places):
-            try:
-                answers.append((self.paths[place], self._asked.predict(self.paths[place])))
-            except (ValueError, OSError):
-                continue
+        for place in evenly_spaced(len(self.paths), STATIC):
+            with contextlib.suppress(ValueError, OSError):
+                answers.append((self.paths[place], self._predict(self.paths[place])))
         return self._drawn(answers) if answers else b""
 
 
 def _bars(ax: Any, prediction: serving.Prediction) -> None:
     best = sorted(prediction.probabilities.items(), key=lambda item: -item[1])[:TOP]
     colors = [GREY if prediction.unknown else BLUE] + [GREY] * (len(best) - 1)
-    ax.barh(range(len(best)), [value for _, value in best], color=colors, height=0.7)
-    for place, (_, value) in enumerate(best):
-        ax.text(value, place, f" {value:.1%}", va="center", fontsize=8)
+    bars = ax.barh(range(len(best)), [value for _, value in best], color=colors, height=0.7)
+    ax.bar_label(bars, [f" {value:.1%}" for _, value in best], fontsize=8)
     ax.set_yticks(range(len(best)), [shown(name, 18) for name, _ in best], fontsize=8)
     ax.invert_yaxis()
-    ax.set_xlim(0, 1.2)
-    ax.set_xticks([0, 0.5, 1])
+    ax.set(xlim=(0, 1.2), xticks=[0, 0.5, 1])
     ax.tick_params(labelsize=8)
     ax.set_xlabel("probability" + (" (unlike the training images)" if prediction.unknown else ""), fontsize=8)
-    ax.spines[["top", "right"]].set_visible(False)
-    readable(ax)
+    finish(ax)
 
 
 def _paths(images: Any) -> list[str]:
-    """At most `OFFERED` paths of images, evenly spaced.
-
-    Raises:
-        ValueError: If there is none.
-    """
+    """At most `OFFERED` paths of images, evenly spaced."""
     if images is None:
         return []
-    if isinstance(images, pd.DataFrame):
-        found = [str(path) for path in images["path"]]
-    elif isinstance(images, str | os.PathLike):
+    if isinstance(images, str | os.PathLike):
         found = sorted(str(path) for path in Path(images).rglob("*") if path.suffix.lower() in ENDINGS)
     else:
-        found = [str(path) for path in images]
+        found = [str(path) for path in (images["path"] if isinstance(images, pd.DataFrame) else images)]
     if not found:
         raise ValueError(f"`images` expects a table, a folder or a list with at least one image. Received: {images!r}.")
-    places = np.unique(np.linspace(0, len(found) - 1, min(len(found), OFFERED)).round().astype(int))
-    return [found[place] for place in places]
-
-
-def _asked(model: Any) -> Asked:
-    """A Keras model that is asked directly."""
-    names, preparation = models.class_names(model), models.preparation(model)
-
-    def pixels_of(image: Any) -> np.ndarray:
-        return prepare(image, preparation).astype(np.float32)
-
-    def predict(image: Any) -> serving.Prediction:
-        row = models.class_probabilities(model, model(pixels_of(image)[None], training=False))[0]
-        best = int(row.argmax())
-        return serving.Prediction(names[best], float(row[best]), dict(zip(names, row.tolist(), strict=True)))
-
-    return Asked(predict, pixels_of, model)
-
-
-def _network_of(predictor: serving.Predictor) -> Any:
-    """The Keras network of an export, or None: answers are worth showing without heat maps, too."""
-    try:
-        return predictor.network()
-    except Exception:  # of a stranger's file, anything
-        return None
+    return [found[place] for place in evenly_spaced(len(found), OFFERED)]
