@@ -5,7 +5,8 @@ Seen in Keras 3.15.1 and TensorFlow 2.21.0.
 
 import inspect
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from types import FrameType
 from typing import Any, NamedTuple
 
@@ -108,6 +109,31 @@ def compiled_twin(model: Any) -> Any:
     twin = object.__new__(type(model))
     twin.__dict__.update({key: value for key, value in vars(model).items() if not inspect.isfunction(value)})
     return twin
+
+
+def call_that_made(tensor: Any) -> Any:
+    """Keras's record of the call of a layer that made a symbolic tensor: which operation, of which tensors.
+
+    `KerasTensor._keras_history` and `Operation._inbound_nodes` (3.15), whose `Node` says more.
+    """
+    history = tensor._keras_history
+    return history.operation._inbound_nodes[history.node_index]
+
+
+@contextmanager
+def calls_forgotten(model: Any) -> Iterator[None]:
+    """Takes back the records of all calls of layers inside a model that the block makes.
+
+    `Layer._flatten_layers` and `Operation._inbound_nodes` (3.15): what is recorded would be kept for ever.
+    """
+    recorded = [
+        (layer._inbound_nodes, len(layer._inbound_nodes)) for layer in getattr(model, "_flatten_layers", list)()
+    ]
+    try:
+        yield
+    finally:
+        for nodes, count in recorded:
+            del nodes[count:]
 
 
 def schedules_of(optimizer: Any) -> list[Any]:

@@ -152,3 +152,15 @@ def test_what_is_mended_for_several_workers_is_as_it_was_read():
     assert _upstream.SCALAR_OVER_AXIS_0 in source or hasattr(trainer.reduce_per_replica, "mended")
     assert _upstream.PER_REPLICA_BATCH in source
     assert "_distribute_strategy" in source
+
+
+def test_the_call_that_made_a_tensor_is_found_and_forgotten(network):
+    (dense,), image = network.layers, keras.Input((3,))
+    before = len(dense._inbound_nodes)
+    with _upstream.calls_forgotten(network):
+        scores = dense(image)
+        call = _upstream.call_that_made(scores)
+        assert (call.operation, call.input_tensors[0], call.output_tensors[0]) == (dense, image, scores)
+        assert len(dense._inbound_nodes) == before + 1
+    assert len(dense._inbound_nodes) == before
+    assert _upstream.call_that_made(network.outputs[0]).operation is dense

@@ -36,19 +36,14 @@ def filters(model: keras.Model, layer: str | None = None) -> np.ndarray:
         (24, 3, 3, 1)
     """
     graph = graph_of(model)
-    if layer is not None:
-        found = graph.steps[graph.find(layer)].layer
-    else:
-        found = next((step.layer for step in graph.steps if isinstance(step.layer, CONVOLUTIONS)), None)
-    if not isinstance(found, CONVOLUTIONS):
-        raise ValueError(
-            "`explain.filters` expects the name of a convolution. Received: "
-            f"{layer!r}{f', a {type(found).__name__}' if found is not None else ' and a model without one'}."
-        )
+    layers = [step.layer for step in graph.steps] if layer is None else [graph.steps[graph.find(layer)].layer]
+    found = next((one for one in layers if isinstance(one, CONVOLUTIONS)), None)
+    if found is None:
+        what = " and a model without one" if layer is None else f", a {type(layers[0]).__name__}"
+        raise ValueError(f"`explain.filters` expects the name of a convolution. Received: {layer!r}{what}.")
     if isinstance(found, keras.layers.SeparableConv2D):  # of the ordinary convolution that does the same
-        depthwise = keras.ops.convert_to_numpy(found.depthwise_kernel)
-        pointwise = keras.ops.convert_to_numpy(found.pointwise_kernel).reshape(*depthwise.shape[2:], -1)
-        return np.einsum("hwcm,cmf->fhwc", depthwise, pointwise)
+        depthwise, pointwise = map(keras.ops.convert_to_numpy, (found.depthwise_kernel, found.pointwise_kernel))
+        return np.einsum("hwcm,cmf->fhwc", depthwise, pointwise.reshape(*depthwise.shape[2:], -1))
     kernel = keras.ops.convert_to_numpy(found.kernel)
     if isinstance(found, keras.layers.DepthwiseConv2D):  # one filter for each channel that comes in
         return kernel.reshape(*kernel.shape[:2], -1).transpose(2, 0, 1)[..., None]
@@ -77,8 +72,8 @@ def feature_maps(model: keras.Model, image: Any, *, layers: Sequence[str] | None
         >>> {layer: values.shape for layer, values in maps.items()}
         {'relu_1': (28, 28, 4), 'relu_2': (14, 14, 8)}
     """
-    batch, single = checked_images(model, image, caller="explain.feature_maps")
-    if not single and len(batch) != 1:
+    batch, _ = checked_images(model, image, caller="explain.feature_maps")
+    if len(batch) != 1:
         raise ValueError(
             f"`explain.feature_maps` expects one image (height, width, channels). Received {len(batch)} images."
         )
@@ -107,8 +102,7 @@ def _shown(graph: Graph) -> list[int]:
             chosen.append(number)
             last = (number, 0)
         elif last is not None and step.reads == (last,):
+            last = (number, 0) if isinstance(step.layer, keras.layers.BatchNormalization) else None
             if isinstance(step.layer, keras.layers.Activation | keras.layers.ReLU):
-                chosen[-1], last = number, None
-            else:
-                last = (number, 0) if isinstance(step.layer, keras.layers.BatchNormalization) else None
+                chosen[-1] = number
     return chosen

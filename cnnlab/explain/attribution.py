@@ -11,6 +11,8 @@ from cnnlab.explain.inputs import Target, checked_images, checked_targets
 from cnnlab.explain.intermediate import sensitivity
 from cnnlab.models.naming import class_probabilities
 
+Square = tuple[slice, slice]
+
 
 def grad_cam(model: keras.Model, images: Any, *, target: Target = None, layer: str | None = None) -> np.ndarray:
     """Grad-CAM: where in an image a network found what speaks for a class.
@@ -56,7 +58,8 @@ def grad_cam(model: keras.Model, images: Any, *, target: Target = None, layer: s
         )
     maps, slopes = sensitivity(graph, batch, number, targets, classes)
     weights = slopes.mean(axis=(1, 2), keepdims=True)
-    heat = _enlarged(np.maximum((maps * weights).sum(axis=-1), 0), batch.shape[1:3])
+    heat = np.maximum((maps * weights).sum(axis=-1, keepdims=True), 0).astype("float32")
+    heat = keras.ops.convert_to_numpy(keras.ops.image.resize(heat, batch.shape[1:3], interpolation="bilinear"))[..., 0]
     strongest = heat.max(axis=(1, 2), keepdims=True)
     heat = np.divide(heat, strongest, out=np.zeros_like(heat), where=strongest > 0)
     return heat[0] if single else heat
@@ -113,37 +116,27 @@ def occlusion(
             f"that every pixel is covered. Received: patch={patch}, stride={stride}."
         )
     places = [(top, left) for top in _starts(height, patch, stride) for left in _starts(width, patch, stride)]
-    heat = np.stack(
-        [
-            _covered(model, image, int(target), places, patch, fill, batch_size)
-            for image, target in zip(batch, targets, strict=True)
-        ]
-    )
+    squares = [(slice(top, top + patch), slice(left, left + patch)) for top, left in places]
+    parts = [squares[first : first + batch_size] for first in range(0, len(squares), batch_size)]
+    heat = np.stack([_loss(model, *pair, parts, fill) for pair in zip(batch, targets, strict=True)])
     return heat[0] if single else heat
 
 
-def _covered(
-    model: keras.Model,
-    image: np.ndarray,
-    target: int,
-    places: list[tuple[int, int]],
-    patch: int,
-    fill: float | None,
-    batch_size: int,
+def _loss(
+    model: keras.Model, image: np.ndarray, target: int, parts: list[list[Square]], fill: float | None
 ) -> np.ndarray:
     """Mean loss in probability of one class, pixel by pixel."""
     colour = image.mean(axis=(0, 1)) if fill is None else fill
     whole = class_probabilities(model, model(image[None], training=False))[0, target]
     lost, times = np.zeros(image.shape[:2]), np.zeros(image.shape[:2])
-    for first in range(0, len(places), batch_size):
-        part = places[first : first + batch_size]
+    for part in parts:
         covered = np.repeat(image[None], len(part), axis=0)
-        for one, (top, left) in zip(covered, part, strict=True):
-            one[top : top + patch, left : left + patch] = colour
+        for one, square in zip(covered, part, strict=True):
+            one[square] = colour
         answers = class_probabilities(model, model(covered, training=False))[:, target]
-        for answer, (top, left) in zip(answers, part, strict=True):
-            lost[top : top + patch, left : left + patch] += whole - answer
-            times[top : top + patch, left : left + patch] += 1
+        for answer, square in zip(answers, part, strict=True):
+            lost[square] += whole - answer
+            times[square] += 1
     return lost / times
 
 
@@ -154,18 +147,11 @@ def _starts(length: int, patch: int, stride: int) -> list[int]:
 
 def _last_maps(graph: Graph) -> int:
     """The last step that passes on a map of more than one place; of one place where none has more."""
-    maps = [
-        number
+    sizes = {
+        number: step.shape[1:3]
         for number, step in enumerate(graph.steps)
         if len(step.shape) == 4 and isinstance(step.layer, keras.layers.Layer)
-    ]
-    wide = [number for number in maps if graph.steps[number].shape[1:3] != (1, 1)]
-    if not maps:
+    }
+    if not sizes:
         raise ValueError(f"`explain.grad_cam` expects a model with convolutions. {graph.name!r} passes on no maps.")
-    return (wide or maps)[-1]
-
-
-def _enlarged(maps: np.ndarray, size: tuple[int, ...]) -> np.ndarray:
-    """Maps (batch, height, width) at another size, values between the places filled in."""
-    enlarged = keras.ops.image.resize(maps[..., None].astype("float32"), size, interpolation="bilinear")
-    return keras.ops.convert_to_numpy(enlarged)[..., 0]
+    return max([number for number, size in sizes.items() if size != (1, 1)] or sizes)

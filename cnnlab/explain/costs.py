@@ -7,6 +7,7 @@ from cnnlab import _quiet  # noqa: F401  isort: skip
 import keras
 import pandas as pd
 
+from cnnlab.explain.activations import CONVOLUTIONS
 from cnnlab.explain.graph import Step, graph_of
 
 
@@ -36,18 +37,17 @@ def summary(model: keras.Model) -> pd.DataFrame:
     counted: set[int] = set()
     rows = []
     for step in graph_of(model).steps:
-        weights = getattr(step.layer, "weights", [])
-        new = id(step.layer) not in counted  # a layer that is called twice has its weights once
-        counted.add(id(step.layer))
-        free = {id(weight) for weight in getattr(step.layer, "trainable_weights", [])}
-        sizes = [(math.prod(weight.shape), id(weight) in free) for weight in weights if new]
+        layer = step.layer
+        # a layer that is called twice has its weights once; operations of keras.ops have none
+        weights = [] if id(layer) in counted or not isinstance(layer, keras.Layer) else layer.weights
+        counted.add(id(layer))
         rows.append(
             {
                 "layer": step.path,
                 "kind": step.kind,
                 "output": " × ".join("?" if side is None else str(side) for side in step.shape[1:]),
-                "parameters": sum(size for size, _ in sizes),
-                "trainable": sum(size for size, learns in sizes if learns),
+                "parameters": sum(math.prod(weight.shape) for weight in weights),
+                "trainable": sum(math.prod(weight.shape) for weight in layer.trainable_weights) if weights else 0,
                 "multiply_adds": _multiply_adds(step),
             }
         )
@@ -56,17 +56,15 @@ def summary(model: keras.Model) -> pd.DataFrame:
 
 def _multiply_adds(step: Step) -> Any:
     """Products of weight and value for one image; missing where the image size is open."""
-    layer: Any = step.layer
-    places: list[Any] = list(step.shape[1:-1])
-    if isinstance(layer, keras.layers.Conv2DTranspose):
-        places = list(step.input_shapes[0][1:-1])
-        kernels = [layer.kernel]
-    elif isinstance(layer, keras.layers.SeparableConv2D):
+    layer = step.layer
+    # a transposed convolution spreads each value that comes in, all others gather for each that goes out
+    places = (step.input_shapes[0] if isinstance(layer, keras.layers.Conv2DTranspose) else step.shape)[1:-1]
+    if isinstance(layer, keras.layers.SeparableConv2D):
         kernels = [layer.depthwise_kernel, layer.pointwise_kernel]
-    elif isinstance(layer, keras.layers.Conv2D | keras.layers.DepthwiseConv2D | keras.layers.Dense):
+    elif isinstance(layer, CONVOLUTIONS | keras.layers.Dense):
         kernels = [layer.kernel]
     else:
         return 0
     if None in places:
         return pd.NA
-    return sum(math.prod(kernel.shape) for kernel in kernels) * math.prod(places)
+    return sum(math.prod(kernel.shape) for kernel in kernels) * math.prod(places)  # type: ignore[arg-type]

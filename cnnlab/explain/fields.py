@@ -4,12 +4,18 @@ from typing import Any, NamedTuple
 
 from cnnlab import _quiet  # noqa: F401  isort: skip
 import keras
+import numpy as np
 import pandas as pd
 
-from cnnlab.explain.graph import IMAGE, Key, Step, graph_of
+from cnnlab.explain.graph import IMAGE, Step, graph_of
 
-POOLINGS = keras.layers.MaxPooling2D | keras.layers.AveragePooling2D
-CONVOLUTIONS = keras.layers.Conv2D | keras.layers.DepthwiseConv2D | keras.layers.SeparableConv2D
+WINDOWS = (
+    keras.layers.Conv2D
+    | keras.layers.DepthwiseConv2D
+    | keras.layers.SeparableConv2D
+    | keras.layers.MaxPooling2D
+    | keras.layers.AveragePooling2D
+)
 COLUMNS = [
     *("layer", "kind", "rows", "columns", "field_height", "field_width", "step_height", "step_width"),
     *("top", "left", "bottom", "right"),
@@ -62,12 +68,11 @@ def receptive_fields(model: keras.Model) -> pd.DataFrame:
             f"one that takes {graph.image_shape}."
         )
     whole = (Reach(0, height, 0), Reach(0, width, 0))
-    known: dict[Key, Axes] = {IMAGE: (Reach(0, 1, 1), Reach(0, 1, 1))}
+    known: dict[int, Axes] = {IMAGE[0]: (Reach(0, 1, 1), Reach(0, 1, 1))}
     rows = []
     for number, step in enumerate(graph.steps):
-        axes = _after(step, [known[key] for key in step.reads], whole)
-        known |= {(number, output): axes for output in range(8)}
-        rows.append(_row(step, axes))
+        known[number] = _after(step, [known[made_by] for made_by, _ in step.reads], whole)
+        rows.append(_row(step, known[number]))
     return pd.DataFrame(rows, columns=COLUMNS).astype(dict.fromkeys(COLUMNS[2:], "Int64"))
 
 
@@ -78,61 +83,51 @@ def _row(step: Step, axes: Axes) -> dict[str, Any]:
         return row
     down, across = axes
     top, left = (reach.start + (count or 1) // 2 * reach.step for reach, count in zip(axes, maps, strict=True))
-    return row | {
-        "field_height": down.size,
-        "field_width": across.size,
-        "step_height": down.step,
-        "step_width": across.step,
-        "top": top,
-        "left": left,
-        "bottom": top + down.size,
-        "right": left + across.size,
-    }
+    edges = {"top": top, "left": left, "bottom": top + down.size, "right": left + across.size}
+    sizes = {"field_height": down.size, "field_width": across.size}
+    return row | sizes | {"step_height": down.step, "step_width": across.step} | edges
 
 
 def _after(step: Step, given: list[Axes], whole: tuple[Reach, Reach]) -> Axes:
     """What a layer's places see, from what the places it reads see."""
     layer = step.layer
-    if any(axes is None for axes in given):
-        return None
     seen = [axes for axes in given if axes is not None]
-    if isinstance(layer, CONVOLUTIONS | POOLINGS) and not isinstance(layer, keras.layers.Conv2DTranspose):
+    if len(seen) < len(given):
+        return None
+    if isinstance(layer, WINDOWS):
         return _through_windows(layer, seen[0], step.input_shapes[0])
     if isinstance(layer, keras.layers.ZeroPadding2D | keras.layers.Cropping2D):
-        sign, before = (-1, layer.padding) if isinstance(layer, keras.layers.ZeroPadding2D) else (1, layer.cropping)
-        return tuple(  # type: ignore[return-value]
-            reach._replace(start=reach.start + sign * sides[0] * reach.step)
-            for reach, sides in zip(seen[0], before, strict=True)
+        sign, sides = (-1, layer.padding) if isinstance(layer, keras.layers.ZeroPadding2D) else (1, layer.cropping)
+        down, across = (
+            reach._replace(start=reach.start + sign * side[0] * reach.step)
+            for reach, side in zip(seen[0], sides, strict=True)
         )
+        return down, across
     if len(step.shape) != 4 or _mixes_places(layer):
         return whole
     if any(len(shape) == 4 and shape[1:3] not in (step.shape[1:3], (1, 1)) for shape in step.input_shapes):
         return whole if step.shape[1:3] == (1, 1) else None
     if any(len(shape) != 4 for shape in step.input_shapes):
         return whole  # the whole image's features, laid out as a map of one place
-    return tuple(_union(reaches) for reaches in zip(*seen, strict=True))  # type: ignore[return-value]
+    down, across = map(_union, zip(*seen, strict=True))
+    return down, across
 
 
 def _through_windows(layer: Any, axes: tuple[Reach, Reach], shape: tuple[Any, ...]) -> Axes:
     sizes = getattr(layer, "kernel_size", None) or layer.pool_size
-    dilations = getattr(layer, "dilation_rate", (1, 1))
-    dilations = (dilations, dilations) if isinstance(dilations, int) else dilations
+    dilations = np.broadcast_to(getattr(layer, "dilation_rate", 1), 2).tolist()
     result = []
     for reach, size, stride, dilation, count in zip(axes, sizes, layer.strides, dilations, shape[1:3], strict=True):
         window = (size - 1) * dilation + 1
-        padding = 0
-        if layer.padding == "same":
-            padding = max((-(-count // stride) - 1) * stride + window - count, 0) // 2
-        result.append(
-            Reach(reach.start - padding * reach.step, reach.size + (window - 1) * reach.step, reach.step * stride)
-        )
+        padding = max((-(-count // stride) - 1) * stride + window - count, 0) // 2 if layer.padding == "same" else 0
+        start = reach.start - padding * reach.step
+        result.append(Reach(start, reach.size + (window - 1) * reach.step, reach.step * stride))
     return result[0], result[1]
 
 
 def _mixes_places(layer: Any) -> bool:
     if isinstance(layer, keras.layers.LayerNormalization):
-        axes = layer.axis if isinstance(layer.axis, list | tuple) else [layer.axis]
-        return any(axis not in (-1, 3) for axis in axes)
+        return not set(np.atleast_1d(layer.axis)) <= {-1, 3}
     return isinstance(layer, keras.layers.GroupNormalization) or "GlobalAverage" in type(layer).__name__
 
 

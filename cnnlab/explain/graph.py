@@ -9,7 +9,10 @@ from typing import Any
 from cnnlab import _quiet  # noqa: F401  isort: skip
 import keras
 
+from cnnlab._upstream import call_that_made, calls_forgotten
+
 Key = tuple[int, int]  # which step made a tensor, and which of its outputs it is; (-1, …) is the image
+Shape = tuple[int | None, ...]
 IMAGE: Key = (-1, 0)
 
 
@@ -18,16 +21,28 @@ class Step:
     """One call of one layer: where it stands, what it reads and what it makes."""
 
     path: str  # its name, after those of the networks it stands in: "mobilenet/conv1"
-    layer: Any  # a keras.Layer, or an operation of keras.ops
     reads: tuple[Key, ...]
-    input_shapes: tuple[tuple[int | None, ...], ...]
-    shape: tuple[int | None, ...]  # of its first output, batch first
     node: Any  # Keras's record of the call
+
+    @property
+    def layer(self) -> Any:
+        """A keras.Layer, or an operation of keras.ops."""
+        return self.node.operation
 
     @property
     def kind(self) -> str:
         """Its class: "Conv2D"."""
         return type(self.layer).__name__
+
+    @property
+    def shape(self) -> Shape:
+        """Of its first output, batch first."""
+        return tuple(self.node.output_tensors[0].shape)
+
+    @property
+    def input_shapes(self) -> list[Shape]:
+        """Of all that it reads."""
+        return [tuple(tensor.shape) for tensor in self.node.input_tensors]
 
     def run(self, values: Sequence[Any], layer: Any = None) -> list[Any]:
         """What the layer (or another one in its place) makes of these inputs, outside of training."""
@@ -43,28 +58,24 @@ class Graph:
     """All steps of a network, from the image up, and which tensors it gives out."""
 
     name: str
-    image_shape: tuple[int | None, ...]  # (height, width, channels)
+    image_shape: Shape  # (height, width, channels)
     steps: list[Step]
     outputs: list[Key]
 
     def find(self, name: str) -> int:
-        """The number of the step whose layer has this name, wherever it is nested; the last one if called twice.
-
-        Raises:
-            ValueError: If there is no such layer or more than one, naming some that there are.
-        """
-        own = name.rsplit("/", 1)[-1]
-        named = [number for number, step in enumerate(self.steps) if step.path.rsplit("/", 1)[-1] == own]
+        """The number of the step whose layer has this name, wherever it is nested; the last one if called twice."""
+        names = [step.path.rsplit("/", 1)[-1] for step in self.steps]
+        named = [number for number, own in enumerate(names) if own == name.rsplit("/", 1)[-1]]
+        reason = "none has"
         if len({id(self.steps[number].layer) for number in named}) > 1:
             named = [number for number in named if self.steps[number].path == name]
             reason = "several have: write the networks it is in before it, with slashes"
-        else:
-            reason = "none has"
         if not named:
-            names = [step.path.rsplit("/", 1)[-1] for step in self.steps if getattr(step.layer, "weights", [])]
-            known = ", ".join(names if len(names) <= 12 else [*names[:6], "…", *names[-5:]]) or "none"
+            known = [own for own, step in zip(names, self.steps, strict=True) if getattr(step.layer, "weights", [])]
+            examples = ", ".join(known if len(known) <= 12 else [*known[:6], "…", *known[-5:]]) or "none"
             raise ValueError(
-                f"Expected the name of one layer of {self.name!r}, such as {known}. Received: {name!r}, which {reason}."
+                f"Expected the name of one layer of {self.name!r}, such as {examples}. Received: {name!r}, which "
+                f"{reason}."
             )
         return named[-1]
 
@@ -85,34 +96,21 @@ class Graph:
 def graph_of(model: keras.Model, image_shape: Sequence[int | None] | None = None) -> Graph:
     """Every call of every layer of a model, from the image up, those of nested networks in their place.
 
-    A subclassed model is called once with a symbolic image, which shows Keras the connections of its layers.
-
-    Args:
-        model: Functional, Sequential or subclassed.
-        image_shape: (height, width, channels), for a subclassed model; what it was built for where None.
-
-    Raises:
-        TypeError: If the model has more than one input, or Keras cannot follow its connections.
+    A subclassed model is called once with a symbolic image of that shape (height, width, channels), or else of the one
+    it was built for, which shows Keras the connections of its layers. A TypeError where that cannot be.
     """
-    recorded: list[tuple[list[Any], int]] = []
-    try:
-        inputs, outputs = _ends(model, image_shape, recorded)
+    with calls_forgotten(model):  # the steps keep what was recorded; the model keeps no trace of it
+        inputs, outputs = _ends(model, image_shape)
         if len(inputs) != 1:
             raise TypeError(
                 f"Expected a model with one input, the image. Received {model.name!r}, which has {len(inputs)}."
             )
         steps: list[Step] = []
-        return Graph(
-            model.name, tuple(inputs[0].shape[1:]), steps, _collect(inputs, outputs, "", [IMAGE], steps, recorded)
-        )
-    finally:
-        for nodes, count in recorded:  # the steps keep what was recorded; the model keeps no trace of it
-            del nodes[count:]
+        keys = _collect(inputs, outputs, "", [IMAGE], steps)
+        return Graph(model.name, tuple(inputs[0].shape[1:]), steps, keys)
 
 
-def _ends(
-    model: Any, shape: Sequence[int | None] | None, recorded: list[tuple[list[Any], int]]
-) -> tuple[Sequence[Any], Sequence[Any]]:
+def _ends(model: Any, shape: Sequence[int | None] | None) -> tuple[Sequence[Any], Sequence[Any]]:
     """Symbolic inputs and outputs of a model; those of a subclassed one are made by calling it once."""
     if getattr(model, "inputs", None):
         return model.inputs, model.outputs
@@ -124,8 +122,6 @@ def _ends(
                 f"Received {type(model).__name__} {getattr(model, 'name', '')!r}: call it on a batch of images first."
             )
         shape = shape[1:]
-    inside = [layer for layer in model._flatten_layers() if layer is not model]
-    recorded += [(layer._inbound_nodes, len(layer._inbound_nodes)) for layer in inside]
     options = {"training": False} if "training" in inspect.signature(model.call).parameters else {}
     image = keras.Input(shape)
     try:
@@ -141,12 +137,7 @@ def _ends(
 
 
 def _collect(
-    inputs: Sequence[Any],
-    outputs: Sequence[Any],
-    prefix: str,
-    given: Sequence[Key],
-    steps: list[Step],
-    recorded: list[tuple[list[Any], int]],
+    inputs: Sequence[Any], outputs: Sequence[Any], prefix: str, given: Sequence[Key], steps: list[Step]
 ) -> list[Key]:
     """Appends the steps of a network whose inputs are the tensors `given`; returns the keys of its outputs."""
     keys = {id(tensor): key for tensor, key in zip(inputs, given, strict=True)}
@@ -157,14 +148,12 @@ def _collect(
         inner, ends = node.operation, None
         if isinstance(inner, keras.Model):
             with contextlib.suppress(TypeError):  # what cannot be looked into is one step
-                ends = _ends(inner, tuple(node.input_tensors[0].shape[1:]), recorded)
+                ends = _ends(inner, tuple(node.input_tensors[0].shape[1:]))
         if ends is not None and len(ends[0]) == len(reads) and len(ends[1]) == len(node.output_tensors):
-            made = _collect(*ends, f"{prefix}{inner.name}/", reads, steps, recorded)
+            made = _collect(*ends, f"{prefix}{inner.name}/", reads, steps)
         else:
-            shapes = tuple(tuple(tensor.shape) for tensor in node.input_tensors)
-            shape = tuple(node.output_tensors[0].shape)
             made = [(len(steps), number) for number in range(len(node.output_tensors))]
-            steps.append(Step(f"{prefix}{inner.name}", inner, tuple(reads), shapes, shape, node))
+            steps.append(Step(f"{prefix}{inner.name}", tuple(reads), node))
         keys |= {id(tensor): key for tensor, key in zip(node.output_tensors, made, strict=True)}
     return [keys[id(tensor)] for tensor in outputs]
 
@@ -174,7 +163,7 @@ def _nodes(inputs: Sequence[Any], outputs: Sequence[Any]) -> list[Any]:
     order: list[Any] = []
     begun: set[int] = set()
     first = {id(tensor) for tensor in inputs}
-    waiting = [(_maker(tensor), False) for tensor in reversed(outputs)]
+    waiting = [(call_that_made(tensor), False) for tensor in reversed(outputs)]
     while waiting:
         node, done = waiting.pop()
         if done:
@@ -183,10 +172,5 @@ def _nodes(inputs: Sequence[Any], outputs: Sequence[Any]) -> list[Any]:
             begun.add(id(node))
             waiting.append((node, True))
             if id(node.output_tensors[0]) not in first:
-                waiting += [(_maker(tensor), False) for tensor in reversed(node.input_tensors)]
+                waiting += [(call_that_made(tensor), False) for tensor in reversed(node.input_tensors)]
     return order
-
-
-def _maker(tensor: Any) -> Any:
-    history = tensor._keras_history
-    return history.operation._inbound_nodes[history.node_index]

@@ -14,12 +14,7 @@ Target = str | int | Sequence[str | int] | None
 
 
 def checked_images(model: keras.Model, images: Any, *, caller: str) -> tuple[np.ndarray, bool]:
-    """The images as (batch, height, width, channels) of float32, and whether a single one was given.
-
-    Raises:
-        ValueError: If size, channels or range of the pixels are not what the model takes.
-        TypeError: If they are no pixels, such as paths.
-    """
+    """The images as (batch, height, width, channels) of float32, and whether a single one was given."""
     try:
         batch = np.asarray(images, dtype=np.float32)
     except (TypeError, ValueError):
@@ -46,13 +41,7 @@ def checked_images(model: keras.Model, images: Any, *, caller: str) -> tuple[np.
 
 
 def checked_targets(model: keras.Model, target: Target, images: np.ndarray, *, caller: str) -> tuple[np.ndarray, int]:
-    """The class in question for each image, as a number, and how many classes there are.
-
-    It is the class named, or else the one that the model predicts.
-
-    Raises:
-        ValueError: If the model has several outputs, no such class, or there is not one for each image.
-    """
+    """The class in question for each image, that named or predicted, as a number; and how many classes there are."""
     outputs = keras.tree.flatten(model(images, training=False))
     if len(outputs) != 1 or len(outputs[0].shape) != 2:
         shapes = ", ".join(str(tuple(output.shape[1:])) for output in outputs)

@@ -28,12 +28,7 @@ def sensitivity(
 ) -> tuple[np.ndarray, np.ndarray]:
     """What a step makes of images, and the derivative of each image's score for its target class with respect to it.
 
-    Args:
-        graph: Of a classifier.
-        images: Shape (images, height, width, channels).
-        number: Which step.
-        targets: The class of each image; with one sigmoid, 1 is the class it speaks for and 0 the other.
-        classes: How many there are; two with one sigmoid.
+    With two `classes` and one sigmoid, target 1 is the class it speaks for and 0 the other.
     """
     key: Key = (number, 0)
     output = graph.values({IMAGE: images}, [key])[0]
@@ -61,16 +56,15 @@ def before_softmax(graph: Graph) -> Callable[[dict[Key, Any]], Any]:
         activation = getattr(step.layer, "activation", None)
         own = step.kind in ("Softmax", "Sigmoid") or isinstance(step.layer, keras.layers.Activation)
         if own and (activation in SQUASHING or activation is None):
-            key = step.reads[0]
-            break
+            scores = step.reads[0]
+            return lambda known: graph.values(known, [scores])[0]
         if activation in SQUASHING:
             twin = _linear(step.layer, step.input_shapes[0])
             return lambda known: step.run(graph.values(known, step.reads), twin)[0]
         if not isinstance(step.layer, PASSING) and not (own and activation is keras.activations.linear):
-            key = graph.outputs[0]
             break
         key = step.reads[0]
-    return lambda known: graph.values(known, [key])[0]
+    return lambda known: graph.values(known, graph.outputs[:1])[0]
 
 
 def _linear(layer: keras.layers.Layer, input_shape: tuple[int | None, ...]) -> keras.layers.Layer:
