@@ -109,7 +109,7 @@ def test_a_full_disk_is_one_sentence_and_the_next_run_continues(prepared, tmp_pa
 
 def test_a_complete_folder_is_returned_at_once(prepared, tmp_path, monkeypatch):
     folder = samples.from_tfds("little", tmp_path / "out", data_dir=prepared[0])
-    monkeypatch.setattr("cnnlab.samples.tfds._write_split", lambda *arguments: pytest.fail("written again"))
+    monkeypatch.setattr("cnnlab.samples.tfds._files", lambda *arguments: pytest.fail("written again"))
     assert samples.from_tfds("little", tmp_path / "out", data_dir=prepared[0]) == folder
     with pytest.raises(FileExistsError, match=r"other arguments \(splits=\['train'\]\)"):
         samples.from_tfds("little", tmp_path / "out", split="test", data_dir=prepared[0])

@@ -1,14 +1,12 @@
 """scikit-learn's real handwritten digits as image files."""
 
-import io
 import os
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from cnnlab._common import progress
-from cnnlab.samples.folder import recipe
+from cnnlab.samples.folder import encoded, recipe
 
 
 def digits(folder: str | os.PathLike[str]) -> Path:
@@ -46,12 +44,5 @@ def digits(folder: str | os.PathLike[str]) -> Path:
             pixels = np.rint(data.images * (255 / 16)).astype(np.uint8)
             pairs = list(zip(pixels, data.target, strict=True))
             for index, (image, label) in enumerate(progress(pairs, label="digits")):
-                write(f"{label}/{index:04d}.png", png(image))
+                write(f"{label}/{index:04d}.png", encoded(image, "PNG"))
     return folder
-
-
-def png(image: np.ndarray) -> bytes:
-    """Encodes a uint8 image losslessly."""
-    buffer = io.BytesIO()
-    Image.fromarray(image).save(buffer, "PNG")
-    return buffer.getvalue()

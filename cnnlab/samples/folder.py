@@ -1,5 +1,6 @@
 """A folder of generated images that can be interrupted, finished later, and is never mixed with anything else."""
 
+import io
 import json
 import os
 from collections.abc import Callable, Iterator
@@ -7,7 +8,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
+from PIL import Image
 
 from cnnlab._common import atomic_path, read_json
 
@@ -30,34 +33,33 @@ def recipe(folder: str | os.PathLike[str], made_by: dict[str, Any]) -> Iterator[
         raise NotADirectoryError(f"Expected a folder to put images into. Received a file: {folder}. Name another one.")
     note = folder / RECIPE
     made_by = json.loads(json.dumps(made_by))  # compare what JSON keeps: tuples become lists
-    state = read_recipe(note)
-    if state is None and folder.exists() and any(folder.iterdir()):
+    theirs, complete = _read(note)
+    if theirs is None and folder.exists() and any(folder.iterdir()):
         raise FileExistsError(
             f"Expected an empty or a new folder for {made_by['name']}, so that nothing of yours is mixed with it. "
             f"{folder} holds other files. Name another folder."
         )
-    if state is not None and state["made_by"] != made_by:
-        changed = [key for key in made_by if state["made_by"].get(key) != made_by[key]]
-        theirs = ", ".join(f"{key}={state['made_by'].get(key)!r}" for key in changed)
+    if theirs is not None and theirs != made_by:
+        changed = ", ".join(f"{key}={theirs.get(key)!r}" for key in made_by if theirs.get(key) != made_by[key])
         raise FileExistsError(
-            f"{folder} already holds images made with other arguments ({theirs}). Name another folder, or delete this "
+            f"{folder} already holds images made with other arguments ({changed}). Name another folder, or delete this "
             "one yourself."
         )
-    if state is not None and state["complete"]:
+    if complete:
         yield None
         return
-    write_recipe(note, made_by, complete=False)
+    _write(note, json.dumps({"made_by": made_by, "complete": False}, indent=1).encode())
 
     def write(name: str, data: bytes) -> None:
-        target = folder / name
-        if not target.exists():
-            with atomic_path(target) as temporary:
-                temporary.write_bytes(data)
+        if not (folder / name).exists():
+            _write(folder / name, data)
 
     try:
         yield write
-    except ConnectionError:
-        _forget(folder)
+    except (ConnectionError, ValueError):
+        if [entry.name for entry in folder.iterdir()] == [RECIPE]:  # so that the next call may have other arguments
+            note.unlink()
+            folder.rmdir()
         raise
     except OSError as error:
         raise OSError(
@@ -65,32 +67,28 @@ def recipe(folder: str | os.PathLike[str], made_by: dict[str, Any]) -> Iterator[
             f"Writing {made_by['name']} to {folder} stopped half-way ({error.strerror}). What is there is kept: make "
             "room and run the same call again to continue",
         ) from error
-    except ValueError:
-        _forget(folder)
-        raise
-    write_recipe(note, made_by, complete=True)
+    _write(note, json.dumps({"made_by": made_by, "complete": True}, indent=1).encode())
 
 
-def _forget(folder: Path) -> None:
-    """Removes the note where no image came to it, so that the next call may have other arguments."""
-    if [entry.name for entry in folder.iterdir()] == [RECIPE]:
-        (folder / RECIPE).unlink()
-        folder.rmdir()
-
-
-def read_recipe(note: Path) -> dict[str, Any] | None:
-    """What the folder was made by, or None where it is not a folder of ours."""
+def _read(note: Path) -> tuple[dict[str, Any] | None, bool]:
+    """What a folder was made by, and whether all of it is there; None where it is not a folder of ours."""
     try:
         state = read_json(note)
-        return {"made_by": dict(state["made_by"]), "complete": bool(state["complete"])}
+        return dict(state["made_by"]), bool(state["complete"])
     except (OSError, ValueError, KeyError, TypeError):
-        return None
+        return None, False
 
 
-def write_recipe(note: Path, made_by: dict[str, Any], *, complete: bool) -> None:
-    """Notes what the folder is made by and whether all of it is there."""
-    with atomic_path(note) as temporary:
-        temporary.write_text(json.dumps({"made_by": made_by, "complete": complete}, indent=1), encoding="utf-8")
+def _write(path: Path, data: bytes) -> None:
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(data)
+
+
+def encoded(image: np.ndarray, format: str, **options: Any) -> bytes:
+    """A uint8 image as the bytes of a file: "PNG" without loss, "JPEG" as a camera would."""
+    buffer = io.BytesIO()
+    Image.fromarray(image).save(buffer, format, **options)
+    return buffer.getvalue()
 
 
 def truth(folder: str | os.PathLike[str]) -> pd.DataFrame:

@@ -1,18 +1,15 @@
 """A factory camera over brushed metal: parts with known defects, and planted problems whose truth is known."""
 
-import csv
-import io
 import os
 from collections.abc import Mapping
 from pathlib import Path
 
-import cv2
 import numpy as np
-from PIL import Image
+import pandas as pd
 
 from cnnlab._common import progress
 from cnnlab.samples import render
-from cnnlab.samples.folder import TRUTH, recipe
+from cnnlab.samples.folder import TRUTH, encoded, recipe
 
 CAMERAS = ("north", "south", "west")
 SHIFTS = ("day", "night")
@@ -76,10 +73,12 @@ def inspection(
         if write is not None:
             parts = _plan(per_class, imbalance, plant, seed)
             for part in progress(parts, label="inspection"):
-                write(part["path"], _encode(part, size, plant.get("hard_camera", 0.0), seed))
-            write("metadata.csv", _csv(parts, {"file_name": "path", "camera": "camera", "shift": "shift"}))
-            columns = ("path", "true_label", "planted", "picture")
-            write(TRUTH, _csv(parts, {column: column for column in columns}))
+                write(part["path"], _photograph(part, size, plant.get("hard_camera", 0.0), seed))
+            table = pd.DataFrame(parts)
+            metadata = table[["path", "camera", "shift"]].rename(columns={"path": "file_name"})
+            write("metadata.csv", metadata.to_csv(index=False, lineterminator="\n").encode())
+            truth = table[["path", "true_label", "planted", "picture"]]
+            write(TRUTH, truth.to_csv(index=False, lineterminator="\n").encode())
     return folder
 
 
@@ -103,16 +102,13 @@ def _plan(per_class: int, imbalance: float, plant: dict[str, float], seed: int) 
     rare = max(1, round(per_class / imbalance))
     labels = [name for name in render.CLASSES for _ in range(per_class if name == "good" else rare)]
     parts = [
-        {"true_label": label, "label": label, "picture": picture, "planted": "", "form": "", "source": picture}
+        {"true_label": label, "label": label, "picture": picture, "planted": "", "form": ""}
+        | {"camera": str(rng.choice(CAMERAS)), "shift": str(rng.choice(SHIFTS))}
         for picture, label in enumerate(labels)
     ]
-    for part in parts:
-        part["camera"] = str(rng.choice(CAMERAS))
-        part["shift"] = str(rng.choice(SHIFTS))
     # Shares are of all images, copies included, so that a share of 0.05 plants 5 in 100 files.
     originals = len(parts)
-    copied = plant.get("copies", 0.0) + plant.get("near_copies", 0.0)
-    total = originals / max(1 - copied, 0.5)
+    total = originals / max(1 - plant.get("copies", 0.0) - plant.get("near_copies", 0.0), 0.5)
     free = list(rng.permutation(originals))
     for name, planted in (("broken", "broken"), ("wrong_labels", "wrong label")):
         for _ in range(round(plant.get(name, 0.0) * total)):
@@ -131,40 +127,14 @@ def _plan(per_class: int, imbalance: float, plant: dict[str, float], seed: int) 
     return sorted(parts, key=lambda part: part["path"])
 
 
-def _encode(part: dict, size: int, hard_camera: float, seed: int) -> bytes:
+def _photograph(part: dict, size: int, hard_camera: float, seed: int) -> bytes:
+    """The file of one part."""
     rng = np.random.default_rng([seed, 2, part["picture"]])
     hard = hard_camera if part["camera"] == "west" else 0.0
     image = render.part(part["true_label"], size, part["camera"], part["shift"], hard, rng)
     if part["planted"] == "near copy":
-        return jpeg(render.near_copy(image, part["form"]), 30 if part["form"] == "recompressed" else 92)
-    data = jpeg(image, 92)
+        image = render.near_copy(image, part["form"])
+    data = encoded(image, "JPEG", quality=30 if part["form"] == "recompressed" else 92)
     if part["planted"] == "broken":
         return data[: len(data) // 3] if part["picture"] % 2 else b"this is not an image\n"
     return data
-
-
-def jpeg(image: np.ndarray, quality: int) -> bytes:
-    """Encodes a uint8 image as a camera would."""
-    buffer = io.BytesIO()
-    Image.fromarray(image).save(buffer, "JPEG", quality=quality)
-    return buffer.getvalue()
-
-
-def _csv(parts: list[dict], columns: dict[str, str]) -> bytes:
-    buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(columns)
-    writer.writerows([part[column] for column in columns.values()] for part in parts)
-    return buffer.getvalue().encode()
-
-
-def show_sheet() -> np.ndarray:  # pragma: no cover
-    """A contact sheet of all classes, for looking at the renderer while changing it."""
-    rng = np.random.default_rng(0)
-    rows = [
-        np.hstack(
-            [render.part(label, 96, str(rng.choice(CAMERAS)), str(rng.choice(SHIFTS)), 0, rng) for _ in range(10)]
-        )
-        for label in render.CLASSES
-    ]
-    return cv2.resize(np.vstack(rows), None, fx=1.5, fy=1.5)

@@ -13,16 +13,7 @@ Rng = np.random.Generator
 
 
 def part(label: str, size: int, camera: str, shift: str, hard: float, rng: Rng) -> np.ndarray:
-    """One photograph: uint8, shape (size, size, 3), RGB.
-
-    Args:
-        label: One of `CLASSES`.
-        size: Height and width in pixels.
-        camera: One of `TINT`; cameras differ in tint.
-        shift: One of `GAIN`; the night shift has less light and more noise.
-        hard: From 0 to 1, how much of the defect's contrast is lost.
-        rng: Everything random is drawn from it.
-    """
+    """One photograph: uint8, shape (size, size, 3), RGB; `hard`, 0 to 1, is how much of a defect's contrast is lost."""
     angle = rng.uniform(-0.3, 0.3) + (np.pi / 2 if rng.random() < 0.5 else 0)
     surface = brushed_metal(size, angle, rng)
     surface = look_alikes(surface, angle, rng)

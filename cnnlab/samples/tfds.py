@@ -7,7 +7,7 @@ import os
 import sys
 import urllib.error
 import urllib.request
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -65,18 +65,13 @@ def from_tfds(
     with recipe(folder, made_by) as write:
         if write is None:
             return folder
-        _prepare(builder, name, data_dir)
+        _prepare(builder, name)
         _check_splits(builder, list(splits.values()))
         names = _folder_names(builder.info.features[label].names)
         write("ABOUT.txt", _about(builder.info).encode())
         for part, one in splits.items():
-            _write_split(
-                builder,
-                one,
-                (image, label),
-                names,
-                lambda path, data, part=part: write(f"{part}/{path}" if part else path, data),
-            )
+            for path, data in _files(builder, one, image, label, names):
+                write(f"{part}/{path}" if part else path, data)
     return folder
 
 
@@ -101,7 +96,7 @@ def _builder(name: str, data_dir: str | os.PathLike[str] | None) -> Any:
         sys.modules["importlib_resources"] = importlib.resources
     try:
         return tfds.builder(name, data_dir=data_dir)
-    except (tfds.core.registered.DatasetNotFoundError, ValueError) as error:
+    except ValueError as error:
         known = set(tfds.list_builders(with_community_datasets=False))
         if data_dir is not None and Path(data_dir).is_dir():
             known |= {entry.name for entry in Path(data_dir).iterdir() if entry.is_dir()}
@@ -121,37 +116,32 @@ def _features(builder: Any) -> tuple[str, str]:
             f"Expected a set of images with one class label each. {builder.info.full_name} has the features "
             f"{', '.join(features)}. Choose an image-classification set."
         )
-    keys = builder.info.supervised_keys or ()
-    return next((key for key in keys if key in images), images[0]), next(
-        (key for key in keys if key in labels), labels[0]
-    )
+    keys = builder.info.supervised_keys or ()  # where there are several, those of the set's own training
+    image, label = (next(key for key in (*keys, *found) if key in found) for found in (images, labels))
+    return image, label
 
 
-def _prepare(builder: Any, name: str, data_dir: Any) -> None:
+def _prepare(builder: Any, name: str) -> None:
     """Downloads what is not prepared yet; turns the many ways in which that fails offline into one sentence."""
     if builder.info.splits:
         return
     with ThreadPoolExecutor(len(PROBES)) as pool:
-        if not any(pool.map(_answers, PROBES)):  # TFDS would try again for minutes before it says so
+        if not any(pool.map(_is_reached, PROBES)):  # TFDS would try again for minutes before it says so
             raise _offline(name, builder, OSError("there is no network"))
     try:
         builder.download_and_prepare()
-    except OSError as error:
-        if error.errno is not None and not isinstance(error, ConnectionError):
+    except Exception as error:  # TFDS raises what its many downloaders raise; the person needs one sentence
+        if isinstance(error, OSError) and error.errno is not None and not isinstance(error, ConnectionError):
             raise  # a full disk is no missing network
         raise _offline(name, builder, error) from error
-    except Exception as error:  # TFDS raises what its many downloaders raise; the person needs one sentence
-        raise _offline(name, builder, error) from error
 
 
-def _answers(host: str) -> bool:
+def _is_reached(host: str) -> bool:
     try:
-        with urllib.request.urlopen(f"https://{host}", timeout=5):
-            return True
-    except urllib.error.HTTPError:  # an answer, even if a refusal
-        return True
-    except OSError:
-        return False
+        urllib.request.urlopen(f"https://{host}", timeout=5).close()
+    except OSError as error:
+        return isinstance(error, urllib.error.HTTPError)  # an answer, even if a refusal
+    return True
 
 
 def _offline(name: str, builder: Any, error: Exception) -> ConnectionError:
@@ -178,10 +168,10 @@ def _folder_names(names: Sequence[str]) -> list[str]:
     return [name if alike.count(alike[index]) == 1 else f"{name}_{index}" for index, name in enumerate(safe)]
 
 
-def _write_split(builder: Any, split: str, features: tuple[str, str], names: list[str], write: Any) -> None:
+def _files(builder: Any, split: str, image: str, label: str, names: list[str]) -> Iterator[tuple[str, bytes]]:
+    """The path and the encoded bytes of each image of a split."""
     import tensorflow_datasets as tfds
 
-    image, label = features
     dataset = builder.as_dataset(
         split=split,
         shuffle_files=False,  # the order is the file names' order: the next run must find the same names
@@ -192,7 +182,7 @@ def _write_split(builder: Any, split: str, features: tuple[str, str], names: lis
     for index, row in enumerate(progress(dataset.as_numpy_iterator(), label=f"{builder.name} {split}", total=total)):
         data = row[image]
         ending = next((kind for magic, kind in MAGIC.items() if data.startswith(magic)), "png")
-        write(f"{names[row[label]]}/{index:06d}.{ending}", data)
+        yield f"{names[row[label]]}/{index:06d}.{ending}", data
 
 
 def _about(info: Any) -> str:
