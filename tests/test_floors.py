@@ -2,6 +2,9 @@
 
 import ast
 import graphlib
+import hashlib
+import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -73,6 +76,18 @@ def test_no_files_import_each_other_in_a_circle():
     assert len(list(order.static_order())) == len(imported)  # else it raises a CycleError that names the circle
 
 
+@pytest.mark.parametrize("path", sorted((PACKAGE / "widgets").glob("*.py")), ids=lambda path: path.stem)
+def test_widgets_use_public_names_of_other_rooms_only(path):
+    """What starts with an underscore may change without notice; the helpers that all rooms share are the exception."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("cnnlab."):
+            room, *inside = node.module.split(".")[1:]
+            names = [*inside, *(alias.name for alias in node.names)]
+            assert room in SHARED or not any(name.startswith("_") for name in names), ast.unparse(node)
+        elif isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id in FLOOR_OF:
+            assert not node.attr.startswith("_"), ast.unparse(node)
+
+
 def test_the_package_is_relative_import_free():
     """Relative imports would slip past the reading above."""
     for path in FILES:
@@ -91,17 +106,46 @@ def test_floor_0_and_the_package_never_load_tensorflow():
     assert result.stdout.strip() == "[]"
 
 
-def test_answering_with_litert_loads_neither_keras_nor_scikit_learn(tmp_path):
+def write_onnx(folder):
+    """Adds an ONNX file to an export: a network that finds the three classes equally likely."""
+    onnx = pytest.importorskip("onnx", reason="install the extra `onnx` to run this test")
+    pytest.importorskip("onnxruntime", reason="install the extra `onnx` to run this test")
+    number, helper = onnx.TensorProto.FLOAT, onnx.helper
+    nodes = [
+        helper.make_node("Flatten", ["images"], ["features"]),
+        helper.make_node("MatMul", ["features", "kernel"], ["scores"]),
+        helper.make_node("Softmax", ["scores"], ["probabilities"]),
+    ]
+    ends = [
+        helper.make_tensor_value_info(name, number, ["n", size])
+        for name, size in (("probabilities", 3), ("features", 192))
+    ]
+    image = helper.make_tensor_value_info("images", number, ["n", 8, 8, 3])
+    kernel = helper.make_tensor("kernel", number, [192, 3], [0.0] * 192 * 3)
+    graph = helper.make_graph(nodes, "equal", [image], ends, [kernel])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)
+    onnx.save(model, folder / "model.onnx")
+    about = json.loads((folder / "export.json").read_text())
+    digest = hashlib.sha256((folder / "model.onnx").read_bytes()).hexdigest()
+    about["formats"]["onnx"] = about["formats"]["litert"] | {"sha256": digest}
+    (folder / "export.json").write_text(json.dumps(about))
+
+
+@pytest.mark.parametrize(("format", "runtime"), [("litert", "ai_edge_litert"), ("onnx", "onnxruntime")])
+def test_answering_loads_neither_keras_nor_scikit_learn(tmp_path, format, runtime):
     """What a small server needs: importing `serving`, opening an export, answering for a table and a stream."""
-    export = Path(__file__).parent / "exports_0_1_0" / "colour"
+    shutil.copytree(Path(__file__).parent / "exports_0_1_0" / "colour", tmp_path / "export")
+    if format == "onnx":
+        write_onnx(tmp_path / "export")
     code = (
         "import sys, numpy as np, pandas as pd\n"
         "from PIL import Image\n"
         "from cnnlab import serving\n"
-        f"predictor = serving.Predictor({str(export)!r})\n"
+        f"predictor = serving.Predictor('export', format={format!r})\n"
         "Image.new('RGB', (9, 9), 'red').save('a.png')\n"
-        "predictor('a.png'); predictor.table(pd.DataFrame({'path': ['a.png']}))\n"
-        "list(serving.stream(['a.png'], predictor))\n"
+        "answers = [predictor('a.png').label, *predictor.table(pd.DataFrame({'path': ['a.png']}))['predicted']]\n"
+        "answers += [frame.label for frame in serving.stream(['a.png'], predictor)]\n"
+        f"assert answers[0] in predictor.classes and answers == answers[:1] * 3 and {runtime!r} in sys.modules\n"
         "heavy = {'tensorflow', 'keras', 'jax', 'torch', 'sklearn', 'matplotlib', 'fairlearn', 'scipy'}\n"
         "print(sorted(heavy & set(sys.modules)))"
     )
