@@ -6,6 +6,7 @@ import re
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -76,18 +77,19 @@ def write(
     by: str | None = None,
 ) -> None:
     """Writes README.md, and `export.json` that knows it."""
-    parts = [
-        _head(facts),
-        _own_words("Purpose", "purpose", facts),
-        _data(facts, table),
-        _scores(predictions),
-        _groups(predictions, by),
-        _limits(facts, predictions),
-        _files(facts),
-        _own_words("Licence", "licence", facts),
-        _own_words("Contact", "contact", facts),
-    ]
-    (working / CARD).write_text("\n\n".join(part for part in parts if part) + "\n", encoding="utf-8")
+    about = {key: escaped(words, 2000) for key, words in facts.about.items() if words}
+    sections = {
+        "Purpose": [about.get("purpose", "Not stated.")],
+        "Data": [about.get("data", "Origin not stated."), *([] if table is None else [_counts(table)])],
+        "Scores": _scores(predictions),
+        "Groups": [_groups(predictions, by)],
+        "Limits": ["\n".join(f"- {line}" for line in _limits(facts, predictions, about.get("limits")))],
+        "Files": _files(facts),
+        "Licence": [about.get("licence", "Not stated.")],
+        "Contact": [about["contact"]] if "contact" in about else [],
+    }
+    parts = [_head(facts), *("\n\n".join([f"## {title}", *text]) for title, text in sections.items() if text)]
+    (working / CARD).write_text("\n\n".join(parts) + "\n", encoding="utf-8")
     facts = replace(facts, card=digest_of(working / CARD))
     (working / ABOUT).write_text(facts.to_json(), encoding="utf-8")
 
@@ -124,84 +126,56 @@ def _head(facts: Description) -> str:
     )
 
 
-def _own_words(title: str, key: str, facts: Description) -> str:
-    words = facts.about.get(key)
-    if words:
-        return f"## {title}\n\n{escaped(words, 2000)}"
-    return "" if key == "contact" else f"## {title}\n\nNot stated."
-
-
-def _data(facts: Description, table: pd.DataFrame | None) -> str:
-    words = facts.about.get("data")
-    lines = ["## Data", "", escaped(words, 2000) if words else "Origin not stated."]
-    if table is not None:
-        require_columns(table, "label", caller="serving.card")
-        splits = table["split"].astype(str) if "split" in table else pd.Series("images", index=table.index)
-        counts = pd.crosstab(table["label"], splits).reindex(table["label"].cat.categories, fill_value=0)
-        rows = [[escaped(name), *map(str, row)] for name, row in zip(counts.index, counts.to_numpy(), strict=True)]
-        lines += ["", _grid(["class", *(escaped(name) for name in counts.columns)], rows)]
-    return "\n".join(lines)
-
-
-def _scores(predictions: pd.DataFrame) -> str:
-    predictions = predictions[predictions[["label", "predicted"]].notna().all(axis=1)]
-    if not len(predictions):
-        return "## Scores\n\nNone: no image with a known label was looked at."
-    scores = metrics.scores(predictions, bootstrap=1000, seed=0).dropna(subset=["value"])
-    classes = metrics.per_class(predictions, bootstrap=1000, seed=0)
-    limits = zip(scores["value"], scores["low"], scores["high"], strict=True)
-    rows = [[name.replace("_", " "), _interval(*limit)] for name, limit in zip(scores["metric"], limits, strict=True)]
-    per_class = [
-        [
-            escaped(name),
-            *(_interval(row[score], row[f"{score}_low"], row[f"{score}_high"]) for score in ("precision", "recall")),
-            str(int(row["support"])),
-        ]
-        for name, row in classes.iterrows()
-    ]
-    majority = predictions["label"].value_counts(normalize=True).iloc[0]
-    return "\n".join(
-        [
-            "## Scores",
-            "",
-            f"On {len(predictions):,} images{_which(predictions)}. In brackets the 95 % interval: where the score "
-            "would land if other images were drawn. Always answering the most frequent class would be right for "
-            f"{majority:.1%}.",
-            "",
-            _grid(["score", "value"], rows),
-            "",
-            _grid(["class", "precision", "recall", "images"], per_class),
-        ]
+def _counts(table: pd.DataFrame) -> str:
+    """Images of each class in each split."""
+    require_columns(table, "label", caller="serving.card")
+    splits = table["split"].astype(str) if "split" in table else pd.Series("images", index=table.index)
+    counts = pd.crosstab(table["label"], splits).reindex(table["label"].cat.categories, fill_value=0)
+    return _grid(
+        ["class", *map(escaped, counts.columns)],
+        [[escaped(name), *row] for name, row in zip(counts.index, counts.to_numpy(), strict=True)],
     )
 
 
-def _which(predictions: pd.DataFrame) -> str:
-    if "split" not in predictions:
-        return ""
-    names = [str(name) for name in predictions["split"].dropna().unique()]
-    return f" of the split {' and '.join(escaped(name) for name in names)}" if names else ""
+def _scores(predictions: pd.DataFrame) -> list[str]:
+    predictions = predictions[predictions[["label", "predicted"]].notna().all(axis=1)]
+    if not len(predictions):
+        return ["None: no image with a known label was looked at."]
+    scores = metrics.scores(predictions, bootstrap=1000, seed=0).dropna(subset=["value"])
+    classes = metrics.per_class(predictions, bootstrap=1000, seed=0)
+    splits = [escaped(name) for name in predictions["split"].dropna().unique()] if "split" in predictions else []
+    split = f" of the split {' and '.join(splits)}" if splits else ""
+    majority = predictions["label"].value_counts(normalize=True).iloc[0]
+    return [
+        f"On {len(predictions):,} images{split}. In brackets the 95 % interval: where the score would land if other "
+        f"images were drawn. Always answering the most frequent class would be right for {majority:.1%}.",
+        _grid(["score", "value"], [[row["metric"].replace("_", " "), _interval(row)] for _, row in scores.iterrows()]),
+        _grid(
+            ["class", "precision", "recall", "images"],
+            [
+                [escaped(name), _interval(row, "precision"), _interval(row, "recall"), int(row["support"])]
+                for name, row in classes.iterrows()
+            ],
+        ),
+    ]
 
 
 def _groups(predictions: pd.DataFrame, by: str | None) -> str:
     if by is None:
-        return "## Groups\n\nNot scored apart. A good average can hide a group for which the model does not work."
-    predictions = predictions.dropna(subset=["label", "predicted", by])
-    found = fairness.groups(predictions, by, smallest=0)
-    accuracy = found[found["metric"] == "accuracy"]
-    rows = [
-        [escaped(row[by]), _interval(row["value"], row["low"], row["high"]), str(int(row["images"]))]
-        for _, row in accuracy.iterrows()
-    ]
-    return f"## Groups\n\n{_grid([escaped(by), 'accuracy', 'images'], rows)}"
-
-
-def _limits(facts: Description, predictions: pd.DataFrame) -> str:
-    words = facts.about.get("limits")
-    lines = [escaped(words, 2000)] if words else []
-    lines.append(
-        "It answers with one of its classes whatever the image shows; `Predictor.fit_novelty` tells images apart "
-        "that are unlike those it learned from."
+        return "Not scored apart. A good average can hide a group for which the model does not work."
+    groups = fairness.groups(predictions.dropna(subset=["label", "predicted", by]), by, smallest=0)
+    rows = groups[groups["metric"] == "accuracy"].iterrows()
+    return _grid(
+        [escaped(by), "accuracy", "images"], [[escaped(row[by]), _interval(row), int(row["images"])] for _, row in rows]
     )
+
+
+def _limits(facts: Description, predictions: pd.DataFrame, stated: str | None) -> list[str]:
+    lines = [
+        *([stated] if stated else []),
+        "It answers with one of its classes whatever the image shows; `Predictor.fit_novelty` tells images apart "
+        "that are unlike those it learned from.",
+    ]
     counts = predictions["label"].value_counts()
     few = [f"{escaped(name)} ({count})" for name, count in counts.items() if count < FEW]
     if few:
@@ -209,19 +183,11 @@ def _limits(facts: Description, predictions: pd.DataFrame) -> str:
         lines.append(f"Scored on fewer than {FEW} images, so that little is known: {', '.join(few[:10])}{more}.")
     if facts.temperature == 1:
         why = "its threshold was chosen without" if facts.threshold else "too few images, or no mistakes to learn from"
-        lines.append(f"Its confidence is not calibrated: {why}.")
-    else:
-        lines.append(f"Its confidence is calibrated with the temperature {facts.temperature:.3g}.")
-    return "## Limits\n\n" + "\n".join(f"- {line}" for line in lines)
+        return [*lines, f"Its confidence is not calibrated: {why}."]
+    return [*lines, f"Its confidence is calibrated with the temperature {facts.temperature:.3g}."]
 
 
-def _files(facts: Description) -> str:
-    lines = [
-        "## Files",
-        "",
-        f"Each was compared with the Keras model on {facts.checked_on:.0f} real images before it was kept.",
-        "",
-    ]
+def _files(facts: Description) -> list[str]:
     rows = [
         [
             FILE_OF[name],
@@ -233,15 +199,19 @@ def _files(facts: Description) -> str:
         for name, file in facts.formats.items()
     ]
     titles = ["file", "MB", "same label", "largest difference of a probability", "ms an image, p50 / p95"]
-    return "\n".join([*lines, _grid(titles, rows)])
+    compared = f"Each was compared with the Keras model on {facts.checked_on:.0f} real images before it was kept."
+    return [compared, _grid(titles, rows)]
 
 
-def _interval(value: float, low: float, high: float) -> str:
+def _interval(row: Any, score: str = "") -> str:
+    """A score of a row and its interval: value, low and high, or those of a score's name."""
+    names = (score, f"{score}_low", f"{score}_high") if score else ("value", "low", "high")
+    value, low, high = (row[name] for name in names)
     if pd.isna(value):
         return "–"
     return f"{value:.3f}" if pd.isna(low) else f"{value:.3f} ({low:.3f} to {high:.3f})"
 
 
-def _grid(titles: Sequence[Hashable], rows: Iterable[Sequence[str]]) -> str:
+def _grid(titles: Sequence[Hashable], rows: Iterable[Sequence[Any]]) -> str:
     lines = [titles, ["---"] * len(titles), *rows]
-    return "\n".join("| " + " | ".join(str(cell) for cell in line) + " |" for line in lines)
+    return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines)

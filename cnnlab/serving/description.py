@@ -34,14 +34,14 @@ TEXT = {"type": "string", "maxLength": 1000}
 LONG_TEXT = {"type": "string", "maxLength": 100_000}
 AMOUNT = {"type": "number", "minimum": 0, "maximum": 1e12}
 COUNT = {"type": "integer", "minimum": 0, "maximum": 1e15}
-PAIR = {"type": "array", "minItems": 2, "maxItems": 2}
 DIGEST = {"type": "string", "maxLength": 64}
+PAIR = {"type": "array", "minItems": 2, "maxItems": 2}
 FILE = {
     "type": "object",
     "required": ["sha256", *FACTS],
     "properties": {"sha256": DIGEST} | dict.fromkeys(FACTS, AMOUNT),
 }
-PROPERTIES: dict[str, Any] = {
+REQUIRED: dict[str, Any] = {
     "classes": {"type": "array", "items": TEXT, "minItems": 1, "maxItems": 100_000, "uniqueItems": True},
     "image_size": PAIR | {"items": {"type": "integer", "minimum": 1, "maximum": 4096}},
     "channels": {"enum": [1, 3]},
@@ -55,7 +55,7 @@ PROPERTIES: dict[str, Any] = {
     "formats": {
         "type": "object",
         "minProperties": 1,
-        "properties": {key: {"$ref": "#/definitions/file"} for key in FILE_OF},
+        "properties": dict.fromkeys(FILE_OF, FILE),
         "additionalProperties": False,
     },
 }
@@ -66,65 +66,40 @@ ADDED: dict[str, Any] = {  # since version 0.1.0
         "maxProperties": 1,
         "additionalProperties": {"type": ["number", "null"], "minimum": 0, "maximum": 1},
     },
-    "about": {
-        "type": "object",
-        "properties": dict.fromkeys(SECTIONS, LONG_TEXT),
-        "additionalProperties": False,
-    },
+    "about": {"type": "object", "properties": dict.fromkeys(SECTIONS, LONG_TEXT), "additionalProperties": False},
     "card": DIGEST,
 }
-SCHEMA = {
-    "type": "object",
-    "required": [*PROPERTIES],
-    "properties": PROPERTIES | ADDED,
-    "definitions": {"file": FILE},
-}
-require_schema = fastjsonschema.compile(SCHEMA, use_default=False)
+require_schema = fastjsonschema.compile(
+    {"type": "object", "required": [*REQUIRED], "properties": REQUIRED | ADDED}, use_default=False
+)
 
 
 @dataclass(frozen=True)
 class Description:
-    """What an export is.
-
-    Attributes:
-        classes: Names of the classes.
-        preparation: How an image is brought to what the network takes.
-        temperature: What the logits are divided by.
-        checked_on: Images that the files were compared on.
-        network: The model's name.
-        weights: How many numbers it has learned.
-        made: When.
-        made_with: Tool to version.
-        formats: Format to its sha256 and `FACTS`.
-        threshold: A class and the probability from which it is called; empty where the most probable one is.
-        about: Its maker's own words, by section.
-        card: SHA-256 of the model card that was written last.
-        grey_by_mean: Whether grey is the mean of the colours, as in version 0.1.0.
-    """
+    """What an export is."""
 
     classes: list[str]
     preparation: Preparation
     temperature: float
-    checked_on: int
+    checked_on: int  # images
     network: str
     weights: int
     made: str
-    made_with: dict[str, str]
-    formats: dict[str, dict[str, Any]]
+    made_with: dict[str, str]  # tool to version
+    formats: dict[str, dict[str, Any]]  # to sha256 and `FACTS`
     threshold: dict[str, float] = field(default_factory=dict)
     about: dict[str, str] = field(default_factory=dict)
-    card: str = ""
-    grey_by_mean: bool = False
+    card: str = ""  # SHA-256 of the model card that was written last
+    grey_by_mean: bool = False  # as in version 0.1.0
 
     def to_json(self) -> str:
         """The text of `export.json`."""
-        values = asdict(self) | self.preparation.to_dict()
+        values = {"version": FIRST if self.grey_by_mean else VERSION} | asdict(self) | self.preparation.to_dict()
         del values["preparation"]
         if values.pop("grey_by_mean"):
             values["channels"] = 1
         # JSON has no infinity: null means never
         values["threshold"] = {name: None if least > 1 else least for name, least in self.threshold.items()}
-        values = {"version": FIRST if self.grey_by_mean else VERSION} | values
         require_schema(values)  # what is written can be read
         return json.dumps(values, ensure_ascii=False, indent=1, allow_nan=False)
 
@@ -160,19 +135,17 @@ def read_description(folder: Path) -> Description:
 def _described(values: Mapping[str, Any]) -> Description:
     json.dumps(values, allow_nan=False)  # "NaN" is in no range, and below none
     require_schema(values)
+    for name in values.get("threshold", {}):
+        if name not in values["classes"]:
+            raise ValueError(f"`threshold` names {name[:80]!r}, which is not a class")
     grey_by_mean = values["version"] == FIRST and values["channels"] == 1  # of what was prepared in colour
-    parts = {name: values.get(name) for name in PREPARATION} | ({"channels": 3} if grey_by_mean else {})
-    threshold = values.get("threshold", {})
-    strange = [name for name in threshold if name not in values["classes"]]
-    if strange:
-        raise ValueError(f"`threshold` names {strange[0][:80]!r}, which is not a class")
-    known = {name: values[name] for name in SCHEMA["properties"] if name not in PREPARATION and name in values}
-    changed = {
-        "preparation": Preparation.from_dict(parts | {"image_size": tuple(values["image_size"])}),
-        "threshold": {name: math.inf if least is None else float(least) for name, least in threshold.items()},
-        "grey_by_mean": grey_by_mean,
+    known = {name: values[name] for name in REQUIRED | ADDED if name in values}
+    parts = {name: known.pop(name) for name in PREPARATION if name in known}
+    known["preparation"] = Preparation.from_dict(parts | ({"channels": 3} if grey_by_mean else {}))
+    known["threshold"] = {
+        name: math.inf if least is None else float(least) for name, least in known.get("threshold", {}).items()
     }
-    return Description(**known | changed)
+    return Description(**known, grey_by_mean=grey_by_mean)
 
 
 def file_of_export(folder: Path, name: str) -> Path:

@@ -25,19 +25,10 @@ UNPACKED = 4  # times its own size that a Keras file may grow to when it is unpa
 def open_engine(
     format: str, path: Path, *, digest: str | None = None, threads: int | None = None, trust: bool = False
 ) -> Engine:
-    """The engine for an exported file.
+    """The engine for an exported file; a ValueError where it is damaged, or a program that nobody trusts.
 
-    Args:
-        format: A key of `description.FILE_OF`.
-        path: The file, or the folder of a SavedModel.
-        digest: SHA-256 that the export noted. A file that differs is not opened: the runtimes are native code, and a
-            damaged file may end the process instead of raising.
-        threads: Processor cores to use; all of this process, at most 4, where None.
-        trust: Whether a format that is a program may run; one that this process has exported always may.
-
-    Raises:
-        ModuleNotFoundError: If the runtime of this format is not installed.
-        ValueError: If the file is damaged, holds what is refused, or is a program that nobody trusts.
+    A file whose SHA-256 is not `digest` is not opened: the runtimes are native code, and a damaged file may end the
+    process instead of raising. A program that this process has exported needs no `trust`.
     """
     if format == "savedmodel" and not trust and not (path.is_dir() and digest_of(path) in MADE_HERE):
         raise ValueError(
@@ -60,15 +51,19 @@ def open_engine(
 
 
 def loaded(path: Path, load: Callable[[], Any]) -> Any:
-    """What `load` makes of a file, or one sentence: each runtime raises kinds of its own.
-
-    Raises:
-        ValueError: If it cannot be loaded.
-    """
+    """What `load` makes of a file, or a ValueError of one sentence: each runtime raises kinds of its own."""
     try:
         return load()
     except Exception as error:
-        raise ValueError(f"{str(path)!r} could not be loaded: {_reason(error)}") from error
+        reason = " ".join(str(error).split()) or type(error).__name__
+        if "Lambda" in reason or "safe_mode" in reason:
+            reason = (
+                "it contains Python code of whoever made it (a Lambda layer), which would run on this machine. Such "
+                "files are refused. Ask for the model without Lambda layers."
+            )
+        else:
+            reason = f"{reason[:200]}. Export the model again."
+        raise ValueError(f"{str(path)!r} could not be loaded: {reason}") from error
 
 
 def digest_of(path: Path) -> str:
@@ -81,11 +76,7 @@ def digest_of(path: Path) -> str:
 
 
 def require_runtime(format: str, *, writing: bool = False) -> None:
-    """Names the package that a format needs and this environment lacks.
-
-    Raises:
-        ModuleNotFoundError: If one is missing.
-    """
+    """Names the package that a format needs and this environment lacks, as a ModuleNotFoundError."""
     needed = ["onnxruntime", *(["tf2onnx"] if writing else [])] if format == "onnx" else []
     missing = [name for name in needed if find_spec(name) is None]
     if missing:
@@ -94,32 +85,12 @@ def require_runtime(format: str, *, writing: bool = False) -> None:
         )
 
 
-def _reason(error: Exception) -> str:
-    text = " ".join(str(error).split()) or type(error).__name__
-    if "Lambda" in text or "safe_mode" in text:
-        return (
-            "it contains Python code of whoever made it (a Lambda layer), which would run on this machine. Such files "
-            "are refused. Ask for the model without Lambda layers."
-        )
-    return f"{text[:200]}. Export the model again."
-
-
 def require_stored(path: Path, *, times: int = 1) -> None:
-    """Refuses an archive that would unpack to more than `times` its own size, before it fills the memory.
-
-    Raises:
-        ValueError: If it would.
-    """
+    """Refuses an archive that would unpack to more than `times` its own size, before it fills the memory."""
     with zipfile.ZipFile(path) as archive:
         unpacked = sum(part.file_size for part in archive.infolist())
     if unpacked > times * max(path.stat().st_size, 2**20):
         raise ValueError(f"it has {path.stat().st_size:,} bytes and would unpack to {unpacked:,}")
-
-
-def _open_keras(path: Path, threads: int) -> Engine:
-    from cnnlab.serving import graphs
-
-    return graphs.keras_engine(load_keras(path))
 
 
 def load_keras(path: Path) -> Any:
@@ -131,16 +102,19 @@ def load_keras(path: Path) -> Any:
     return keras.models.load_model(path, compile=False, safe_mode=True)
 
 
+def _open_keras(path: Path, threads: int) -> Engine:
+    from cnnlab.serving.network import keras_engine
+
+    return keras_engine(load_keras(path))
+
+
 def _open_savedmodel(path: Path, threads: int) -> Engine:
     import tensorflow as tf
 
-    loaded = tf.saved_model.load(str(path))  # kept alive by `run`, whose function would lose its weights
+    from cnnlab.serving.network import tensorflow_engine
 
-    def run(images: np.ndarray) -> Answer:
-        answer = loaded.serve(tf.constant(images, tf.float32))
-        return answer["probabilities"].numpy(), answer["features"].numpy()
-
-    return run
+    program = tf.saved_model.load(str(path))
+    return tensorflow_engine(lambda images: program.serve(images))  # `serve` alone would lose its weights
 
 
 def _open_litert(path: Path, threads: int) -> Engine:
@@ -179,12 +153,7 @@ def _open_onnx(path: Path, threads: int) -> Engine:
     options.log_severity_level = 3
     session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     name = session.get_inputs()[0].name
-
-    def run(images: np.ndarray) -> Answer:
-        probabilities, features = session.run(list(OUTPUTS), {name: np.ascontiguousarray(images, np.float32)})
-        return probabilities, features
-
-    return run
+    return lambda images: tuple(session.run(list(OUTPUTS), {name: np.ascontiguousarray(images, np.float32)}))
 
 
 ENGINES: dict[str, Callable[[Path, int], Engine]] = {

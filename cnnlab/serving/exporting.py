@@ -1,5 +1,6 @@
 """Export with a parity gate: a file is kept only if it gives the answers of the model it came from."""
 
+import contextlib
 import os
 import platform
 import time
@@ -17,12 +18,13 @@ import pandas as pd
 
 from cnnlab import __version__, images, metrics, models, pipelines
 from cnnlab._answers import scaled_by_temperature, with_probabilities
-from cnnlab._common import require_columns
+from cnnlab._common import evenly_spaced, require_columns
 from cnnlab.images import Preparation
-from cnnlab.serving import cards, graphs, placing, writers
+from cnnlab.serving import cards, placing, writers
 from cnnlab.serving.description import ABOUT, CARD, FACTS, FILE_OF, Description
 from cnnlab.serving.engines import MADE_HERE, Engine, digest_of, open_engine, require_runtime
 from cnnlab.serving.inputs import checked_threshold, likeliest, require_temperature
+from cnnlab.serving.network import keras_engine
 
 MOST_CHECKED = 500  # images
 FEWEST_TO_CALIBRATE = 30  # images: with fewer, a single mistake would decide the temperature
@@ -31,13 +33,7 @@ AGREEMENT = 0.99
 
 
 class Checked(NamedTuple):
-    """The images that every file is checked on.
-
-    Attributes:
-        rows: Their rows of the table.
-        pixels: As the model takes them, float32, shape (n, height, width, channels).
-        truth: The model's own probabilities, shape (n, classes).
-    """
+    """The images that every file is checked on: rows of the table, float32 pixels, and the model's probabilities."""
 
     rows: pd.DataFrame
     pixels: np.ndarray
@@ -100,24 +96,25 @@ def export(
     if said:
         warnings.warn(said, UserWarning, stacklevel=2)
     preparation = preparation if resize is None else replace(preparation, resize=resize)
-    network = graphs.for_use(model, preparation)
+    network = writers.for_use(model, preparation)
     checked = _checked(network, check, preparation)
     predictions = with_probabilities(checked.rows, checked.truth, names)
     temperature, chosen = _decision(predictions, temperature, threshold)
     folder, rows = Path(folder), []
     with placing.working_folder(folder) as working:
         for name in formats:
+            least = LEAST_AGREEMENT.get(name, AGREEMENT) if agreement is None else agreement
             row = _write_and_compare(name, network, working, checked)
-            rows.append(row | {"kept": row["agreement"] >= _bound(name, agreement)})
-        _require_agreement(rows, agreement)
+            rows.append(row | {"kept": row["agreement"] >= least, "least": least})
+        _require_agreement(rows)
         facts = _described(model, preparation, predictions, [row for row in rows if row["kept"]], working)
-        facts = replace(facts, temperature=temperature, threshold=chosen)
         with placing.turn(folder) as earlier:
-            facts = replace(facts, about=earlier.about if earlier else {})
+            about = earlier.about if earlier else {}
+            facts = replace(facts, temperature=temperature, threshold=chosen, about=about)
             cards.write(working, facts, _as_answered(predictions, facts))
             files = [FILE_OF[name] for name in facts.formats]
             placing.put_in_place(folder, working, [*files, CARD, ABOUT], [*FILE_OF.values(), CARD, ABOUT], earlier)
-    return pd.DataFrame(rows)
+    return pd.DataFrame(rows).drop(columns="least")
 
 
 def _described(
@@ -139,10 +136,6 @@ def _described(
             for row in kept
         },
     )
-
-
-def _bound(name: str, agreement: float | None) -> float:
-    return LEAST_AGREEMENT.get(name, AGREEMENT) if agreement is None else agreement
 
 
 def _checked_classes(
@@ -170,20 +163,17 @@ def _checked_classes(
 
 def _checked(network: keras.Model, table: pd.DataFrame, preparation: Preparation) -> Checked:
     """Real images as the model gets them; broken files are left out."""
-    places = np.unique(np.linspace(0, len(table) - 1, min(len(table), MOST_CHECKED)).round().astype(int))
-    pixels, good = [], []
-    for place in places:
-        try:
-            pixels.append(images.prepare(table["path"].iloc[place], preparation).astype(np.float32))
-        except (ValueError, TypeError, OSError):
-            continue
-        good.append(place)
+    pixels = {}
+    for row in evenly_spaced(len(table), MOST_CHECKED):
+        with contextlib.suppress(ValueError, TypeError, OSError):
+            pixels[row] = images.prepare(table["path"].iloc[row], preparation).astype(np.float32)
     if not pixels:
         raise ValueError(
             f"`check` expects rows with readable images to compare on. None of {len(table)} could be read."
         )
-    truth = models.class_probabilities(network, _answers(graphs.keras_engine(network), np.stack(pixels)))
-    return Checked(table.iloc[good], np.stack(pixels), truth)
+    stacked = np.stack([*pixels.values()])
+    truth = models.class_probabilities(network, _answers(keras_engine(network), stacked))
+    return Checked(table.iloc[[*pixels]], stacked, truth)
 
 
 def _answers(engine: Engine, pixels: np.ndarray) -> np.ndarray:
@@ -196,22 +186,20 @@ def _decision(
 ) -> tuple[float, dict[str, float]]:
     """The temperature, and the threshold among the probabilities that it leads to."""
     purpose = next(iter(threshold.values()), None) if isinstance(threshold, Mapping) else None
-    classes = list(predictions["label"].cat.categories)
     if temperature is None:
         temperature = _temperature(predictions) if threshold is None or isinstance(purpose, Mapping) else 1.0
     require_temperature(temperature)
     if threshold is not None and isinstance(purpose, Mapping) and len(threshold) == 1:
         (name,) = threshold
         threshold = {name: metrics.choose_threshold(metrics.calibrate(predictions, on=temperature), name, **purpose)}
+    classes = list(predictions["label"].cat.categories)
     return float(temperature), {} if threshold is None else checked_threshold(threshold, classes)
 
 
 def _temperature(predictions: pd.DataFrame) -> float:
     known = predictions[predictions["label"].notna()]
-    wrong = known["label"].astype(str).to_numpy() != known["predicted"].astype(str).to_numpy()
-    if len(known) < FEWEST_TO_CALIBRATE or not wrong.any():
-        return 1.0
-    return float(metrics.temperature(known))
+    wrong = known["label"].astype(str) != known["predicted"].astype(str)
+    return float(metrics.temperature(known)) if len(known) >= FEWEST_TO_CALIBRATE and wrong.any() else 1.0
 
 
 def _as_answered(predictions: pd.DataFrame, facts: Description) -> pd.DataFrame:
@@ -223,62 +211,56 @@ def _as_answered(predictions: pd.DataFrame, facts: Description) -> pd.DataFrame:
 
 def _write_and_compare(name: str, network: keras.Model, working: Path, checked: Checked) -> dict[str, Any]:
     """Writes one file into the working folder, and says how well it agrees."""
-    everything = np.arange(len(checked.pixels))
-    learned = everything[:: max(3, len(everything) // 100)][:100]
-    places = everything
-    if name == "litert_int8" and len(everything) > len(learned):
-        places = np.setdiff1d(everything, learned)
+    rows = np.arange(len(checked.pixels))
+    learned = rows[:: max(3, len(rows) // 100)][:100]
+    if name == "litert_int8" and len(rows) > len(learned):
+        rows = np.setdiff1d(rows, learned)
     path = working / FILE_OF[name]
     writers.write(name, network, path, checked.pixels[learned])
     if name == "savedmodel":
         MADE_HERE.add(digest_of(path))
     engine = open_engine(name, path)
-    found, truth = _answers(engine, checked.pixels[places]), checked.truth[places]
-    agreed = float((found.argmax(axis=1) == truth.argmax(axis=1)).mean()) if np.isfinite(found).all() else -1.0
-    label = checked.rows["label"].cat.codes.to_numpy()[places]
-    known = label >= 0
-    right = [(part.argmax(axis=1) == label)[known].mean() if known.any() else np.nan for part in (found, truth)]
-    parts = [path] if path.is_file() else [part for part in path.rglob("*") if part.is_file()]
+    answers, truth = _answers(engine, checked.pixels[rows]), checked.truth[rows]
+    label = checked.rows["label"].cat.codes.to_numpy()[rows]
+    accuracy, before = (
+        float((part.argmax(axis=1) == label)[label >= 0].mean()) if (label >= 0).any() else np.nan
+        for part in (answers, truth)
+    )
+    same = answers.argmax(axis=1) == truth.argmax(axis=1)
+    files = [path, *path.rglob("*")] if path.is_dir() else [path]
     return {
         "format": name,
         "file": FILE_OF[name],
-        "megabytes": sum(part.stat().st_size for part in parts) / 1e6,
-        "images": len(places),
-        "agreement": agreed,
-        "largest_difference": float(np.abs(found - truth).max()),
-        "accuracy": float(right[0]),
-        "accuracy_change": float(right[0] - right[1]),
+        "megabytes": sum(file.stat().st_size for file in files if file.is_file()) / 1e6,
+        "images": len(rows),
+        "agreement": float(same.mean()) if np.isfinite(answers).all() else -1.0,
+        "largest_difference": float(np.abs(answers - truth).max()),
+        "accuracy": accuracy,
+        "accuracy_change": accuracy - before,
         **_latency(engine, checked.pixels[:50]),
     }
 
 
-def _latency(engine: Engine, pixels: np.ndarray, *, calls: int = 50) -> dict[str, float]:
+def _latency(engine: Engine, pixels: np.ndarray) -> dict[str, float]:
     """Milliseconds for one image, after a warm-up."""
-    for _ in range(3):
-        engine(pixels[:1])
     seconds = []
-    for index in range(calls):
-        image = pixels[index % len(pixels)][None]
+    for index in range(-3, 50):
         began = time.perf_counter()
-        engine(image)
+        engine(pixels[index % len(pixels)][None])
         seconds.append(time.perf_counter() - began)
-    p50, p95 = np.percentile(np.array(seconds) * 1000, [50, 95])
+    p50, p95 = np.percentile(np.array(seconds[3:]) * 1000, [50, 95])
     return {"p50_ms": float(p50), "p95_ms": float(p95)}
 
 
-def _require_agreement(rows: list[dict[str, Any]], agreement: float | None) -> None:
-    """Says which files are refused, and why.
-
-    Raises:
-        ValueError: If none is left.
-    """
-    words = [
+def _require_agreement(rows: list[dict[str, Any]]) -> None:
+    """Says which files are refused, and why; a ValueError where none is left."""
+    words = " ".join(
         f"The {row['format']} export gives the model's label for {max(row['agreement'], 0):.1%} of {row['images']} "
-        f"images; {_bound(row['format'], agreement):.1%} are asked for. It was not kept."
+        f"images; {row['least']:.1%} are asked for. It was not kept."
         for row in rows
         if not row["kept"]
-    ]
-    if len(words) == len(rows):
-        raise ValueError(" ".join(words))
+    )
+    if not any(row["kept"] for row in rows):
+        raise ValueError(words)
     if words:
-        warnings.warn(" ".join(words), UserWarning, stacklevel=3)
+        warnings.warn(words, UserWarning, stacklevel=3)

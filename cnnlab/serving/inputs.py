@@ -16,9 +16,6 @@ EXACT = 1e-5  # share by which formats may differ in a probability that equals t
 def as_list(image: Any) -> list[Any] | None:
     """The images of a list, a column, an iterator or an array of four axes; None where it is one image.
 
-    Raises:
-        TypeError: If it is a table or has no order.
-
     >>> as_list("a.png"), as_list(["a.png", "b.png"]), as_list(np.array(["a.png"]))
     (None, ['a.png', 'b.png'], ['a.png'])
     """
@@ -59,11 +56,7 @@ def require_temperature(temperature: float) -> None:
 
 
 def checked_threshold(threshold: Any, classes: Sequence[str]) -> dict[str, float]:
-    """A class and its threshold, as numbers.
-
-    Raises:
-        ValueError: If it is something else.
-    """
+    """A class and its threshold as numbers, or none; a ValueError where it is something else."""
     if isinstance(threshold, Mapping) and len(threshold) <= 1 and set(threshold) <= set(classes):
         values = list(threshold.values())
         numbers = all(isinstance(one, int | float | np.number) and not isinstance(one, bool) for one in values)
@@ -75,14 +68,14 @@ def checked_threshold(threshold: Any, classes: Sequence[str]) -> dict[str, float
     )
 
 
-def warn_of_unreadable(several: Sequence[Any], problems: Sequence[str], *, stacklevel: int) -> None:
+def warn_of_unreadable(problems: Sequence[str], *, stacklevel: int) -> None:
     """Names the images that have no answer."""
-    broken = [place for place, problem in enumerate(problems) if problem]
+    broken = [f"number {place}: {problem}" for place, problem in enumerate(problems) if problem]
     if broken:
-        named = "; ".join(f"number {place}: {problems[place]}" for place in broken[:NAMED])
         more = f"; and {len(broken) - NAMED} more" if len(broken) > NAMED else ""
         warnings.warn(
-            f"{len(broken)} of {len(several)} images could not be read and have no answer: {named}{more}",
+            f"{len(broken)} of {len(problems)} images could not be read and have no answer: "
+            f"{'; '.join(broken[:NAMED])}{more}",
             UserWarning,
-            stacklevel=stacklevel + 1,
+            stacklevel=stacklevel,
         )

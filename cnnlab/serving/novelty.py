@@ -12,29 +12,18 @@ from cnnlab.serving.description import file_of_export
 from cnnlab.serving.engines import require_stored
 
 NEIGHBOUR = 5  # the fifth nearest: one odd training image vouches for nothing
-REMEMBERED = 2_000  # training images; more make each answer slower
 
 
 class Novelty:
-    """The training images as points in the space of a network's features, and the limit beyond which all is unknown.
-
-    Attributes:
-        points: Shape (images, features), each of length 1.
-        limit: A raw distance that counts as 1.
-    """
+    """Training images as points of length 1 in the space of a network's features, and the distance that counts as 1."""
 
     def __init__(self, points: np.ndarray, limit: float = 1.0) -> None:
-        self.points = np.asarray(points, np.float32)
-        self.limit = limit
+        self.points, self.limit = np.asarray(points, np.float32), limit
         self._across = np.ascontiguousarray(self.points.T)
 
     @classmethod
     def fit(cls, features: np.ndarray) -> "Novelty":
-        """Learns from features (n, any) of training images.
-
-        Raises:
-            ValueError: If there are too few images.
-        """
+        """Learns from features (n, any) of training images."""
         if len(features) < NEIGHBOUR:
             raise ValueError(
                 f"`Predictor.fit_novelty` expects at least {NEIGHBOUR} readable training images. Received "
@@ -49,18 +38,7 @@ class Novelty:
         return np.sqrt(np.maximum(2 - 2 * fifth, 0)) / self.limit
 
     def set_limit(self, distances: np.ndarray, false_alarms: float) -> pd.DataFrame:
-        """Sets the limit so that of new images like these only a share lies beyond.
-
-        Args:
-            distances: Raw ones of images that were not learned from.
-            false_alarms: That share.
-
-        Returns:
-            One row: limit, false_alarms, low, high, images.
-
-        Raises:
-            ValueError: If so few images cannot promise so small a share.
-        """
+        """Sets the limit so that of new images only the share `false_alarms` lies beyond; gives the report."""
         count = len(distances)
         beyond = math.floor(false_alarms * (count + 1))  # ranks that may be false alarms, of count + 1 equally likely
         if beyond < 1:
@@ -68,9 +46,9 @@ class Novelty:
                 f"`false_alarms={false_alarms}` expects at least {math.ceil(1 / false_alarms) - 1} validation "
                 f"images to set the limit by. Received {count} readable ones. Ask for {1 / (count + 1):.2g} or more."
             )
-        self.limit = max(float(np.sort(distances)[count - beyond]), 1e-9)
         from scipy.stats import beta
 
+        self.limit = max(float(np.sort(distances)[count - beyond]), 1e-9)
         low, high = beta.ppf([0.025, 0.975], beyond, count + 1 - beyond)
         row = {"limit": self.limit, "false_alarms": beyond / (count + 1), "low": low, "high": high, "images": count}
         return pd.DataFrame([row])
@@ -82,18 +60,13 @@ class Novelty:
 
     @classmethod
     def read(cls, folder: Path, format: str, digest: str, features: int) -> "Novelty | None":
-        """What `write` kept; None where nothing was, or, with a warning, where it belongs to another model.
-
-        Raises:
-            ValueError: If it is damaged, or not of so many features.
-        """
+        """What `write` kept; None where nothing was, or, with a warning, where it belongs to another model."""
         names = (f"novelty_{format}.npz", f"familiar_{format}.npz")  # the second: of version 0.1.0
-        there = [name for name in names if (folder / name).exists()]
-        if not there:
+        path = next((folder / name for name in names if (folder / name).exists()), None)
+        if path is None:
             return None
-        path = folder / there[0]
         try:
-            require_stored(file_of_export(folder, there[0]))
+            require_stored(file_of_export(folder, path.name))
             with np.load(path, allow_pickle=False) as kept:
                 points, limit, model = kept["points"], float(kept["limit"]), str(kept["model"])
             if model == digest:

@@ -25,11 +25,7 @@ def working_folder(folder: Path) -> Iterator[Path]:
 
 @contextmanager
 def turn(folder: Path) -> Iterator[Description | None]:
-    """Waits until no other export or card is being put into the folder; gives what is described there now.
-
-    Raises:
-        TimeoutError: If another one does not end.
-    """
+    """Waits until no other export or card is being put into the folder; gives what is described there now."""
     with locked(folder / ABOUT):
         earlier = None
         with suppress(FileNotFoundError, ValueError):  # none, or one that nobody can read: it will be moved aside
@@ -40,32 +36,20 @@ def turn(folder: Path) -> Iterator[Description | None]:
 def put_in_place(
     folder: Path, working: Path, new: Sequence[str], names: Sequence[str], earlier: Description | None
 ) -> None:
-    """Moves new files from the working folder to their names; if anything fails, all is as before.
+    """Moves the `new` files from the working folder to their places; if anything fails, all is as before.
 
-    Args:
-        folder: The export.
-        working: Where the new files are.
-        new: Their names; the last one makes the others valid.
-        names: All names that this may touch. What has one and is not replaced moves to `earlier/`, and so does what is
-            replaced and was not written by the export described.
-        earlier: The export that is there.
+    The last of them makes the others valid. What has one of the `names` and is not replaced moves to `earlier/`, and so
+    does what is replaced and is not, to the byte, what the export described as `earlier` wrote.
     """
     replaced = working / "replaced"
     replaced.mkdir()
-    moves = []
-    aside: Path | None = None
-    for name in names:
-        path = folder / name
-        if path.is_symlink() or path.exists():
-            if name in new and _is_ours(path, earlier):
-                moves.append((path, replaced / name))
-            else:
-                aside = aside or _folder_aside(folder)
-                moves.append((path, aside / name))
-    moves += [(working / name, folder / name) for name in new]
+    there = [folder / name for name in names if (folder / name).is_symlink() or (folder / name).exists()]
+    ours = [path for path in there if path.name in new and _is_ours(path, earlier)]
+    aside = _folder_aside(folder) if len(ours) < len(there) else folder
+    moves = [(path, (replaced if path in ours else aside) / path.name) for path in there]
     done = []
     try:
-        for source, target in moves:
+        for source, target in [*moves, *((working / name, folder / name) for name in new)]:
             source.rename(target)
             done.append((source, target))
     except BaseException:
@@ -78,25 +62,18 @@ def _is_ours(path: Path, earlier: Description | None) -> bool:
     """Whether the file is, to the byte, what the earlier export wrote; then nothing of anybody's is lost."""
     if earlier is None or path.is_symlink() or not path.is_file():
         return False
-    if path.name == ABOUT:
-        return True
     noted = {FILE_OF[name]: str(file["sha256"]) for name, file in earlier.formats.items()} | {CARD: earlier.card}
-    return digest_of(path) == noted.get(path.name)
+    return path.name == ABOUT or digest_of(path) == noted.get(path.name)
 
 
 def _folder_aside(folder: Path) -> Path:
-    """A new folder below `earlier/`.
-
-    Raises:
-        ValueError: If `earlier` leads somewhere else.
-    """
+    """A new folder below `earlier/`, which must not lead somewhere else."""
     if (folder / "earlier").is_symlink():
         raise ValueError(f"{str(folder / 'earlier')!r} is a link that leads out of the export. Remove it first.")
     stamp, number = time.strftime("%Y%m%d-%H%M%S"), 1
     while True:
         target = folder / "earlier" / (stamp if number == 1 else f"{stamp}-{number}")
-        try:
+        with suppress(FileExistsError):
             target.mkdir(parents=True)
             return target
-        except FileExistsError:
-            number += 1
+        number += 1

@@ -2,7 +2,8 @@
 
 import os
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -11,17 +12,18 @@ import pandas as pd
 
 from cnnlab import images
 from cnnlab._answers import scaled_by_temperature, with_probabilities
-from cnnlab._common import in_threads, progress, require_columns
+from cnnlab._common import evenly_spaced, in_threads, progress, require_columns
 from cnnlab.serving.description import FILE_OF, file_of_export, read_description
 from cnnlab.serving.engines import Answer, digest_of, load_keras, loaded, open_engine
 from cnnlab.serving.inputs import as_list, checked_threshold, likeliest, require_temperature, warn_of_unreadable
-from cnnlab.serving.novelty import REMEMBERED, Novelty
+from cnnlab.serving.novelty import Novelty
 
 if TYPE_CHECKING:
     import keras
 
 FASTEST_FIRST = ("litert", "litert_float16", "litert_int8", "onnx", "keras")  # not SavedModel, which is a program
 BATCH = 32  # images at a time
+REMEMBERED = 2_000  # training images; more make each answer slower
 ABANDONED: list[Any] = []  # engines of the parent process: their threads are not here, so nobody may wait for them
 
 
@@ -101,7 +103,6 @@ class Predictor:
     ) -> None:
         self.folder = Path(folder)
         self._at, self._threads, self._trust = self.folder.absolute(), threads, trust and format is not None
-        self._asked = {"format": format, "temperature": temperature, "threshold": threshold}
         self._facts = facts = read_description(self.folder)
         self.classes: list[str] = facts.classes
         self.preparation: images.Preparation = facts.preparation
@@ -116,21 +117,15 @@ class Predictor:
                 f"{facts.temperature:.4g}. Received: temperature={temperature}. Say `threshold` anew, too; `{{}}` for "
                 "none."
             )
-        self.format = self._chosen(format)
+        if format is not None and format not in facts.formats:
+            raise ValueError(
+                f"`format` expects one of those exported: {', '.join(facts.formats)}. Received: {format!r}."
+            )
+        self.format = format or next((name for name in FASTEST_FIRST if name in facts.formats), "savedmodel")
         self._open()
 
-    def _chosen(self, format: str | None) -> str:
-        kept = self._facts.formats
-        if format is not None and format not in kept:
-            raise ValueError(f"`format` expects one of those exported: {', '.join(kept)}. Received: {format!r}.")
-        return format or next((name for name in FASTEST_FIRST if name in kept), "savedmodel")
-
     def _open(self) -> None:
-        """Opens the model, which takes the first image later than the others; a file of another network shows here.
-
-        Raises:
-            ValueError: If the file takes other images, or tells other classes apart.
-        """
+        """Opens the model and shows it a black image: the first takes longer, and a file of another network fails."""
         digest = self._facts.formats[self.format]["sha256"]
         path = file_of_export(self._at, FILE_OF[self.format])
         self._engine = open_engine(self.format, path, digest=digest, threads=self._threads, trust=self._trust)
@@ -154,7 +149,8 @@ class Predictor:
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Another process opens the export itself: what the runtimes hold cannot be sent."""
-        return _reopened, (self._at, self._asked | {"format": self.format}, self._threads, self._trust)
+        asked = {name: getattr(self, name) for name in ("format", "temperature", "threshold")}
+        return partial(Predictor, self._at, **asked, threads=self._threads, trust=self._trust), ()
 
     def _run(self, pixels: np.ndarray) -> Answer:
         if self._process != os.getpid():  # forked: the runtime's threads stayed with the parent
@@ -188,11 +184,9 @@ class Predictor:
         several = as_list(image)
         if several is None:
             return self._predictions(self._answered(self.prepare(image)[None], [""]))[0]
-        result: list[Prediction] = []
-        for start in range(0, len(several), BATCH):
-            result += self._predictions(self._answered(*self._prepared(several[start : start + BATCH])))
-        warn_of_unreadable(several, [answer.problem for answer in result], stacklevel=3)
-        return result
+        answers = self._answers(_batches(several))
+        warn_of_unreadable(answers.problems, stacklevel=3)
+        return self._predictions(answers)
 
     def table(self, table: pd.DataFrame) -> pd.DataFrame:
         """Labels every image of a table, with or without labels of its own; `metrics` and `plots` take the result.
@@ -208,27 +202,16 @@ class Predictor:
             UserWarning: If images cannot be read.
         """
         require_columns(table, "path", caller="Predictor.table")
-        paths = table["path"].tolist()
-        starts = progress(range(0, len(paths), BATCH), label="predict", unit="batch")
-        parts = [self._answered(*self._prepared(paths[start : start + BATCH])) for start in starts]
-        parts = parts or [self._answered(*self._prepared([]))]
-        answers = Answers(
-            np.concatenate([part.probabilities for part in parts]),
-            None
-            if self._novelty is None
-            else np.concatenate([part.distances for part in parts if part.distances is not None]),
-            [problem for part in parts for problem in part.problems],
-        )
-        warn_of_unreadable(paths, answers.problems, stacklevel=3)
+        answers = self._answers(progress(_batches(table["path"].tolist()), label="predict", unit="batch"))
+        warn_of_unreadable(answers.problems, stacklevel=3)
         named = "label" in table and isinstance(table["label"].dtype, pd.CategoricalDtype)
         if named and {str(name) for name in table["label"].cat.categories} <= set(self.classes):  # numbers, too
             table = table.assign(label=table["label"].cat.rename_categories(str).cat.set_categories(self.classes))
         called = likeliest(np.nan_to_num(answers.probabilities), self.classes, self.threshold)
         result = with_probabilities(table, answers.probabilities, self.classes, called=called)
         if answers.distances is not None:
-            far = pd.array(answers.distances > 1, dtype="boolean")
-            far[np.isnan(answers.distances)] = pd.NA
-            result["unknown"] = far
+            result["unknown"] = pd.array(answers.distances > 1, dtype="boolean")
+            result.loc[np.isnan(answers.distances), "unknown"] = pd.NA
         before = result["problem"].fillna("").tolist() if "problem" in result else [""] * len(result)
         result["problem"] = [now or old for now, old in zip(answers.problems, before, strict=True)]
         return result
@@ -284,8 +267,7 @@ class Predictor:
             raise ValueError(f"`false_alarms` expects a share above 0 and below 1. Received: {false_alarms}.")
         for name, table in (("train", train), ("val", val)):
             require_columns(table, "path", caller=f"Predictor.fit_novelty({name})")
-        places = np.unique(np.linspace(0, len(train) - 1, min(len(train), REMEMBERED)).round().astype(int))
-        novelty = Novelty.fit(self._table_features(train.iloc[places]))
+        novelty = Novelty.fit(self._table_features(train.iloc[evenly_spaced(len(train), REMEMBERED)]))
         report = novelty.set_limit(novelty.distance(self._table_features(val)), false_alarms)
         novelty.write(self._at, self.format, self._facts.formats[self.format]["sha256"])
         self._novelty = novelty
@@ -298,14 +280,14 @@ class Predictor:
 
     def _table_features(self, table: pd.DataFrame) -> np.ndarray:
         """Features (n, any) of the readable images of a table."""
-        paths, parts, problems = table["path"].tolist(), [], []
-        for start in progress(range(0, len(paths), BATCH), label="features", unit="batch"):
-            pixels, wrong = self._prepared(paths[start : start + BATCH])
+        batches = progress(_batches(table["path"].tolist()), label="features", unit="batch")
+        parts, problems = [np.zeros((0, 1), np.float32)], list[str]()
+        for pixels, wrong in map(self._prepared, batches):
             problems += wrong
             if len(pixels):
                 parts.append(self.features(pixels))
-        warn_of_unreadable(paths, problems, stacklevel=4)
-        return np.concatenate(parts) if parts else np.zeros((0, 1), np.float32)
+        warn_of_unreadable(problems, stacklevel=4)
+        return np.concatenate(parts[1:] or parts)
 
     def _prepared(self, several: Sequence[Any]) -> tuple[np.ndarray, list[str]]:
         """The readable ones of a few images, stacked, and what is wrong with each of all."""
@@ -319,18 +301,25 @@ class Predictor:
         results = [attempt(one) for one in several] if len(several) < 2 else in_threads(attempt, several)
         problems = [str(one) or type(one).__name__ if isinstance(one, Exception) else "" for one in results]
         pixels = [one for one in results if isinstance(one, np.ndarray)]
-        empty = np.zeros((0, *self.image_size, self.channels), np.float32)
-        return np.stack(pixels) if pixels else empty, problems
+        return np.stack(pixels) if pixels else np.empty(0), problems
+
+    def _answers(self, several: Iterable[Sequence[Any]]) -> Answers:
+        """One answer for each image of all batches."""
+        parts = [self._answered(*self._prepared(batch)) for batch in several]
+        probabilities = np.concatenate([np.empty((0, len(self.classes))), *(part.probabilities for part in parts)])
+        distances = np.concatenate([np.empty(0), *(part.distances for part in parts if part.distances is not None)])
+        problems = [problem for part in parts for problem in part.problems]
+        return Answers(probabilities, None if self._novelty is None else distances, problems)
 
     def _answered(self, pixels: np.ndarray, problems: list[str]) -> Answers:
-        """One answer for each image; those with a problem are not among the pixels."""
+        """One answer for each image of a batch; those with a problem are not among the pixels."""
         readable = np.array([not problem for problem in problems], bool)
         probabilities = np.full((len(problems), len(self.classes)), np.nan)
         distances = None if self._novelty is None else np.full(len(problems), np.nan)
         if len(pixels):
             raw, features = self._run(pixels)
             probabilities[readable] = scaled_by_temperature(raw, self.temperature)
-            if distances is not None and self._novelty is not None:
+            if self._novelty is not None and distances is not None:
                 distances[readable] = self._novelty.distance(features)
         return Answers(probabilities, distances, problems)
 
@@ -346,5 +335,5 @@ class Predictor:
         return result
 
 
-def _reopened(folder: Path, asked: dict[str, Any], threads: int | None, trust: bool) -> Predictor:
-    return Predictor(folder, **asked, threads=threads, trust=trust)
+def _batches(several: Sequence[Any]) -> list[Sequence[Any]]:
+    return [several[start : start + BATCH] for start in range(0, len(several), BATCH)]

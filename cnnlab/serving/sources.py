@@ -5,6 +5,7 @@ import re
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,37 +20,20 @@ POLL = 0.1  # seconds between two looks into a folder
 SETTLED = 1.0  # seconds after which a file is taken to be written to its end
 READS = 10  # tries before a video file counts as over, or an iterator as broken
 RETRY = 0.5  # seconds between two tries to reach a camera
+State = tuple[int, int]  # of a file: when it was changed last, in nanoseconds, and its size
 
 
 class Source(NamedTuple):
-    """Frames, one after the other, and whether they come when they want.
-
-    Attributes:
-        frames: Paths, bytes or arrays.
-        live: Whether the source goes on while nobody looks, like a camera; files and iterators wait.
-        name: What to call it in a message.
-        close: Lets go of the camera or the file; only where nobody reads from it any more.
-    """
+    """Frames, one after the other: paths, bytes or arrays."""
 
     frames: Iterator[Any]
-    live: bool
+    live: bool  # goes on while nobody looks, like a camera; files and iterators wait
     name: str
-    close: Callable[[], None] = lambda: None
+    close: Callable[[], None] = lambda: None  # only where nobody reads from it any more
 
 
 def open_source(source: Any, stop: threading.Event, *, paced: bool) -> Source:
-    """Opens whatever a person calls a source.
-
-    Args:
-        source: See `serving.stream`.
-        stop: Set from outside when nobody wants frames any more.
-        paced: Whether a video file is played at its own speed.
-
-    Raises:
-        TypeError: If it is nothing that gives frames.
-        FileNotFoundError: If there is no such file or folder.
-        ValueError: If a camera or video cannot be opened.
-    """
+    """Opens whatever a person calls a source; a video file is played at its own speed where it is `paced`."""
     if isinstance(source, int) and not isinstance(source, bool):
         return _camera(source, stop, f"camera {source}")
     if isinstance(source, str) and "://" in source:
@@ -71,28 +55,22 @@ def open_source(source: Any, stop: threading.Event, *, paced: bool) -> Source:
     return Source(_iterated(source, stop), False, type(source).__name__)
 
 
-class SourceError(RuntimeError):
-    """A source that broke; the message says how."""
-
-
 def _iterated(source: Iterable[Any], stop: threading.Event) -> Iterator[Any]:
     """What an iterable gives; an iterator that raises is asked again, which a generator answers with its end."""
-    iterator, failures, last = iter(source), 0, None
-    while not stop.is_set():
+    iterator, failures = iter(source), list[Exception]()
+    while not stop.is_set() and len(failures) < READS:
         try:
             frame = next(iterator)
         except StopIteration:
             break
         except Exception as error:  # somebody else's code
-            failures, last = failures + 1, error
-            if failures >= READS:
-                break
+            failures.append(error)
             stop.wait(0.01)
-            continue
-        failures, last = 0, None
-        yield frame
-    if last is not None:
-        raise SourceError(f"{type(last).__name__}: {last}") from last
+        else:
+            failures.clear()
+            yield frame
+    if failures:
+        raise RuntimeError(f"{type(failures[-1]).__name__}: {failures[-1]}") from failures[-1]
 
 
 def _folder(folder: Path, stop: threading.Event) -> Iterator[Path]:
@@ -102,35 +80,23 @@ def _folder(folder: Path, stop: threading.Event) -> Iterator[Path]:
     while not stop.is_set():
         began = time.perf_counter()
         there = _states(folder)
-        rested = (time.time() - SETTLED) * 1e9
-        for name in sorted(there, key=lambda name: (there[name], name)):
-            written = before.get(name) == there[name] or there[name].changed < rested
-            if written and given.get(name) != there[name]:
-                given[name] = there[name]
+        settled = (time.time() - SETTLED) * 1e9
+        for name, state in sorted(there.items(), key=lambda item: (item[1], item[0])):
+            if given.get(name) != state and (before.get(name) == state or state[0] < settled):
+                given[name] = state
                 yield folder / name
         given = {name: state for name, state in given.items() if name in there}
         before = there
         stop.wait(max(POLL, 5 * (time.perf_counter() - began)))
 
 
-class State(NamedTuple):
-    """When a file was changed last, in nanoseconds, and its size."""
-
-    changed: int
-    size: int
-
-
 def _states(folder: Path) -> dict[str, State]:
     """The images in a folder; none while it cannot be reached, as a network drive may be for a while."""
-    found = {}
-    try:
-        with os.scandir(folder) as entries:
-            for entry in entries:
-                if entry.name.lower().endswith(ENDINGS) and not entry.name.startswith(".") and entry.is_file():
-                    facts = entry.stat()
-                    found[entry.name] = State(facts.st_mtime_ns, facts.st_size)
-    except OSError:
-        pass
+    found: dict[str, State] = {}
+    with suppress(OSError), os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.name.lower().endswith(ENDINGS) and not entry.name.startswith(".") and entry.is_file():
+                found[entry.name] = entry.stat().st_mtime_ns, entry.stat().st_size
     return found
 
 
@@ -144,37 +110,36 @@ def _video(path: Path, stop: threading.Event, paced: bool) -> Source:
     if not capture.isOpened():
         raise ValueError(f"OpenCV cannot read {str(path)!r} as a video. Convert it, for example to MP4 (H.264).")
     pause = 1 / (capture.get(cv2.CAP_PROP_FPS) or 25) if paced else 0.0
-    return Source(_play(capture, stop, pause), False, str(path), capture.release)
 
+    def play() -> Iterator[np.ndarray]:
+        """RGB frames; a broken one is passed over, the end is where many in a row are."""
+        failures, due = 0, time.perf_counter()
+        while not stop.is_set() and failures < READS:
+            good, frame = capture.read()
+            failures = 0 if good else failures + 1
+            if good:
+                due += pause
+                stop.wait(max(0.0, due - time.perf_counter()))
+                yield cv2.cvtColor(frame, cv2.COLOR_BGR2RGB)
 
-def _play(capture: cv2.VideoCapture, stop: threading.Event, pause: float) -> Iterator[np.ndarray]:
-    """RGB frames of a video; a broken one is passed over, the end is where many in a row are."""
-    failures = 0
-    due = time.perf_counter()
-    while not stop.is_set() and failures < READS:
-        good, frame = capture.read()
-        failures = 0 if good else failures + 1
-        if good:
-            due += pause
-            stop.wait(max(0.0, due - time.perf_counter()))
-            yield cv2.cvtColor(frame, cv2.COLOR_BGR2RGB)
+    return Source(play(), False, str(path), capture.release)
 
 
 def _camera(address: str | int, stop: threading.Event, name: str) -> Source:
     capture = _capture(address)
     if not capture.isOpened():
         raise ValueError(f"{name} could not be opened. Is it connected, and does no other program use it?")
-    opened = [capture]  # the one in use, for whoever closes it
-    return Source(_watch(opened, address, stop), True, name, lambda: opened[0].release())
 
+    def watch() -> Iterator[np.ndarray]:
+        """RGB frames; the camera is opened again whenever it stops."""
+        nonlocal capture
+        while not stop.is_set():
+            good, frame = capture.read()
+            if good:
+                yield cv2.cvtColor(frame, cv2.COLOR_BGR2RGB)
+            else:
+                capture.release()
+                stop.wait(RETRY)
+                capture = _capture(address)
 
-def _watch(opened: list[cv2.VideoCapture], address: str | int, stop: threading.Event) -> Iterator[np.ndarray]:
-    """RGB frames of a camera, which is opened again whenever it stops."""
-    while not stop.is_set():
-        good, frame = opened[0].read()
-        if good:
-            yield cv2.cvtColor(frame, cv2.COLOR_BGR2RGB)
-        else:
-            opened[0].release()
-            stop.wait(RETRY)
-            opened[0] = _capture(address)
+    return Source(watch(), True, name, lambda: capture.release())

@@ -3,11 +3,13 @@
 import difflib
 import math
 import os
+import queue as queues
 import threading
 import time
 import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -132,15 +134,13 @@ class Stream:
         self._predictor, self._watch, self._decide, self._patience = predictor, watch, decide, patience
         self._stop = threading.Event()
         self._source = open_source(source, self._stop, paced=bool(queue))
-        self._queue = (WAITING if self._source.live else 0) if queue is None else queue
-        self._waiting: deque[Waiting] = deque()
-        self._changed = threading.Condition()
-        self._over = ""  # why the reader stopped
+        self._drops = self._source.live if queue is None else queue > 0
+        # Frames that wait for the model; a text says why no more will come. A source that waits has one more in hand.
+        self._waiting: queues.Queue[Waiting | str] = queues.Queue((queue or WAITING) if self._drops else 1)
         self._reader = threading.Thread(target=self._read, name="cnnlab-stream", daemon=True)
         self._latency: deque[float] = deque(maxlen=RECENT)
         self._working: deque[float] = deque(maxlen=RECENT)
-        self._began = 0.0
-        self._spent = 0.0
+        self._began = self._spent = 0.0
 
     def __iter__(self) -> Iterator[Frame]:
         if self._began or self._stop.is_set():
@@ -174,10 +174,10 @@ class Stream:
             self._reader.join(CLOSING)
 
     def _end(self) -> None:
+        """Stops the source, and wakes whoever waits for a frame."""
         self._stop.set()
-        with self._changed:
-            self._waiting.clear()
-            self._changed.notify_all()
+        with suppress(queues.Full):
+            self._waiting.put_nowait("")
 
     def summary(self) -> pd.DataFrame:
         """One row: source, frames, answered, dropped, unreadable, events, per_second, p50_ms, p95_ms and p99_ms.
@@ -185,20 +185,11 @@ class Stream:
         Percentiles are of the last 10,000 frames, from coming to answer; model_p50_ms is the model's part.
         """
         p50, p95, p99 = np.percentile(self._latency, [50, 95, 99]) if self._latency else (np.nan,) * 3
-        row = {
-            "source": self._source.name,
-            "frames": self.frames,
-            "answered": self.answered,
-            "dropped": self.dropped,
-            "unreadable": self.unreadable,
-            "events": self._watch.count,
-            "per_second": self.answered / self._spent if self._spent else np.nan,
-            "p50_ms": p50,
-            "p95_ms": p95,
-            "p99_ms": p99,
-            "model_p50_ms": np.median(self._working) if self._working else np.nan,
-            "ended": self.ended,
-        }
+        counts = {name: getattr(self, name) for name in ("frames", "answered", "dropped", "unreadable")}
+        row: dict[str, Any] = {"source": self._source.name} | counts
+        row |= {"events": self._watch.count, "per_second": self.answered / self._spent if self._spent else np.nan}
+        row |= {"p50_ms": p50, "p95_ms": p95, "p99_ms": p99}
+        row |= {"model_p50_ms": np.median(self._working) if self._working else np.nan, "ended": self.ended}
         return pd.DataFrame([row])
 
     def events(self) -> pd.DataFrame:
@@ -207,41 +198,42 @@ class Stream:
 
     def _read(self) -> None:
         """Runs in a thread of its own, so that a source that hangs holds nobody up."""
+        over = "the source ended"
         try:
             for image in self._source.frames:
-                self._put(image)
+                waiting = Waiting(self.frames, time.perf_counter(), image)
+                self.frames += 1
+                self._put(waiting, drop=self._drops)
                 if self._stop.is_set():
                     break
-            over = "the source ended"
         except Exception as error:  # somebody else's code; `_warn` tells
             over = f"the source broke: {error}"
         finally:
             self._source.close()
-        with self._changed:
-            self._over = over
-            self._changed.notify_all()
+        self._put(over)
 
-    def _put(self, image: Any) -> None:
-        with self._changed:
-            self._waiting.append(Waiting(self.frames, time.perf_counter(), image))
-            self.frames += 1
-            self._changed.notify_all()
-            if self._queue and len(self._waiting) > self._queue:
-                self._waiting.popleft()
-                self.dropped += 1
-                self._changed.wait(0.001)  # a source faster than that would leave the model no time at all
-            while not self._queue and len(self._waiting) >= WAITING and not self._stop.is_set():
-                self._changed.wait(0.1)
+    def _put(self, item: Waiting | str, *, drop: bool = False) -> None:
+        """Lets a frame wait; where no more may, the oldest is dropped, or the source waits."""
+        while not self._stop.is_set():
+            with suppress(queues.Full):
+                self._waiting.put(item, block=not drop, timeout=0.1)
+                return
+            if drop:
+                with suppress(queues.Empty):
+                    self.dropped += isinstance(self._waiting.get_nowait(), Waiting)
+                self._stop.wait(0.001)  # a source faster than that would leave the model no time at all
+        self._end()
 
     def _next(self) -> Waiting | None:
         """The oldest frame that waits; None where the loop is over."""
-        with self._changed:
-            there = self._changed.wait_for(lambda: self._waiting or self._over or self._stop.is_set(), self._patience)
-            if not self._waiting or self._stop.is_set():
-                self.ended = self.ended or (self._over if there else f"no frame for {self._patience:g} seconds")
-                return None
-            self._changed.notify_all()
-            return self._waiting.popleft()
+        try:
+            waiting = self._waiting.get(timeout=self._patience)
+        except queues.Empty:
+            waiting = f"no frame for {self._patience:g} seconds"
+        if isinstance(waiting, Waiting) and not self._stop.is_set():
+            return waiting
+        self.ended = self.ended or str(waiting)
+        return None
 
     def _answer(self, waiting: Waiting) -> Frame | None:
         began = time.perf_counter()

@@ -1,4 +1,4 @@
-"""Writes a Keras model in each file format of an export."""
+"""Writes a Keras model in each file format of an export: uncompiled, its features as a second output."""
 
 import warnings
 from collections.abc import Callable
@@ -9,26 +9,16 @@ from cnnlab import _quiet  # noqa: F401  isort: skip
 import keras
 import numpy as np
 
+from cnnlab import models
 from cnnlab._stderr import native_stderr_held
-from cnnlab.serving.graphs import two_outputs
+from cnnlab.images import Preparation
+from cnnlab.serving.network import two_outputs
 
 Writer = Callable[[keras.Model, Path, np.ndarray], None]
 
 
 def write(format: str, model: keras.Model, path: Path, representative: np.ndarray) -> None:
-    """Writes one file.
-
-    Args:
-        format: A key of `WRITERS`.
-        model: What to write.
-        path: Where to.
-        representative: Real images (n, height, width, channels) of 0-255, from which "litert_int8" learns the range
-            of every number in the network.
-
-    Raises:
-        OSError: If the disk is full, for example.
-        ValueError: If the model holds what the format cannot express.
-    """
+    """Writes one file; from `representative` images "litert_int8" learns the range of every number in the network."""
     try:
         with native_stderr_held(), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # converters speak of their own future
@@ -41,6 +31,18 @@ def write(format: str, model: keras.Model, path: Path, representative: np.ndarra
             f"The model could not be written as {format!r}: {reason}. Leave this format out, or replace the layers "
             "that it names."
         ) from error
+
+
+def for_use(model: keras.Model, preparation: Preparation) -> keras.Model:
+    """The network alone, which plain Keras loads: no optimizer, no loss; its names and preparation stay inside."""
+    names = models.class_names(model)
+    if getattr(model, "inputs", None) is None:  # Python code of somebody's own: one layer of a network of layers
+        inputs = keras.Input((*preparation.image_size, preparation.channels))
+        model = keras.Model(inputs, model(inputs, training=False), name=model.name)
+    elif type(model) is not keras.Sequential:
+        model = keras.Model(model.input, model.output, name=model.name)
+    size = preparation.image_size if None in model.input_shape[1:3] else None
+    return models.with_classes(model, names, resize=preparation.resize, levels=preparation.levels, image_size=size)
 
 
 def _write_keras(model: keras.Model, path: Path, representative: np.ndarray) -> None:
@@ -63,13 +65,8 @@ def _write_litert(model: keras.Model, path: Path, representative: np.ndarray, **
 def _write_float16(model: keras.Model, path: Path, representative: np.ndarray) -> None:
     import tensorflow as tf
 
-    _write_litert(
-        model,
-        path,
-        representative,
-        optimizations=[tf.lite.Optimize.DEFAULT],
-        target_spec={"supported_types": [tf.float16]},
-    )
+    optimizations, types = [tf.lite.Optimize.DEFAULT], {"supported_types": [tf.float16]}
+    _write_litert(model, path, representative, optimizations=optimizations, target_spec=types)
 
 
 def _write_int8(model: keras.Model, path: Path, representative: np.ndarray) -> None:
