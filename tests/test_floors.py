@@ -88,6 +88,26 @@ def test_widgets_use_public_names_of_other_rooms_only(path):
             assert not node.attr.startswith("_"), ast.unparse(node)
 
 
+def files_imported(path: Path, modules: dict[str, Path]) -> set[str]:
+    """The files of the package that a file imports, at the top or inside functions."""
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom):
+            inside = {f"{node.module}.{alias.name}" for alias in node.names}
+            names |= (inside & modules.keys()) or {node.module}
+        elif isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+    return names & modules.keys()
+
+
+def test_no_files_import_each_other():
+    parts = {path: path.relative_to(PACKAGE.parent).with_suffix("").parts for path in FILES}
+    modules = {".".join(names).removesuffix(".__init__"): path for path, names in parts.items()}
+    graph = {name: files_imported(path, modules) - {name, "cnnlab"} for name, path in modules.items()}
+    assert graph["cnnlab.serving.predictor"] >= {"cnnlab.images", "cnnlab._common", "cnnlab.serving.engines"}
+    graphlib.TopologicalSorter(graph).prepare()  # which names a circle
+
+
 def test_the_package_is_relative_import_free():
     """Relative imports would slip past the reading above."""
     for path in FILES:
