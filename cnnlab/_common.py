@@ -253,12 +253,19 @@ def put_aside(folder: Path, names: Iterable[str]) -> Path | None:
     there = [folder / name for name in names if (folder / name).exists()]
     if not there:
         return None
-    stamp = time.strftime("%Y%m%d-%H%M%S", time.localtime(max(path.stat().st_mtime for path in there)))
-    target, number = folder / "earlier" / stamp, 1
-    while target.exists():
-        number += 1
-        target = folder / "earlier" / f"{stamp}-{number}"
-    target.mkdir(parents=True)
+    target = folder_aside(folder, max(path.stat().st_mtime for path in there))
     for path in there:
         path.rename(target / path.name)
     return target
+
+
+def folder_aside(folder: Path, when: float | None = None) -> Path:
+    """Makes the folder `folder/earlier/<time>` for what is in the way; the time is now where None."""
+    stamp, number = time.strftime("%Y%m%d-%H%M%S", time.localtime(when)), 1
+    (folder / "earlier").mkdir(parents=True, exist_ok=True)
+    while True:
+        target = folder / "earlier" / (stamp if number == 1 else f"{stamp}-{number}")
+        with suppress(FileExistsError):
+            target.mkdir()
+            return target
+        number += 1

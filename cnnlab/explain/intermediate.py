@@ -11,16 +11,10 @@ import keras
 import numpy as np
 
 from cnnlab.explain.graph import IMAGE, Graph, Key
+from cnnlab.models.naming import PASSING
 
 SQUASHING = (keras.activations.softmax, keras.activations.sigmoid)
-PASSING = (
-    keras.layers.Dropout
-    | keras.layers.SpatialDropout2D
-    | keras.layers.ActivityRegularization
-    | keras.layers.Identity
-    | keras.layers.Reshape
-    | keras.layers.Flatten
-)
+UNCHANGED = (*PASSING, keras.layers.ActivityRegularization)
 
 
 def sensitivity(
@@ -61,7 +55,7 @@ def before_softmax(graph: Graph) -> Callable[[dict[Key, Any]], Any]:
         if activation in SQUASHING:
             twin = _linear(step.layer, step.input_shapes[0])
             return lambda known: step.run(graph.values(known, step.reads), twin)[0]
-        if not isinstance(step.layer, PASSING) and not (own and activation is keras.activations.linear):
+        if not isinstance(step.layer, UNCHANGED) and not (own and activation is keras.activations.linear):
             break
         key = step.reads[0]
     return lambda known: graph.values(known, graph.outputs[:1])[0]

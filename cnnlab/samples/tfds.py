@@ -125,15 +125,19 @@ def _prepare(builder: Any, name: str) -> None:
     """Downloads what is not prepared yet; turns the many ways in which that fails offline into one sentence."""
     if builder.info.splits:
         return
-    with ThreadPoolExecutor(len(PROBES)) as pool:
-        if not any(pool.map(_is_reached, PROBES)):  # TFDS would try again for minutes before it says so
-            raise _offline(name, builder, OSError("there is no network"))
     try:
+        with ThreadPoolExecutor(len(PROBES)) as pool:
+            if not any(pool.map(_is_reached, PROBES)):  # TFDS would try again for minutes before it says so
+                raise ConnectionError("there is no network")
         builder.download_and_prepare()
     except Exception as error:  # TFDS raises what its many downloaders raise; the person needs one sentence
         if isinstance(error, OSError) and error.errno is not None and not isinstance(error, ConnectionError):
             raise  # a full disk is no missing network
-        raise _offline(name, builder, error) from error
+        reason = (str(error).splitlines() or ["no reason given"])[0][:120]
+        raise ConnectionError(
+            f"{name!r} is not prepared on this machine and could not be downloaded ({type(error).__name__}: {reason}). "
+            f"Connect to the network once, or copy a prepared set into {builder.data_dir} and pass `data_dir=`."
+        ) from error
 
 
 def _is_reached(host: str) -> bool:
@@ -142,14 +146,6 @@ def _is_reached(host: str) -> bool:
     except OSError as error:
         return isinstance(error, urllib.error.HTTPError)  # an answer, even if a refusal
     return True
-
-
-def _offline(name: str, builder: Any, error: Exception) -> ConnectionError:
-    reason = (str(error).splitlines() or ["no reason given"])[0][:120]
-    return ConnectionError(
-        f"{name!r} is not prepared on this machine and could not be downloaded ({type(error).__name__}: {reason}). "
-        f"Connect to the network once, or copy a prepared set into {builder.data_dir} and pass `data_dir=`."
-    )
 
 
 def _check_splits(builder: Any, splits: list[str]) -> None:

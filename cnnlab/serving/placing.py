@@ -2,12 +2,11 @@
 
 import shutil
 import tempfile
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from cnnlab._common import locked
+from cnnlab._common import folder_aside, locked
 from cnnlab.serving.description import ABOUT, CARD, FILE_OF, Description, read_description
 from cnnlab.serving.engines import digest_of
 
@@ -45,7 +44,9 @@ def put_in_place(
     replaced.mkdir()
     there = [folder / name for name in names if (folder / name).is_symlink() or (folder / name).exists()]
     ours = [path for path in there if path.name in new and _is_ours(path, earlier)]
-    aside = _folder_aside(folder) if len(ours) < len(there) else folder
+    if len(ours) < len(there) and (folder / "earlier").is_symlink():
+        raise ValueError(f"{str(folder / 'earlier')!r} is a link that leads out of the export. Remove it first.")
+    aside = folder_aside(folder) if len(ours) < len(there) else folder
     moves = [(path, (replaced if path in ours else aside) / path.name) for path in there]
     done = []
     try:
@@ -64,16 +65,3 @@ def _is_ours(path: Path, earlier: Description | None) -> bool:
         return False
     noted = {FILE_OF[name]: str(file["sha256"]) for name, file in earlier.formats.items()} | {CARD: earlier.card}
     return path.name == ABOUT or digest_of(path) == noted.get(path.name)
-
-
-def _folder_aside(folder: Path) -> Path:
-    """A new folder below `earlier/`, which must not lead somewhere else."""
-    if (folder / "earlier").is_symlink():
-        raise ValueError(f"{str(folder / 'earlier')!r} is a link that leads out of the export. Remove it first.")
-    stamp, number = time.strftime("%Y%m%d-%H%M%S"), 1
-    while True:
-        target = folder / "earlier" / (stamp if number == 1 else f"{stamp}-{number}")
-        with suppress(FileExistsError):
-            target.mkdir(parents=True)
-            return target
-        number += 1
