@@ -59,23 +59,6 @@ def test_a_module_imports_lower_floors_only(path):
         assert floor < FLOOR_OF[room] or (shared and floor <= FLOOR_OF[room]), f"{room} imports {other}"
 
 
-def files_imported_at_the_top(path: Path) -> set[Path]:
-    """Files of the package that must be loaded before this one; imports in functions come later."""
-    found = set()
-    for node in ast.parse(path.read_text(encoding="utf-8")).body:
-        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "cnnlab":
-            module = PACKAGE.parent.joinpath(*node.module.split("."))
-            names = [module / f"{alias.name}.py" for alias in node.names]
-            found |= {name for name in names if name.exists()} or {module.with_suffix(".py"), module / "__init__.py"}
-    return {file for file in found if file.exists()}
-
-
-def test_no_files_import_each_other_in_a_circle():
-    imported = {path: files_imported_at_the_top(path) for path in FILES if path.name != "__init__.py"}
-    order = graphlib.TopologicalSorter({path: files & set(imported) for path, files in imported.items()})
-    assert len(list(order.static_order())) == len(imported)  # else it raises a CycleError that names the circle
-
-
 @pytest.mark.parametrize("path", sorted((PACKAGE / "widgets").glob("*.py")), ids=lambda path: path.stem)
 def test_widgets_use_public_names_of_other_rooms_only(path):
     """What starts with an underscore may change without notice; the helpers that all rooms share are the exception."""
@@ -100,12 +83,12 @@ def files_imported(path: Path, modules: dict[str, Path]) -> set[str]:
     return names & modules.keys()
 
 
-def test_no_files_import_each_other():
+def test_no_files_import_each_other_in_a_circle():
     parts = {path: path.relative_to(PACKAGE.parent).with_suffix("").parts for path in FILES}
     modules = {".".join(names).removesuffix(".__init__"): path for path, names in parts.items()}
     graph = {name: files_imported(path, modules) - {name, "cnnlab"} for name, path in modules.items()}
     assert graph["cnnlab.serving.predictor"] >= {"cnnlab.images", "cnnlab._common", "cnnlab.serving.engines"}
-    graphlib.TopologicalSorter(graph).prepare()  # which names a circle
+    graphlib.TopologicalSorter(graph).prepare()  # raises a CycleError that names the circle
 
 
 def test_the_package_is_relative_import_free():
