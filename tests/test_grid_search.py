@@ -581,3 +581,11 @@ def test_an_objective_that_no_point_measures_is_refused_in_words(few, tmp_path):
     grid = {"learning_rate": [1e-2]}
     with pytest.raises(RuntimeError, match=r"None of the 1 points .* `objective` expects one of val_accuracy, .*auc"):
         search(few, tmp_path / "search", grid, objective=kt.Objective("val_auc", "max"))
+
+
+def test_rows_of_the_test_split_in_a_search_are_said(digits, tmp_path, caplog, monkeypatch):
+    monkeypatch.setattr("cnnlab.tables.linking._said", set())
+    some = digits.groupby(["label", "split"], observed=True).head(1)
+    with pytest.raises(ValueError, match="Expected at least 9 images"):
+        search(some, tmp_path, folds=9)
+    assert "learns from 10 rows of the test split, which then cannot test its winner" in caplog.text

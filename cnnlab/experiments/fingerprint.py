@@ -17,6 +17,9 @@ import keras
 import numpy as np
 import pandas as pd
 
+from cnnlab._common import in_threads
+from cnnlab.images import read_file
+
 DEEP = 6  # levels of objects within objects that are looked at
 LONG = 200  # characters; what is longer is told apart by its hash
 CHANGING = {
@@ -85,11 +88,11 @@ def weights_digest(variables: Any) -> str:
 
 
 def table_facts(table: pd.DataFrame, groups: list[str]) -> dict[str, str]:
-    """Of a table: its rows (path, label, groups) and classes in order, and the sizes of its files."""
+    """Of a table: its rows (path, label, groups) and classes in order, and what its files hold."""
     rows = table[["path", "label", *groups]].astype(str)
     names = [str(name) for name in table["label"].cat.categories]
-    sizes = [_file_size(path) for path in rows["path"]]
-    return {"table": _hash(f"{hash_table(rows)} {names}"), "files": _hash(f"{sizes}")}
+    files = in_threads(_hash_of_file, rows["path"])
+    return {"table": _hash(f"{hash_table(rows)} {names}"), "files": _hash(f"{files}")}
 
 
 def hash_table(table: pd.DataFrame) -> str:
@@ -97,11 +100,11 @@ def hash_table(table: pd.DataFrame) -> str:
     return _hash(pd.util.hash_pandas_object(table.astype(str), index=False).to_numpy().tobytes())
 
 
-def _file_size(path: str) -> int:
+def _hash_of_file(path: str) -> str:
     try:
-        return Path(path).stat().st_size
+        return _hash(read_file(path))
     except (OSError, ValueError):
-        return -1
+        return ""
 
 
 def _compile_config(model: keras.Model) -> dict[str, Any]:

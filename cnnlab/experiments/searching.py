@@ -18,7 +18,7 @@ from cnnlab.experiments.fingerprint import describe
 from cnnlab.experiments.runner import experiment_facts, plain_table, require_counts
 from cnnlab.experiments.store import Store, owned
 from cnnlab.experiments.training_run import Recipe, Rows, validation_rows
-from cnnlab.tables.linking import Group
+from cnnlab.tables.linking import Group, say_once
 
 BEST = "best.npz"  # weights of the network that was trained on all rows
 WHOLE = 999  # added to the seed where a model is trained on all rows
@@ -108,6 +108,12 @@ def grid_search(
 
     rows = plain_table(table, caller="experiments.grid_search")
     require_counts(epochs=epochs)
+    tested = int((table["split"] == "test").sum()) if "split" in table else 0
+    if tested:
+        say_once(
+            f"The search learns from {tested} rows of the test split, which then cannot test its winner. Leave them "
+            "out: `table[table['split'] != 'test']`."
+        )
     clash = [name for name in loading if name in FITTING or (isinstance(grid, dict) and name in grid)]
     if clash:
         raise ValueError(f"{clash[0]!r} is in the grid and given beside it. Leave one of the two out.")
