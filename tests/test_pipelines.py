@@ -568,3 +568,19 @@ def test_a_file_that_vanishes_is_a_broken_file(table, tmp_path):
 def test_cores_are_counted_without_affinity_too(monkeypatch):
     monkeypatch.delattr(os, "sched_getaffinity", raising=False)
     assert available_cores() == os.cpu_count()
+
+
+def test_floats_without_levels_are_never_judged_file_by_file(tmp_path):
+    ramp = np.linspace(0, 1, 256, dtype=np.float32).reshape(16, 16)
+    for name, top in (("a", 1), ("b", 0.5), ("c", 1.003), ("d", 255), ("e", 0.9)):
+        Image.fromarray(ramp * np.float32(top)).save(tmp_path / f"{name}.tif")
+    table = pd.DataFrame({"path": [str(tmp_path / f"{name}.tif") for name in "abcde"], "label": list("xyxyx")})
+    table["label"] = table["label"].astype("category")
+    dataset = pipelines.load(table, image_size=(16, 16))
+    brightest = [int(image.numpy().max()) for image in next(iter(dataset))[0]]
+    assert brightest == [255, 128, 255, 230]  # one scale for all that was read
+    broken = pipelines.broken(dataset)
+    assert broken["path"].tolist() == [table["path"][3]]
+    assert broken["problem"].str.contains(r"from 0 to 255, and nothing says which .* Pass `levels=\(low, high\)`").all()
+    by_levels = next(iter(pipelines.load(table, image_size=(16, 16), levels=(0, 255))))[0]
+    assert [int(image.numpy().max()) for image in by_levels] == [1, 0, 1, 255, 1]

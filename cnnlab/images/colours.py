@@ -13,6 +13,7 @@ from cnnlab.images.sizing import reduce_by
 SRGB = ImageCms.createProfile("sRGB")
 CLOSE = 2  # grey levels: a profile that changes no colour by more is left alone
 WHITE = 255
+OVERSHOOT = 1 / 255  # by which floats of 0 to 1 may miss them, as after resampling
 BAND = 256  # rows that are converted at a time
 
 
@@ -89,7 +90,13 @@ def usual_levels(values: np.ndarray) -> Levels:
     """What deep values mean where nobody says: whole numbers 0-65535, floats 0-1 or 0-255, whichever holds them."""
     if values.dtype.kind != "f":
         return 0.0, 65535.0
-    return 0.0, 1.0 if np.max(values, initial=0.0, where=np.isfinite(values)) <= 1 else 255.0
+    return 0.0, 1.0 if reach(values)[1] <= 1 + OVERSHOOT else 255.0
+
+
+def reach(values: np.ndarray) -> Levels:
+    """The smallest and the largest number, as far as 0."""
+    finite = np.isfinite(values)
+    return float(np.min(values, initial=0, where=finite)), float(np.max(values, initial=0, where=finite))
 
 
 def toned(values: np.ndarray, levels: Levels | None, usual: Levels | None = None) -> np.ndarray:

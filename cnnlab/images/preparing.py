@@ -9,7 +9,7 @@ from PIL import Image
 
 from cnnlab.images import colours, sizing
 from cnnlab.images.decoding import Picture, Reduce, decode, from_pillow
-from cnnlab.images.files import MEMORY, read_file
+from cnnlab.images.files import MEMORY, UnreadableImageError, read_file
 from cnnlab.images.levels import Levels, require_levels
 from cnnlab.images.sizing import RESIZES, Resize
 
@@ -90,7 +90,7 @@ def read(source: Source, *, levels: Levels | None = None, reduce: int = 1) -> np
 
     Returns:
         uint8, 0-255, of shape (height, width, 3). A deep image read without levels comes as float32, so that nothing is
-        lost: 65535 is 255; floats are taken as 0-1 or 0-255, whichever holds them.
+        lost: 65535 is 255; floats are taken as 0-1 or 0-255, whichever holds them (for a network as 0-1 only).
 
     Raises:
         FileNotFoundError: If there is no such file.
@@ -102,11 +102,23 @@ def read(source: Source, *, levels: Levels | None = None, reduce: int = 1) -> np
     return read_reduced(source, lambda size: reduce, require_levels(levels))
 
 
-def read_reduced(source: Source, reduce: Reduce, levels: Levels | None, name: str = "") -> np.ndarray:
-    """As `read`, reduced as a function of (height, width) says; float32 only of a deep image read without levels."""
+def read_reduced(
+    source: Source, reduce: Reduce, levels: Levels | None, name: str = "", *, strict: bool = False
+) -> np.ndarray:
+    """As `read`, reduced as a function of (height, width) says; float32 only of a deep image read without levels.
+
+    Where it is `strict`, floats without levels are 0 to 1 in every file, and others are refused.
+    """
     picture = decoded(source, reduce, name)
     if not picture.deep:
         return picture.values
+    if strict and levels is None and picture.window is None and picture.values.dtype.kind == "f":
+        low, high = colours.reach(picture.values)
+        if low < -colours.OVERSHOOT or high > 1 + colours.OVERSHOOT:
+            raise UnreadableImageError(
+                f"its numbers reach from {low:.6g} to {high:.6g}, and nothing says which are black and white. Pass "
+                "`levels=(low, high)` for the whole data set, or let `audit.scan` find them", name or "the image",
+            )  # fmt: skip
     with MEMORY.hold(4 * picture.values.size if levels is None else picture.values.size):
         values = sizing.reduce_by(colours.toned(picture.values, levels, picture.window), reduce(picture.size))
     return colours.repeated(values)
@@ -172,7 +184,10 @@ def prepare(source: Source, preparation: Preparation, *, name: str = "") -> np.n
         (10, 10, 1)
     """
     size, mode = preparation.image_size, preparation.resize
-    image = sizing.resample(reduced(source, size, mode, levels=preparation.levels, name=name), size, mode)
+    image = read_reduced(
+        source, lambda whole: sizing.reduction(whole, size, mode), preparation.levels, name, strict=True
+    )
+    image = sizing.resample(colours.as_bytes(image), size, mode)
     return colours.luma(image) if preparation.channels == 1 else image
 
 

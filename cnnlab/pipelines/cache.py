@@ -22,7 +22,7 @@ KEPT = 0.8  # of the limit, when the least recently used images go
 HEADER = struct.Struct("<8sII")  # mark, height, width; the pixels follow
 MARK = b"cnnlab1\n"
 # What decodes: another version may give other pixels. The number is raised when `cnnlab.images` does.
-DECODER = f"2, OpenCV {cv2.__version__}, Pillow {PIL.__version__}"
+DECODER = f"3, OpenCV {cv2.__version__}, Pillow {PIL.__version__}"
 OURS = re.compile(r"[0-9a-f]{2}/[0-9a-f]{30}\.rgb")  # names of files that a cache may remove
 logger = logging.getLogger("cnnlab")
 

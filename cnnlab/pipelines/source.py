@@ -169,7 +169,7 @@ class BatchSource:
 
     def decode(self, data: bytes, name: str) -> np.ndarray:
         """What is cached: the image at the target size, or as large as the policy needs it."""
-        image = read_reduced(data, self.reduction, self.preparation.levels, name)
+        image = read_reduced(data, self.reduction, self.preparation.levels, name, strict=True)
         if image.dtype != np.uint8:
             self._say_deep(name)
             image = as_bytes(image)
