@@ -11,7 +11,6 @@ import pytest
 from PIL import Image, ImageCms
 
 from cnnlab import images, models, pipelines, serving
-from cnnlab.augment.check import SIDE, _small
 from cnnlab.plots.style import thumbnail
 
 HEIGHT, WIDTH = 48, 64
@@ -131,8 +130,6 @@ def test_load_plots_and_check_show_the_same(folder):
         whole = images.read(path)
         if max(whole.shape) <= 64:
             np.testing.assert_array_equal(thumbnail(path, 64), np.clip(np.rint(whole), 0, 255).astype(np.uint8))
-        small = images.Preparation((SIDE, SIDE), resize="stretch")
-        np.testing.assert_array_equal(_small(path, small), images.prepare(path, small))
 
 
 def test_the_modes_look_as_they_should():

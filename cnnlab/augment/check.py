@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import cv2
@@ -163,9 +164,8 @@ def _sample(table: pd.DataFrame, images: int, seed: int) -> tuple[np.ndarray, np
     found: dict[int, list[np.ndarray]] = {}
     pairs = zip(chosen["path"], chosen["label"].cat.codes, strict=True)
     for path, code in progress(pairs, label="Reading", total=len(chosen)):
-        picture = _small(str(path), preparation)
-        if picture is not None:
-            found.setdefault(int(code), []).append(picture)
+        with suppress(OSError, ValueError):
+            found.setdefault(int(code), []).append(prepare(str(path), preparation))
     enough = {code: pictures for code, pictures in sorted(found.items()) if len(pictures) >= FOLDS}
     if len(enough) < 2:
         raise ValueError(
@@ -174,10 +174,3 @@ def _sample(table: pd.DataFrame, images: int, seed: int) -> tuple[np.ndarray, np
         )
     labels = np.repeat(list(enough), [len(pictures) for pictures in enough.values()])
     return np.concatenate([np.stack(pictures) for pictures in enough.values()]), labels
-
-
-def _small(path: str, preparation: Preparation) -> np.ndarray | None:
-    try:
-        return prepare(path, preparation)
-    except (OSError, ValueError):
-        return None

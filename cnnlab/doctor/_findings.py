@@ -68,12 +68,10 @@ def as_text(findings: Sequence[Finding], *, width: int = 100) -> str:
             for line in text.splitlines():
                 # Sentences end with a full stop or a colon; commands do not, but for `pip install -e .`.
                 prose = head != "fix" or (line.endswith((".", ":")) and not line.endswith(" ."))
-                rest, room = " " * len(first), max(width, len(first) + 30)
-                whole = {"break_long_words": False, "break_on_hyphens": False}
-                lines += (
-                    textwrap.wrap(line, room, initial_indent=first, subsequent_indent=rest, **whole)
-                    if prose
-                    else [first + line]
+                rest = " " * len(first)
+                wrapper = textwrap.TextWrapper(
+                    max(width, len(first) + 30), first, rest, break_long_words=False, break_on_hyphens=False
                 )
+                lines += wrapper.wrap(line) if prose else [first + line]
                 first = rest
     return "\n".join(lines).strip("\n")

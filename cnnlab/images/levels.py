@@ -13,14 +13,10 @@ def require_levels(levels: object) -> Levels | None:
     """Refuses what is no (low, high) with low below high; None stays None."""
     if levels is None:
         return None
-    if (
-        isinstance(levels, (tuple, list))
-        and len(levels) == 2
-        and all(isinstance(level, (int, float, np.number)) and not isinstance(level, bool) for level in levels)
-        and np.isfinite(np.asarray(levels, np.float64)).all()
-        and levels[0] < levels[1]
-    ):
-        return float(levels[0]), float(levels[1])
+    pair = levels if isinstance(levels, (tuple, list)) else ()
+    numbers = [isinstance(level, (int, float, np.number)) and not isinstance(level, bool) for level in pair]
+    if numbers == [True, True] and np.isfinite(np.asarray(pair, np.float64)).all() and pair[0] < pair[1]:
+        return float(pair[0]), float(pair[1])
     raise ValueError(
         "`levels` must be (low, high), the values that become black and white, for example (0, 4095) for images of 12 "
         f"bits. Received: levels={levels!r}."

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import random
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -184,12 +185,10 @@ def _expected_bytes(source: BatchSource) -> float:
         return height * width * 3.0 * len(source.paths)
     sizes = []
     for row in np.linspace(0, len(source.paths) - 1, num=min(SAMPLE, len(source.paths)), dtype=int):
-        try:
+        with suppress(OSError, ValueError):
             size = declared_size(read_file(source.paths[row]))
-        except (OSError, ValueError):
-            continue
-        if size is not None:
-            sizes.append(size[0] * size[1] * 3 / source.reduction(size) ** 2)
+            if size is not None:
+                sizes.append(size[0] * size[1] * 3 / source.reduction(size) ** 2)
     return float(np.mean(sizes)) * len(source.paths) if sizes else 0.0
 
 

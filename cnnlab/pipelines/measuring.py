@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 import timeit
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -66,12 +67,15 @@ def _stages(source: BatchSource, images: int) -> dict[str, float]:
     import tensorflow as tf
 
     pairs = source.rows_of(0)[:images]
-    pairs = pairs[[_works(source, source.paths[row]) for row in pairs[:, 0]]]
-    if not len(pairs):
-        raise ValueError(f"None of the images tried can be read. The first: {source.paths[source.rows_of(0)[0, 0]]}")
-    paths = [source.paths[row] for row in pairs[:, 0]]
-    files = [read_file(path) for path in paths]
-    pictures = [source.decode(data, path) for data, path in zip(files, paths, strict=True)]
+    found = []
+    for position, row in enumerate(pairs[:, 0]):
+        with suppress(OSError, ValueError):
+            data = read_file(source.paths[row])
+            found.append((position, source.paths[row], data, source.decode(data, source.paths[row])))
+    if not found:
+        raise ValueError(f"None of the images tried can be read. The first: {source.paths[pairs[0, 0]]}")
+    readable, paths, files, pictures = zip(*found, strict=True)
+    pairs = pairs[list(readable)]
     starts = range(0, len(pairs), source.batch_size)
     written = np.empty((min(source.batch_size, len(pairs)), *source.image_size, 3), np.uint8)
 
@@ -97,11 +101,3 @@ def _stages(source: BatchSource, images: int) -> dict[str, float]:
 
     stages = {"read": read, "decode": decode, "augment": augment, "batch": batch}
     return {stage: min(timeit.repeat(work, number=1, repeat=3)) / len(pairs) for stage, work in stages.items()}
-
-
-def _works(source: BatchSource, path: str) -> bool:
-    try:
-        source.decode(read_file(path), path)
-    except (OSError, ValueError):
-        return False
-    return True
