@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import random
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -89,12 +88,8 @@ def load(
     _require_arguments(batch_size, training, augment, balance, cache, shard)
     policy = FunctionPolicy(augment) if augment is not None and not hasattr(augment, "transform") else augment
     preparation = _with_levels(_preparation(image_size, like, resize, levels), table)
-    chosen = random.randrange(2**31) if seed is None else int(seed)
     one_hot = one_hot or (policy is not None and policy.mixes)
-    source = BatchSource(
-        table, preparation, int(batch_size), training, policy, chosen, balance, shard or (0, 1), one_hot
-    )
-    source.seed_is_given = seed is not None
+    source = BatchSource(table, preparation, int(batch_size), training, policy, seed, balance, shard or (0, 1), one_hot)
     _require_same_order(like, source.class_names)
     source.cache = _make_cache(cache, source)
     if len(source) == 0:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import random
 import threading
 import weakref
 from dataclasses import InitVar, dataclass
@@ -39,7 +40,7 @@ class BatchSource:
     batch_size: int
     training: bool
     policy: Any  # an augment.Policy, or what acts like one
-    seed: int
+    given_seed: int | None
     balance: str | float | None
     shard: tuple[int, int]
     one_hot: bool
@@ -50,7 +51,7 @@ class BatchSource:
         self.codes = table["label"].cat.codes.to_numpy(np.int32)
         self.class_names = [str(name) for name in table["label"].cat.categories]
         self.image_size, self.resize = self.preparation.image_size, self.preparation.resize
-        self.seed_is_given = True
+        self.seed = random.randrange(2**31) if self.given_seed is None else int(self.given_seed)
         self.cache: caches.Cache = caches.MemoryCache(0)
         self.broken: dict[int, str] = {}
         self.next_epoch = 0  # number of the pass that would begin now

@@ -118,7 +118,7 @@ class Checkpoints(keras.callbacks.Callback):
         """Refuses to go on with something else than the run was begun with."""
         seed = facts["data"].get("seed")
         if self.source is not None and isinstance(seed, int) and 0 <= seed < 2**63:
-            if self.source.seed_is_given and self.source.seed != seed:
+            if self.source.given_seed is not None and self.source.seed != seed:
                 logger.warning(
                     "The run in %s goes on with the seed of its data, %s, not with %s.",
                     self.folder,
