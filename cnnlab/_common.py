@@ -50,11 +50,17 @@ def require_columns(table: pd.DataFrame, *columns: str, caller: str) -> None:
 def require_column(table: pd.DataFrame, column: str, *, caller: str) -> None:
     """Refuses a table that lacks `column`, naming the nearest ones it has."""
     if column not in table.columns:
-        near = difflib.get_close_matches(column, [str(name) for name in table.columns], n=3)
-        hint = f" Did you mean {' or '.join(map(repr, near))}?" if near else ""
+        names = list(map(str, table.columns))
         raise ColumnError(
-            f"`{caller}` expects a column {column!r}. Received the columns {', '.join(map(str, table.columns))}.{hint}"
+            f"`{caller}` expects a column {column!r}. Received the columns {', '.join(names)}."
+            f"{did_you_mean(column, names, count=3)}"
         )
+
+
+def did_you_mean(word: object, names: Iterable[str], *, count: int) -> str:
+    """A question that ends a message: which of these names are nearest to the word; "" where none is near."""
+    near = difflib.get_close_matches(str(word), list(names), n=count)
+    return f" Did you mean {' or '.join(map(repr, near))}?" if near else ""
 
 
 class ColumnError(KeyError, ValueError):

@@ -1,7 +1,6 @@
 """What a person decided about single images: rows in a CSV, applied to a table, undone by dropping the row."""
 
 import datetime
-import difflib
 import os
 from collections.abc import Iterable
 from pathlib import Path
@@ -10,7 +9,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from cnnlab._common import atomic_path, locked, require_columns
+from cnnlab._common import atomic_path, did_you_mean, locked, require_columns
 from cnnlab._csv import read_csv, write_csv
 from cnnlab.audit.images import CONFLICT, label_conflicts
 
@@ -180,8 +179,7 @@ def _check(table: pd.DataFrame, paths: list[str], action: str, label: str | None
         raise ValueError(f"`action` expects {', '.join(map(repr, ACTIONS))}. Received: {action!r}.")
     categories = [str(name) for name in table["label"].cat.categories]
     if action == "relabel" and str(label) not in categories:
-        near = difflib.get_close_matches(str(label), categories, n=1)
-        hint = f" Did you mean {near[0]!r}?" if near else ""
+        hint = did_you_mean(label, categories, count=1)
         raise ValueError(
             f"`label` expects a class of the table: {', '.join(categories)}. Received: {label!r}.{hint} For a new "
             "class: `table['label'].cat.add_categories([...])`."

@@ -1,6 +1,5 @@
 """One answer after the other for frames that keep coming, in flat memory, whatever the source does."""
 
-import difflib
 import math
 import os
 import queue as queues
@@ -15,6 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
+from cnnlab._common import did_you_mean
 from cnnlab.serving.inputs import checked_threshold
 from cnnlab.serving.sources import open_source
 from cnnlab.serving.watching import Decision, Waiting, Watch
@@ -288,8 +288,7 @@ def _check_arguments(
     classes = getattr(predictor, "classes", None)
     strange = [] if callable(suspicious) or classes is None else [name for name in suspicious if name not in classes]
     if strange:
-        near = difflib.get_close_matches(str(strange[0]), classes or [], n=2)
-        hint = f" Did you mean {' or '.join(map(repr, near))}?" if near else ""
+        hint = did_you_mean(strange[0], classes or [], count=2)
         raise ValueError(f"`suspicious` expects classes of the predictor: {classes}. Received: {strange[0]!r}.{hint}")
     if len(event) != 2 or not 1 <= event[0] <= event[1]:
         raise ValueError(f"`event` expects (k, n) with 1 ≤ k ≤ n, such as (3, 5). Received: {event}.")

@@ -1,6 +1,5 @@
 """A table on disk that comes back the same, and a hash that proves how it was split."""
 
-import difflib
 import hashlib
 import json
 import os
@@ -13,7 +12,7 @@ from typing import Any
 import pandas as pd
 from pandas.api.types import is_integer_dtype, is_string_dtype
 
-from cnnlab._common import atomic_paths, locked, read_json, require_columns
+from cnnlab._common import atomic_paths, did_you_mean, locked, read_json, require_columns
 from cnnlab._csv import LARGEST, read_csv, write_csv
 from cnnlab.tables.csv_files import typed_columns
 from cnnlab.tables.locating import locate
@@ -285,8 +284,7 @@ def _column(cells: pd.Series, kind: dict[str, Any]) -> pd.Series:
         names = {str(name): name for name in kind["categories"]}
         unknown = cells[~cells.isin([*names, kind.get("missing", "")])]
         if len(unknown):
-            near = difflib.get_close_matches(unknown.iloc[0], list(names), n=1)
-            hint = f" Did you mean {near[0]!r}?" if near else ""
+            hint = did_you_mean(unknown.iloc[0], names, count=1)
             raise ValueError(
                 f"{len(unknown)} cells are none of its classes, such as {unknown.iloc[0]!r}.{hint} Correct them; for a "
                 "new class, move the .json file elsewhere and use `tables.from_csv`."
