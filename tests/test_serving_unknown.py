@@ -22,7 +22,7 @@ def known(digits_model, digits, tmp_path_factory):
     return folder, predictor, predictor.fit_novelty(train, val, false_alarms=0.05)
 
 
-def test_familiar_images_are_known_and_strange_ones_are_not(known, digits):
+def test_usual_images_are_known_and_strange_ones_are_not(known, digits):
     _, predictor, report = known
     answers = predictor(digits[digits["split"] == "test"]["path"].tolist())
     share = np.mean([answer.unknown for answer in answers])

@@ -9,7 +9,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
 
-from cnnlab._common import require_columns
+from cnnlab._common import evenly_spaced, require_columns
 from cnnlab.plots.style import CYCLE, color_of, finish, image_grid, new_axes, shown
 
 CONVOLUTIONS = ("Conv2D", "DepthwiseConv2D", "SeparableConv2D")
@@ -136,7 +136,7 @@ def receptive_field(
     if not len(rows):
         raise ValueError("`plots.receptive_field` expects a table with convolutions. Received one without.")
     if layers is None:
-        rows = rows.iloc[np.unique(np.linspace(0, len(rows) - 1, min(len(rows), len(CYCLE))).round().astype(int))]
+        rows = rows.iloc[evenly_spaced(len(rows), len(CYCLE))]
     ax = new_axes(ax, (4.6, 3.2))
     picture = next(iter(_grey_or_colour(np.asarray(image)[None])))
     height, width = picture.shape[:2]

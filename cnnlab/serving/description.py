@@ -105,12 +105,7 @@ class Description:
 
 
 def read_description(folder: Path) -> Description:
-    """What `export.json` says.
-
-    Raises:
-        FileNotFoundError: If there is none.
-        ValueError: If it is damaged or of another version.
-    """
+    """What `export.json` says; a ValueError where it is damaged or of another version."""
     if not (folder / ABOUT).is_file():
         raise FileNotFoundError(
             f"Expected a folder that `serving.export` wrote. {str(folder)!r} has no {ABOUT}. Export the model first."
@@ -149,12 +144,7 @@ def _described(values: Mapping[str, Any]) -> Description:
 
 
 def file_of_export(folder: Path, name: str) -> Path:
-    """Where a file of an export is, or a folder of files; nothing outside of the export is ever read.
-
-    Raises:
-        FileNotFoundError: If it is gone.
-        ValueError: If it leads out of the folder, is no regular file, or is larger than any model.
-    """
+    """Where a file of an export is, or a folder of files; nothing outside of the export, and no pipe, is ever read."""
     path, root = folder / name, folder.resolve()
     if not path.exists():
         raise FileNotFoundError(f"Expected {name} in the export {str(folder)!r}; it is gone. Export the model again.")

@@ -100,21 +100,22 @@ def export(
     checked = _checked(network, check, preparation)
     predictions = with_probabilities(checked.rows, checked.truth, names)
     temperature, chosen = _decision(predictions, temperature, threshold)
-    folder, rows = Path(folder), []
+    folder = Path(folder)
     with placing.working_folder(folder) as working:
-        for name in formats:
-            least = LEAST_AGREEMENT.get(name, AGREEMENT) if agreement is None else agreement
-            row = _write_and_compare(name, network, working, checked)
-            rows.append(row | {"kept": row["agreement"] >= least, "least": least})
-        _require_agreement(rows)
+        rows = [_write_and_compare(name, network, working, checked) for name in formats]
+        _choose_kept(rows, agreement)
         facts = _described(model, preparation, predictions, [row for row in rows if row["kept"]], working)
-        with placing.turn(folder) as earlier:
-            about = earlier.about if earlier else {}
-            facts = replace(facts, temperature=temperature, threshold=chosen, about=about)
-            cards.write(working, facts, _as_answered(predictions, facts))
-            files = [FILE_OF[name] for name in facts.formats]
-            placing.put_in_place(folder, working, [*files, CARD, ABOUT], [*FILE_OF.values(), CARD, ABOUT], earlier)
-    return pd.DataFrame(rows).drop(columns="least")
+        _install(folder, working, replace(facts, temperature=temperature, threshold=chosen), predictions)
+    return pd.DataFrame(rows)
+
+
+def _install(folder: Path, working: Path, facts: Description, predictions: pd.DataFrame) -> None:
+    """Puts files, card and description in their places; words that `serving.card` was given stay."""
+    with placing.turn(folder) as earlier:
+        facts = replace(facts, about=earlier.about if earlier else {})
+        cards.write(working, facts, _as_answered(predictions, facts))
+        files = [FILE_OF[name] for name in facts.formats]
+        placing.put_in_place(folder, working, [*files, CARD, ABOUT], [*FILE_OF.values(), CARD, ABOUT], earlier)
 
 
 def _described(
@@ -252,15 +253,18 @@ def _latency(engine: Engine, pixels: np.ndarray) -> dict[str, float]:
     return {"p50_ms": float(p50), "p95_ms": float(p95)}
 
 
-def _require_agreement(rows: list[dict[str, Any]]) -> None:
-    """Says which files are refused, and why; a ValueError where none is left."""
-    words = " ".join(
-        f"The {row['format']} export gives the model's label for {max(row['agreement'], 0):.1%} of {row['images']} "
-        f"images; {row['least']:.1%} are asked for. It was not kept."
-        for row in rows
-        if not row["kept"]
-    )
-    if not any(row["kept"] for row in rows):
-        raise ValueError(words)
-    if words:
-        warnings.warn(words, UserWarning, stacklevel=3)
+def _choose_kept(rows: list[dict[str, Any]], agreement: float | None) -> None:
+    """Notes which files are kept, and says which are not and why; a ValueError where none is."""
+    refused = []
+    for row in rows:
+        least = LEAST_AGREEMENT.get(row["format"], AGREEMENT) if agreement is None else agreement
+        row["kept"] = row["agreement"] >= least
+        if not row["kept"]:
+            refused.append(
+                f"The {row['format']} export gives the model's label for {max(row['agreement'], 0):.1%} of "
+                f"{row['images']} images; {least:.1%} are asked for. It was not kept."
+            )
+    if len(refused) == len(rows):
+        raise ValueError(" ".join(refused))
+    if refused:
+        warnings.warn(" ".join(refused), UserWarning, stacklevel=3)

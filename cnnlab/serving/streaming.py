@@ -15,9 +15,9 @@ import numpy as np
 import pandas as pd
 
 from cnnlab._common import did_you_mean
+from cnnlab.serving.events import Decision, EventDetector, Waiting
 from cnnlab.serving.inputs import checked_threshold
 from cnnlab.serving.sources import open_source
-from cnnlab.serving.watching import Decision, Waiting, Watch
 
 RECENT = 10_000  # frames that latencies are told of
 WAITING = 2  # frames that may wait for the model
@@ -104,8 +104,8 @@ def stream(
     _check_arguments(suspicious, event, smoothing, queue, patience, predictor)
     if threshold is not None:
         threshold = checked_threshold(threshold, getattr(predictor, "classes", list(threshold)))
-    watch = Watch(suspicious, event)
-    return Stream(source, predictor, watch, Decision(smoothing, threshold, predictor), queue, patience)
+    decide = Decision(smoothing, threshold, predictor)
+    return Stream(source, predictor, EventDetector(suspicious, event), decide, queue, patience)
 
 
 class Stream:
@@ -124,14 +124,14 @@ class Stream:
         self,
         source: Any,
         predictor: Callable[[Any], Any],
-        watch: Watch,
+        detector: EventDetector,
         decide: Decision,
         queue: int | None,
         patience: float | None,
     ) -> None:
         self.frames = self.answered = self.dropped = self.unreadable = 0
         self.ended = self.problem = ""
-        self._predictor, self._watch, self._decide, self._patience = predictor, watch, decide, patience
+        self._predictor, self._detector, self._decide, self._patience = predictor, detector, decide, patience
         self._stop = threading.Event()
         self._source = open_source(source, self._stop, paced=bool(queue))
         self._drops = self._source.live if queue is None else queue > 0
@@ -187,14 +187,14 @@ class Stream:
         p50, p95, p99 = np.percentile(self._latency, [50, 95, 99]) if self._latency else (np.nan,) * 3
         counts = {name: getattr(self, name) for name in ("frames", "answered", "dropped", "unreadable")}
         row: dict[str, Any] = {"source": self._source.name} | counts
-        row |= {"events": self._watch.count, "per_second": self.answered / self._spent if self._spent else np.nan}
+        row |= {"events": self._detector.count, "per_second": self.answered / self._spent if self._spent else np.nan}
         row |= {"p50_ms": p50, "p95_ms": p95, "p99_ms": p99}
         row |= {"model_p50_ms": np.median(self._working) if self._working else np.nan, "ended": self.ended}
         return pd.DataFrame([row])
 
     def events(self) -> pd.DataFrame:
         """One row per event, the last 1,000 of them: frame, seconds (since the start), label, lasted (seconds)."""
-        return pd.DataFrame(list(self._watch.events), columns=["frame", "seconds", "label", "lasted"])
+        return pd.DataFrame(list(self._detector.events), columns=["frame", "seconds", "label", "lasted"])
 
     def _read(self) -> None:
         """Runs in a thread of its own, so that a source that hangs holds nobody up."""
@@ -246,7 +246,7 @@ class Stream:
             return None
         self.answered += 1
         seconds = waiting.came - self._began
-        suspicious, begins = self._watch.look(prediction, label, waiting, seconds)
+        suspicious, begins = self._detector.update(prediction, label, waiting, seconds)
         done = time.perf_counter()
         self._working.append(1000 * (done - began))
         self._latency.append(1000 * (done - waiting.came))
@@ -258,7 +258,7 @@ class Stream:
             probabilities=probabilities,
             unknown=getattr(prediction, "unknown", None),
             suspicious=suspicious,
-            alarm=self._watch.alarm,
+            alarm=self._detector.alarm,
             event=begins,
             milliseconds=self._latency[-1],
             image=waiting.image,

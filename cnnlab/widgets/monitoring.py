@@ -168,12 +168,7 @@ class Monitor(keras.callbacks.Callback):
         self.drawn = time.perf_counter()
 
     def picture(self, share: float, *, final: bool = False) -> str:
-        """The panel as HTML with SVG inside: a few kilobytes however many epochs there are.
-
-        Args:
-            share: Of the current epoch that is done, 0 to 1.
-            final: Whether training is over.
-        """
+        """The panel as HTML with SVG inside: a few kilobytes however many epochs there are."""
         epochs, first = int(self.params.get("epochs") or 1), self.first or 0
         done = len(self.rows) + (share if share < 1 else 0)
         filled = 100 if final else 100 * min((first + done) / epochs, 1)

@@ -38,8 +38,8 @@ class Decision:
         return names[likeliest(mean[None], names, self._threshold)[0]], values
 
 
-class Watch:
-    """Decides what is suspicious, and when enough frames are."""
+class EventDetector:
+    """Decides what is suspicious, and when enough of the last frames are."""
 
     def __init__(self, suspicious: Iterable[str] | Callable[[Any], bool], event: tuple[int, int]) -> None:
         self._labels = () if callable(suspicious) else frozenset(suspicious)
@@ -50,7 +50,7 @@ class Watch:
         self.events: deque[dict[str, Any]] = deque(maxlen=EVENTS)
         self.count = 0
 
-    def look(self, prediction: Any, label: str, waiting: Waiting, seconds: float) -> tuple[bool, bool]:
+    def update(self, prediction: Any, label: str, waiting: Waiting, seconds: float) -> tuple[bool, bool]:
         """Whether the frame is suspicious, and whether an event begins with it."""
         unknown = bool(getattr(prediction, "unknown", None))
         found = unknown or (bool(self._rule(prediction)) if self._rule else label in self._labels)
