@@ -1,15 +1,12 @@
 """Thresholds that narrow a gap between groups, and what they cost."""
 
-from collections.abc import Sequence
-
 import numpy as np
 import pandas as pd
 from fairlearn.postprocessing import ThresholdOptimizer
 from sklearn.base import BaseEstimator, ClassifierMixin
 
 from cnnlab._common import require_columns
-from cnnlab.fairness.gaps import MEASURES
-from cnnlab.fairness.groups import RATES, RESULTS, By, checked_classes, class_shares
+from cnnlab.fairness.rates import MEASURES, RATES, RESULTS, By, checked_classes, class_shares, group_names
 from cnnlab.metrics.intervals import TAILS
 from cnnlab.metrics.intervals import bootstrap as resampled
 from cnnlab.metrics.scoring import Statistic, counter, divide
@@ -59,7 +56,7 @@ def equalize(
     require_columns(predictions, *keys, caller="fairness.equalize")
     classes, chance, known = known_probabilities(predictions, positive, caller="fairness.equalize")
     known = known & predictions[keys].notna().all(axis=1).to_numpy()
-    group = _group(predictions[known], keys)
+    group = group_names(predictions.loc[known, keys])
     unseen = sorted(set(group) - set(learned.interpolated_thresholder_.interpolation_dict))
     if unseen:
         raise ValueError(
@@ -76,7 +73,7 @@ def _learn(on: pd.DataFrame, keys: list[str], positive: str, constraint: str, ob
     table = scored(on, *keys, caller="fairness.equalize")
     classes, chance, known = known_probabilities(table, positive, caller="fairness.equalize")
     table, chance = table[known], chance[known]
-    group = _group(table, keys)
+    group = group_names(table[keys])
     truth = (table["label"].astype(object) == positive).to_numpy().astype(int)
     for name, part in pd.Series(truth).groupby(group.to_numpy()):
         if part.min() == part.max():
@@ -88,10 +85,6 @@ def _learn(on: pd.DataFrame, keys: list[str], positive: str, constraint: str, ob
         estimator=_Chance(), constraints=constraint, objective=objective, prefit=True, predict_method="predict_proba"
     )
     return optimizer.fit(chance[:, [list(classes).index(positive)]], truth, sensitive_features=group)
-
-
-def _group(table: pd.DataFrame, keys: Sequence[str]) -> pd.Series:
-    return table[list(keys)].astype(str).agg(", ".join, axis=1)
 
 
 class _Chance(ClassifierMixin, BaseEstimator):
