@@ -69,6 +69,46 @@ def operation_of(tensor: Any) -> Any:
     return tensor._keras_history.operation
 
 
+def calls_of(network: Any) -> list[Any]:
+    """The calls of a functional network's layers, from the input on: `Functional._nodes_by_depth` (3.15).
+
+    Each has an `operation`, `input_tensors` and `output_tensors`.
+    """
+    nodes = network._nodes_by_depth
+    return [node for depth in sorted(nodes, reverse=True) for node in nodes[depth] if not node.is_input]
+
+
+def layers_within(layer: Any) -> list[Any]:
+    """A layer and all layers inside it, however deep: `Layer._flatten_layers` (3.15)."""
+    return list(layer._flatten_layers())
+
+
+def compiled_with(model: Any) -> dict[str, Any]:
+    """Optimizer, loss and metrics as they were given to `compile`: `Model._compile_config.config` (3.15).
+
+    The public `get_compile_config` writes them down, without the code of somebody's own.
+    """
+    config = getattr(getattr(model, "_compile_config", None), "config", None)
+    found = config if isinstance(config, dict) else {"optimizer": model.optimizer, "loss": model.loss}
+    return {name: found.get(name) for name in ("optimizer", "loss", "loss_weights", "metrics", "weighted_metrics")}
+
+
+def metric_direction(metric: Any) -> str | None:
+    """Which of a metric is better, "max" or "min": `Metric._direction` (3.15); None where it says neither."""
+    return {"up": "max", "down": "min"}.get(getattr(metric, "_direction", None) or "")
+
+
+def gradient_register() -> dict[str, Any]:
+    """TensorFlow's register of gradients: `ops.gradient_registry._registry` (2.21); empty on other backends."""
+    import keras
+
+    if keras.backend.backend() != "tensorflow":
+        return {}
+    from tensorflow.python.framework import ops
+
+    return getattr(getattr(ops, "gradient_registry", None), "_registry", {})
+
+
 def add_seed_generator(layer: Any) -> None:
     """Gives a dropout layer that was built with a rate of 0 a generator: `Layer._tracker` (3.15).
 

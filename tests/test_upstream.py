@@ -49,6 +49,52 @@ def test_a_symbolic_tensor_names_its_operation(network):
     assert _upstream.operation_of(network.inputs[0]).output is network.inputs[0]
 
 
+def test_the_calls_of_a_network_are_in_order():
+    image = keras.Input((3,))
+    one = keras.layers.Dense(4)(image)
+    two = keras.layers.Add()([keras.layers.Dense(4)(one), one])
+    model = keras.Model(image, two)
+    calls = _upstream.calls_of(model)
+    assert [type(call.operation).__name__ for call in calls] == ["Dense", "Dense", "Add"]
+    assert calls[0].input_tensors[0] is model.inputs[0] and calls[-1].output_tensors[0] is model.outputs[0]
+    assert len(calls[-1].input_tensors) == 2
+
+
+def test_layers_inside_layers_are_found(network):
+    inner = keras.layers.SpectralNormalization(keras.layers.Dense(2))
+    outer = keras.Sequential([keras.Input((3,)), network, inner])
+    assert {outer, network, network.layers[0], inner, inner.layer} <= set(_upstream.layers_within(outer))
+
+
+def test_what_compile_was_given_is_kept_as_it_is(network):
+    def loss(y, p):
+        return keras.ops.mean(p)
+
+    optimizer = keras.optimizers.SGD(0.5)
+    network.compile(optimizer, loss, metrics=["accuracy", loss], loss_weights=[2.0], jit_compile=False)
+    given = _upstream.compiled_with(network)
+    assert given["optimizer"] is optimizer and given["loss"] is loss and given["metrics"] == ["accuracy", loss]
+    assert given["loss_weights"] == [2.0] and given["weighted_metrics"] is None
+
+
+def test_metrics_know_their_direction():
+    kinds = keras.metrics.AUC, keras.metrics.F1Score, keras.metrics.MeanSquaredError, keras.metrics.Mean
+    assert [_upstream.metric_direction(kind()) for kind in kinds] == ["max", "max", "min", None]
+
+
+def test_the_register_of_gradients_grows_with_a_custom_gradient():
+    import tensorflow as tf
+
+    @tf.custom_gradient
+    def same(x):
+        return x, lambda up: up
+
+    before = set(_upstream.gradient_register())
+    tf.function(same)(tf.constant(1.0))
+    new = set(_upstream.gradient_register()) - before
+    assert new and all(name.startswith("CustomGradient-") for name in new)
+
+
 def test_a_built_dropout_gets_a_generator_that_is_part_of_its_state():
     layer = keras.layers.Dropout(0.0, seed=3)
     layer(IMAGES)
