@@ -244,7 +244,10 @@ def test_a_model_of_version_0_1_keeps_its_names(tmp_path):
 
 def test_a_network_without_names_takes_those_of_the_table(wide):
     plain = sequential()
-    with pytest.warns(UserWarning, match=r"carries no class names.*left, none.*models\.with_classes"):
+    with pytest.warns(
+        UserWarning,
+        match=r"carries no class names.*left, none, and images .* resize='fit'\. `models\.with_classes",
+    ):
         first = experiments.predict(plain, wide)
     second = experiments.predict(plain, wide)  # said once
     pd.testing.assert_frame_equal(first, second)

@@ -205,7 +205,8 @@ def ensure_classes(model: keras.Model, classes: Sequence[str] | None, *, caller:
     require_supported(model, classes=names, caller=caller)
     warnings.warn(
         f"{model.name!r} carries no class names: its outputs are taken for the table's classes, in this order: "
-        f"{', '.join(names[:20])}. `models.with_classes(model, names)` says it for good.",
+        f"{', '.join(names[:20])}, and images are prepared with resize='fit'. `models.with_classes(model, names)` says "
+        "it for good, or says otherwise; a network of Python code has to be told again after loading.",
         stacklevel=3,
     )
     setattr(model, ATTRIBUTE, Metadata(names))
