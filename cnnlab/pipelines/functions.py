@@ -31,9 +31,9 @@ class FunctionPolicy:
 
     def sample(self, rows: np.ndarray, *, seed: int, epoch: int, repeats: np.ndarray) -> dict[str, np.ndarray]:
         """A seed for each image; it depends on (`seed`, `epoch`, row, repeat) alone."""
-        words = [np.random.SeedSequence([seed % 2**63, epoch, int(row), int(repeat)]) for row, repeat in
-                 zip(rows, repeats, strict=True)]  # fmt: skip
-        return {"seed": np.array([int(word.generate_state(1)[0]) for word in words], dtype=np.int64)}
+        pairs = zip(rows.tolist(), repeats.tolist(), strict=True)
+        seeds = [np.random.SeedSequence([seed % 2**63, epoch, *pair]).generate_state(1)[0] for pair in pairs]
+        return {"seed": np.array(seeds, dtype=np.int64)}
 
     def transform(self, sampled: dict[str, np.ndarray], image_size: tuple[int, int]) -> Callable[..., None]:
         """What writes one image after the other."""
@@ -42,12 +42,6 @@ class FunctionPolicy:
             np.copyto(out, self.changed(image, int(sampled["seed"][index])))
 
         return write
-
-    def mix(
-        self, images: np.ndarray, labels: np.ndarray, sampled: dict[str, np.ndarray]
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Nothing is blended."""
-        return images, labels
 
     def changed(self, image: np.ndarray, seed: int) -> np.ndarray:
         """The image as the function changes it for this seed."""

@@ -139,7 +139,7 @@ class BatchSource:
         """Makes images grey, if the network's are, and blends those of the batch, if the policy says so."""
         if self.preparation.channels == 1:
             images = luma(images)
-        return (images, labels) if sampled is None else self.policy.mix(images, labels, sampled)
+        return self.policy.mix(images, labels, sampled) if sampled and self.policy.mixes else (images, labels)
 
     @cached_property
     def detail(self) -> float | None:
