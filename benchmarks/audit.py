@@ -24,7 +24,7 @@ from PIL import Image
 from cnnlab import audit, tables
 from cnnlab._common import available_cores
 from cnnlab.audit import copies, files
-from cnnlab.audit.register import FINE
+from cnnlab.audit.register import COLOUR, FINE
 
 DATA = Path(os.environ.get("CNNLAB_REAL_DATA", "")).resolve()
 SETS = {"sign_digits": "*/*.JPG", "clothing": "*/*/*.jpg", "trash": "*/*.jpg"}
@@ -114,7 +114,9 @@ def many_thumbnails(count):
                 left, top = rng.integers(0, 64, 2)
                 picture += share * source[top : top + 64, left : left + 64]
             pixels[place] = cv2.resize(picture.astype(np.uint8), (FINE, FINE), interpolation=cv2.INTER_AREA)
-        parts.append(copies.thumbnails(pixels, np.full(len(pixels), 128)))
+        grey = np.stack([cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY) for picture in pixels])
+        colour = [cv2.resize(picture, (COLOUR, COLOUR), interpolation=cv2.INTER_AREA) for picture in pixels]
+        parts.append(copies.Thumbnails(grey, np.stack(colour), np.full(len(pixels), 128)))
     return copies.Thumbnails(*(np.concatenate(part) for part in zip(*parts, strict=True)))
 
 

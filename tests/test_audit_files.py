@@ -167,7 +167,7 @@ def test_kinds_of_jpeg_that_only_pillow_decodes_are_readable():
     buffer = io.BytesIO()
     flat.save(buffer, "JPEG", quality=95, subsampling=0)
     wide = files.judge(buffer.getvalue(), ".jpg")
-    difference = np.abs(facts.pixels.astype(int) - wide.pixels)
+    difference = np.abs(facts.colour.astype(int) - wide.colour)
     assert difference.mean() < 4
 
 

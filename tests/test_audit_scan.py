@@ -249,12 +249,12 @@ def test_the_nearest_pictures_are_those_of_comparing_all_with_all():
     points = rng.normal(size=(600, 35)).astype(np.float32)
     points[300:600] = points[:300] + rng.normal(size=(300, 35)).astype(np.float32) * 0.05  # row r and r + 300 are alike
     points /= np.linalg.norm(points, axis=1, keepdims=True)
-    row, point = neighbours._neighbours(points, 300)
-    again = neighbours._neighbours(points, 300)
+    row, point = neighbours.nearest(points, 300)
+    again = neighbours.nearest(points, 300)
     np.testing.assert_array_equal([row, point], again)
     assert (point % 300 != row).all()
     mixed = np.concatenate([points, points[rng.permutation(600)]])
-    row, point = neighbours._neighbours(mixed, 1200)
+    row, point = neighbours.nearest(mixed, 1200)
     likeness = mixed @ mixed.T
     found = {(int(one), int(other)) for one, other in zip(row, point, strict=True)}
     np.fill_diagonal(likeness, -1)

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
 from cnnlab._common import atomic_path, did_you_mean, locked, require_columns
 from cnnlab._csv import read_csv, write_csv
@@ -83,24 +82,27 @@ def apply(table: pd.DataFrame, file: str | os.PathLike[str]) -> pd.DataFrame:
         See `audit.decide`.
     """
     require_columns(table, "path", "label", caller="audit.apply")
-    file = Path(file)
     found = latest(table, file)
-    action = found["action"].to_numpy(dtype=object)
+    relabelled, kept = (found["action"].to_numpy() == action for action in ("relabel", "keep"))
     names = {str(name): name for name in table["label"].cat.categories}
-    strange = sorted(set(found["label"][action == "relabel"]) - set(names))
+    strange = sorted(set(found["label"][relabelled]) - set(names))
     if strange:
         raise ValueError(
             f"{str(file)!r} gives images the label {strange[0]!r}, which is no category of the table. Add it with "
             f"`table['label'].cat.add_categories({strange!r})`, or undo that decision."
         )
-    new = found["label"].map(names).to_numpy(dtype=object)
-    labels = np.where(action == "relabel", new, table["label"].to_numpy(dtype=object))
-    result = table.assign(label=pd.Series(labels, index=table.index).astype(table["label"].dtype))
+    labels = found["label"].map(names).where(relabelled, table["label"].astype(object))
+    result = table.assign(label=labels.astype(table["label"].dtype))
     if "problem" in table:
-        result["problem"] = result["problem"].where(action != "keep", "")
-    stays = action != "exclude"
-    result, kept = result[stays], (action == "keep")[stays]
-    return _settled(result, kept) if {"problem", "group"} <= set(result.columns) else result
+        result["problem"] = result["problem"].where(~kept, "")
+    stays = found["action"].to_numpy() != "exclude"
+    result, kept = result[stays], kept[stays]
+    if not {"problem", "group"} <= set(result.columns):
+        return result
+    # bring the problem "same picture … labelled" up to date, except on rows that a person keeps
+    conflicts = pd.Series(label_conflicts(result), index=result.index, dtype="str")
+    asked = ((result["problem"] == "") | result["problem"].str.startswith(CONFLICT)) & ~kept
+    return result.assign(problem=result["problem"].mask(asked, conflicts))
 
 
 def undo(file: str | os.PathLike[str], paths: str | Iterable[str] | None = None) -> pd.DataFrame:
@@ -120,12 +122,13 @@ def undo(file: str | os.PathLike[str], paths: str | Iterable[str] | None = None)
         See `audit.decide`.
     """
     file = Path(file)
+    nothing = f"Expected a decision to undo. {str(file)!r} holds none."
     if not file.exists():
-        raise ValueError(f"Expected a decision to undo. {str(file)!r} holds none.")
+        raise ValueError(nothing)
     with locked(file):
         table = decisions(file)
         if not len(table):
-            raise ValueError(f"Expected a decision to undo. {str(file)!r} holds none.")
+            raise ValueError(nothing)
         if paths is None:
             return _write(table.iloc[:-1], file)
         paths = [paths] if isinstance(paths, str | os.PathLike) else list(paths)
@@ -206,10 +209,3 @@ def _write(table: pd.DataFrame, file: Path) -> pd.DataFrame:
     with atomic_path(file) as temporary:
         write_csv(table, temporary)
     return table.reset_index(drop=True)
-
-
-def _settled(table: pd.DataFrame, kept: NDArray[np.bool_]) -> pd.DataFrame:
-    """The table with the problem "same picture … labelled" brought up to date, except on rows that a person keeps."""
-    conflicts = pd.Series(label_conflicts(table), index=table.index, dtype="str")
-    open_question = (table["problem"] == "") | table["problem"].str.startswith(CONFLICT)
-    return table.assign(problem=table["problem"].where(~open_question | kept, conflicts))

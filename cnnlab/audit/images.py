@@ -9,7 +9,7 @@ from pandas.api.types import is_numeric_dtype
 
 from cnnlab._common import require_columns
 from cnnlab.audit import copies
-from cnnlab.audit.reading import Facts, read_all
+from cnnlab.audit.files import Facts, read_all
 from cnnlab.images.levels import as_text, common_levels
 
 TINY = 8  # pixels along the shorter side
@@ -20,6 +20,7 @@ DARK, BRIGHT = 50, 205  # grey levels that even the brightest (darkest) part doe
 EMPTY = 12  # grey levels between the darkest and the brightest part of a picture that shows next to nothing
 BLURRED, BLURRED_SHARE = 0.65, 0.75  # sharpness, and share of the table's median
 CONFLICT = "same picture as "
+GREY = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R BT.601, as Pillow's "L"
 
 
 def scan(table: pd.DataFrame) -> pd.DataFrame:
@@ -64,7 +65,7 @@ def scan(table: pd.DataFrame) -> pd.DataFrame:
     table = _with_own_columns_kept(table)
     paths = [str(path) for path in table["path"]]
     facts = read_all(paths)
-    exact, group = same_pictures(facts)
+    exact, group = _same_pictures(facts)
     problems, notes = _problems(facts), _notes(facts)
     if "label" in table:
         conflicts = label_conflicts(table.assign(group=group))
@@ -88,16 +89,10 @@ def _with_own_columns_kept(table: pd.DataFrame) -> pd.DataFrame:
     own = {} if scanned else {name: f"{name}_before" for name in ("group", "note") if name in table}
     if not own:
         return table
-    hint = (
-        "group='group_before' in `tables.split` keeps its rows together, and copies beside it."
-        if "group" in own
-        else ""
-    )
-    warnings.warn(
-        f"`audit.scan` gives columns of its own; {' and '.join(own)} of the table is now {' and '.join(own.values())}. "
-        f"{hint}".strip(),
-        stacklevel=3,
-    )
+    words = f"{' and '.join(own)} of the table is now {' and '.join(own.values())}."
+    if "group" in own:
+        words += " group='group_before' in `tables.split` keeps its rows together, and copies beside it."
+    warnings.warn(f"`audit.scan` gives columns of its own; {words}", stacklevel=3)
     return table.drop(columns=list(own.values()), errors="ignore").rename(columns=own)
 
 
@@ -136,16 +131,13 @@ def leaks(table: pd.DataFrame) -> pd.DataFrame:
     return pairs.rename(columns=names)[["path", "split", "other", "other_split"]].reset_index(drop=True)
 
 
-def same_pictures(facts: Facts) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def _same_pictures(facts: Facts) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Two group numbers for each image: of the same bytes, and of the same picture; unreadable ones stand alone."""
-    count = len(facts.shown)
     rows = np.flatnonzero(facts.shown)
-    digests = facts.table["digest"].to_numpy(dtype=object)[rows]
-    _, number = np.unique(np.array([digest.hex() for digest in digests], dtype=str), return_inverse=True)
-    same = [rows[part] for part in copies.same_value(number)]
+    first, second = (rows[part] for part in copies.same_value(facts.table["digest"].to_numpy()[rows]))
     near = copies.near_copies(facts.thumbnails)
-    both = [np.concatenate(pair) for pair in zip(same, near, strict=True)]
-    return copies.groups(count, *same), copies.groups(count, *both)
+    both = [np.concatenate(pair) for pair in zip((first, second), near, strict=True)]
+    return copies.groups(len(facts.shown), first, second), copies.groups(len(facts.shown), *both)
 
 
 def label_conflicts(table: pd.DataFrame) -> list[str]:
@@ -162,17 +154,14 @@ def label_conflicts(table: pd.DataFrame) -> list[str]:
 
 def _problems(facts: Facts) -> list[str]:
     """Of each file by itself, and tiny ones; a set of tiny images has a right to be so."""
-    problems = facts.table["problem"].tolist()
     side = facts.thumbnails.side
     least = TINY if facts.shown.any() and np.median(side[facts.shown]) >= 2 * TINY else TINIEST
-    tiny = facts.shown & (side < least)
-    for row in np.flatnonzero(tiny).tolist():
-        problems[row] = problems[row] or f"tiny: {_size(facts, row)}"
-    return problems
+    tiny = (facts.table["problem"] == "") & facts.shown & (side < least)
+    return facts.table["problem"].mask(tiny, "tiny: " + _sizes(facts)).tolist()
 
 
-def _size(facts: Facts, row: int) -> str:
-    return f"{facts.table['width'].iat[row]} × {facts.table['height'].iat[row]} pixels"
+def _sizes(facts: Facts) -> pd.Series:
+    return facts.table["width"].astype(str) + " × " + facts.table["height"].astype(str) + " pixels"
 
 
 def _notes(facts: Facts) -> list[list[str]]:
@@ -180,22 +169,21 @@ def _notes(facts: Facts) -> list[list[str]]:
     notes = [list(parts) for parts in facts.table["notes"]]
     if not facts.shown.any():
         return notes
-    side = facts.thumbnails.side
-    longer = facts.table[["width", "height"]].max(axis=1).to_numpy()
-    shape = longer / np.maximum(side, 1)
-    light = facts.thumbnails.colour.astype(np.float32) @ copies.GREY
+    side, sharpness = facts.thumbnails.side, facts.table["sharpness"].to_numpy()
+    shape = facts.table[["width", "height"]].max(axis=1).to_numpy() / np.maximum(side, 1)
+    light = facts.thumbnails.colour.astype(np.float32) @ GREY
     darkest, brightest = light.min(axis=(1, 2)), light.max(axis=(1, 2))
-    usual = {name: np.median(values[facts.shown]) for name, values in (("side", side), ("shape", shape))}
-    soft = min(BLURRED, BLURRED_SHARE * np.median(facts.sharpness[facts.shown]))
+    usual_side, usual_shape, usual_sharpness = (np.median(of[facts.shown]) for of in (side, shape, sharpness))
     good = facts.shown & (facts.table["problem"] == "").to_numpy()
-    for words, odd in (
-        ("small: {}", side < min(SMALL, SMALL_SHARE * usual["side"])),
-        ("unusual shape: {}", shape > DRAWN_OUT * usual["shape"]),
-        ("very dark", brightest < DARK),
-        ("very bright", darkest > BRIGHT),
-        ("almost empty", brightest - darkest < EMPTY),
-        ("blurred", facts.sharpness < soft),
-    ):
-        for row in np.flatnonzero(odd & good).tolist():
-            notes[row].append(words.format(_size(facts, row)))
+    sizes = _sizes(facts)
+    for words, odd in {
+        "small: {}": side < min(SMALL, SMALL_SHARE * usual_side),
+        "unusual shape: {}": shape > DRAWN_OUT * usual_shape,
+        "very dark": brightest < DARK,
+        "very bright": darkest > BRIGHT,
+        "almost empty": brightest - darkest < EMPTY,
+        "blurred": sharpness < min(BLURRED, BLURRED_SHARE * usual_sharpness),
+    }.items():
+        for row in np.flatnonzero(odd & good):
+            notes[row].append(words.format(sizes[row]))
     return notes

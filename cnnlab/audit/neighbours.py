@@ -1,7 +1,7 @@
 """Which pictures are worth a closer look: the nearest few of each, found without comparing all with all."""
 
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -10,15 +10,13 @@ from scipy.fft import dctn
 
 from cnnlab._common import in_threads
 from cnnlab.audit import register
-from cnnlab.audit.register import Floats
-
-Integers = NDArray[np.int64]
+from cnnlab.audit.register import Floats, Integers
 
 FREQUENCIES = 6  # the lowest waves along each axis make the descriptor
 NEIGHBOURS = 5  # candidates of each picture
 KD_TREES, TREES, CHECKS = 1, 4, 48  # OpenCV's number of the method, how many trees, and leaves looked at
 AT_ONCE = 2048  # pictures
-LOWEST_LIKENESS = 0.5  # of two descriptors, as a cosine
+LEAST_COSINE = 0.5  # between two descriptors
 EXPLAINED = 0.9  # share of a blurred picture that its copy must explain
 
 
@@ -44,18 +42,19 @@ def candidates(pictures: Floats) -> Candidates:
     count = len(pictures)
     if count < 2:
         return Candidates(np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, bool))
-    points = np.concatenate(descriptors(pictures))  # point r + count is the mirror image of picture r
-    row, point = _neighbours(points, count)
+    row, point = nearest(_descriptors(pictures), count)
     other, mirrored = point % count, point >= count
-    low, high = np.minimum(row, other), np.maximum(row, other)
-    _, once = np.unique((low * count + high) * 2 + mirrored, return_index=True)
-    low, high, mirrored = low[once], high[once], mirrored[once]
-    near = _nearly_fits(pictures, low, high, mirrored)
-    return Candidates(low[near], high[near], mirrored[near])
+    keys = np.unique((np.minimum(row, other) * count + np.maximum(row, other)) * 2 + mirrored)
+    found = Candidates(keys // 2 // count, keys // 2 % count, keys % 2 == 1)
+    parts = [
+        Candidates(*(part[start : start + AT_ONCE] for part in found)) for start in range(0, len(found.one), AT_ONCE)
+    ]
+    close = np.concatenate([np.zeros(0, bool), *in_threads(lambda part: _explained(pictures, part), parts)])
+    return Candidates(*(part[close] for part in found))
 
 
-def descriptors(pictures: Floats) -> tuple[Floats, Floats]:
-    """The lowest frequencies of each picture, and of its mirror image, as unit vectors; brightness drops out.
+def _descriptors(pictures: Floats) -> Floats:
+    """The lowest frequencies of each picture, then of each mirror image, as unit vectors; brightness drops out.
 
     Higher frequencies carry less energy; they are raised by the square root of their frequency.
 
@@ -66,49 +65,42 @@ def descriptors(pictures: Floats) -> tuple[Floats, Floats]:
     rows, columns = np.mgrid[:FREQUENCIES, :FREQUENCIES]
     waves = waves * np.sqrt(np.hypot(rows, columns)).astype(np.float32)
     mirror = waves * np.where(columns % 2, -1, 1).astype(np.float32)  # mirrored, the odd waves change sign
-    return _unit(waves), _unit(mirror)
-
-
-def _unit(waves: Floats) -> Floats:
-    vectors = waves.reshape(len(waves), -1)[:, 1:]
+    vectors = np.concatenate([waves, mirror]).reshape(2 * len(waves), -1)[:, 1:]
     return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-3)
 
 
-def _neighbours(points: Floats, count: int) -> tuple[Integers, Integers]:
-    """For each of the first `count` points the nearest ones that OpenCV's forest of k-d trees finds: row, point."""
+def nearest(points: Floats, count: int) -> tuple[Integers, Integers]:
+    """For each of the first `count` points the nearest ones that OpenCV's forest of k-d trees finds: row, point.
 
-    def grown() -> Any:
-        return cv2.flann_Index(points, {"algorithm": KD_TREES, "trees": TREES})  # type: ignore[attr-defined]
-
-    def nearest(start: int) -> tuple[Integers, Floats]:
-        asked = points[start : min(start + AT_ONCE, count)]
-        point, distance = index.knnSearch(asked, min(NEIGHBOURS + 2, len(points)), params={"checks": CHECKS})
-        return point.astype(np.int64), distance  # squared distances
-
+    Point r + count is the mirror image of picture r.
+    """
     with ThreadPoolExecutor(1) as pool:  # a new thread begins with OpenCV's own random seed: the same trees every time
-        index = pool.submit(grown).result()
-    found = in_threads(nearest, range(0, count, AT_ONCE))
+        index = pool.submit(cv2.flann_Index, points, {"algorithm": KD_TREES, "trees": TREES}).result()  # type: ignore[attr-defined]
+
+    def search(start: int) -> tuple[Integers, Floats]:
+        few = min(NEIGHBOURS + 2, len(points))
+        return index.knnSearch(points[start : min(start + AT_ONCE, count)], few, params={"checks": CHECKS})
+
+    found = in_threads(search, range(0, count, AT_ONCE))
     point, distance = (np.concatenate(part) for part in zip(*found, strict=True))
     row = np.repeat(np.arange(count), point.shape[1]).reshape(point.shape)
     good = (point >= 0) & (point % count != row)  # not itself, nor its own mirror image
-    good &= distance <= 2 * (1 - LOWEST_LIKENESS)  # which is what the cosine of unit vectors comes to
+    good &= distance <= 2 * (1 - LEAST_COSINE)  # squared distances of unit vectors
     good &= good.cumsum(axis=1) <= NEIGHBOURS
-    return row[good], point[good]
+    return row[good], point[good].astype(np.int64)
 
 
-def _nearly_fits(pictures: Floats, low: Integers, high: Integers, mirrored: NDArray[np.bool_]) -> NDArray[np.bool_]:
+def _explained(pictures: Floats, pairs: Candidates) -> NDArray[np.bool_]:
     """Whether small shifts, stretches and changes of contrast of one picture explain nearly all of the other.
 
     Source:
         Tangent distance: P. Simard, Y. LeCun, J. Denker, "Efficient pattern recognition using a new transformation
         distance" (1993).
     """
-
-    def explained(part: slice) -> NDArray[np.bool_]:
-        one, number = np.unique(low[part], return_inverse=True)
-        other = register.inner(register.flipped(pictures[high[part]], mirrored[part]))
-        share = np.einsum("pkd,pd->pk", register.basis(pictures[one])[number], other)
-        return (share**2).sum(axis=1) >= EXPLAINED * (other**2).sum(axis=1)
-
-    parts = [slice(start, start + 2048) for start in range(0, len(low), 2048)]  # sorted by `low`: few bases in each
-    return np.concatenate([np.zeros(0, bool), *in_threads(explained, parts)])
+    one, number = np.unique(pairs.one, return_inverse=True)  # sorted: few different ones in each part
+    vectors = np.stack([register.inner(change) for change in register.changes(pictures[one])], axis=1)
+    vectors /= np.maximum(np.linalg.norm(vectors, axis=2, keepdims=True), 1e-3)
+    basis = np.linalg.qr(vectors.transpose(0, 2, 1))[0][number]
+    other = register.inner(register.flipped(pictures[pairs.other], pairs.mirrored))
+    share = np.einsum("pdk,pd->pk", basis, other)
+    return (share**2).sum(axis=1) >= EXPLAINED * (other**2).sum(axis=1)

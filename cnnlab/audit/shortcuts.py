@@ -5,7 +5,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from cnnlab._common import require_columns
-from cnnlab.audit.reading import Facts, read_all
+from cnnlab.audit.files import Facts, read_all
 
 FOLDS, TREES = 5, 50
 SHUFFLES = 1000
