@@ -10,7 +10,7 @@ from scipy.special import log_softmax
 from cnnlab._answers import TINY, scaled_by_temperature
 from cnnlab.metrics import intervals
 from cnnlab.metrics.scoring import BINS, bin_of, divide
-from cnnlab.metrics.table import known_probabilities, outcome, scored
+from cnnlab.metrics.table import known_probabilities, outcome, required_probability, scored
 
 
 def reliability(predictions: pd.DataFrame, *, bins: int = BINS) -> pd.DataFrame:
@@ -44,18 +44,10 @@ def reliability(predictions: pd.DataFrame, *, bins: int = BINS) -> pd.DataFrame:
     accuracy = divide(np.bincount(place, seen.true == seen.predicted, bins), images, np.nan)
     low, high = intervals.wilson(accuracy, images)
     edges = np.linspace(0, 1, bins + 1)
-    found = pd.DataFrame(
-        {
-            "left": edges[:-1],
-            "right": edges[1:],
-            "confidence": divide(np.bincount(place, confidence, bins), images, np.nan),
-            "accuracy": accuracy,
-            "low": low,
-            "high": high,
-            "images": images,
-        }
-    )
-    return found[images > 0].reset_index(drop=True)
+    found = {"left": edges[:-1], "right": edges[1:]}
+    found["confidence"] = divide(np.bincount(place, confidence, bins), images, np.nan)
+    found |= {"accuracy": accuracy, "low": low, "high": high, "images": images}
+    return pd.DataFrame(found)[images > 0].reset_index(drop=True)
 
 
 def temperature(validation: pd.DataFrame) -> float:
@@ -84,13 +76,10 @@ def temperature(validation: pd.DataFrame) -> float:
         5.4
     """
     seen = outcome(scored(validation, caller="metrics.temperature"), caller="metrics.temperature")
-    if seen.probability is None:
-        raise ValueError(
-            "`metrics.temperature` expects the columns p_<class>, such as `experiments.predict` gives. Received none."
-        )
-    rest = seen.probability.copy()
-    rest[np.arange(len(seen)), seen.true] = -1
-    if (seen.probability[np.arange(len(seen)), seen.true] > rest.max(axis=1)).all():
+    chance = required_probability(seen.probability, caller="metrics.temperature")
+    rows, rest = np.arange(len(seen)), chance.copy()
+    rest[rows, seen.true] = -1
+    if (chance[rows, seen.true] > rest.max(axis=1)).all():
         warnings.warn(
             f"The model made no mistake on the {len(seen)} images given, so that its temperature cannot be told and "
             "stays 1. Use more images.",
@@ -98,10 +87,10 @@ def temperature(validation: pd.DataFrame) -> float:
             stacklevel=2,
         )
         return 1.0
-    logits = np.log(np.maximum(seen.probability, TINY))
+    logits = np.log(np.maximum(chance, TINY))
 
     def loss(power: float) -> float:
-        return -float(log_softmax(logits / np.exp(power), axis=1)[np.arange(len(seen)), seen.true].mean())
+        return -float(log_softmax(logits / np.exp(power), axis=1)[rows, seen.true].mean())
 
     return float(np.exp(minimize_scalar(loss, bounds=(-7, 7), method="bounded", options={"xatol": 1e-6}).x))
 

@@ -8,7 +8,7 @@ import pandas as pd
 import sklearn.metrics
 
 from cnnlab.metrics.scoring import divide
-from cnnlab.metrics.table import Outcome, known_probabilities, outcome, scored, with_calls
+from cnnlab.metrics.table import known_probabilities, outcome, require_class, required_probability, scored, with_calls
 
 
 def roc(predictions: pd.DataFrame) -> pd.DataFrame:
@@ -70,14 +70,13 @@ def precision_recall(predictions: pd.DataFrame) -> pd.DataFrame:
 def _each_class(predictions: pd.DataFrame, *, caller: str) -> Iterator[tuple[dict[str, Any], np.ndarray, np.ndarray]]:
     """Name and images of each class that has some, and others; which images are it, and how likely each is."""
     seen = outcome(scored(predictions, caller=caller), caller=caller)
+    chance = required_probability(seen.probability, caller=caller)
     sizes = np.bincount(seen.true, minlength=len(seen.classes))
-    if seen.probability is None:
-        raise ValueError(f"`{caller}` expects the columns p_<class>, such as `experiments.predict` gives.")
     if sizes.max() == len(seen):
         raise ValueError(f"`{caller}` expects images of at least two classes. Received one class only.")
     for number in np.flatnonzero(sizes):
         facts = {"class": seen.classes[number], "images": sizes[number], "others": len(seen) - sizes[number]}
-        yield facts, seen.true == number, seen.probability[:, number]
+        yield facts, seen.true == number, chance[:, number]
 
 
 def thresholds(
@@ -118,10 +117,14 @@ def thresholds(
             f"Costs expect numbers from 0 up. Received: miss_cost={miss_cost}, false_alarm_cost={false_alarm_cost}."
         )
     seen = outcome(scored(predictions, caller=caller), caller=caller)
-    is_class, score = _question(seen, positive, caller)
-    _, alarms, _, hits, levels = sklearn.metrics.confusion_matrix_at_thresholds(is_class, score)
-    alarms, hits = (np.append(0, counts).astype(int) for counts in (alarms, hits))  # at first nothing is flagged
+    require_class(positive, seen.classes, caller=caller)
+    chance, number = required_probability(seen.probability, caller=caller), seen.classes.index(positive)
+    is_class = seen.true == number
     positives, negatives = int(is_class.sum()), int((~is_class).sum())
+    if not positives:
+        raise ValueError(f"`{caller}` expects images of {positive!r}. Received none among {len(seen)} rows.")
+    _, alarms, _, hits, levels = sklearn.metrics.confusion_matrix_at_thresholds(is_class, chance[:, number])
+    alarms, hits = (np.append(0, counts).astype(int) for counts in (alarms, hits))  # at first nothing is flagged
     return pd.DataFrame(
         {
             "threshold": np.append(np.inf, levels),
@@ -135,21 +138,6 @@ def thresholds(
             "cost": miss_cost * (positives - hits) + false_alarm_cost * alarms,
         }
     )
-
-
-def _question(seen: Outcome, positive: str, caller: str) -> tuple[np.ndarray, np.ndarray]:
-    """Which images are the class, and how likely each was called."""
-    if positive not in seen.classes:
-        raise ValueError(
-            f"`{caller}` expects `positive` to be one of the classes {', '.join(map(str, seen.classes[:10]))}. "
-            f"Received: {positive!r}."
-        )
-    if seen.probability is None:
-        raise ValueError(f"`{caller}` expects the columns p_<class>, such as `experiments.predict` gives.")
-    number = seen.classes.index(positive)
-    if not (seen.true == number).any():
-        raise ValueError(f"`{caller}` expects images of {positive!r}. Received none among {len(seen)} rows.")
-    return seen.true == number, seen.probability[:, number]
 
 
 def choose_threshold(
@@ -192,24 +180,23 @@ def choose_threshold(
         0.8
     """
     stated = {"recall": recall, "precision": precision, "miss_cost": miss_cost}
-    purpose = [name for name, value in stated.items() if value is not None]
+    purpose = {name: value for name, value in stated.items() if value is not None}
     if len(purpose) != 1:
         raise ValueError(
             "`metrics.choose_threshold` expects one purpose: recall=…, precision=… or miss_cost=…. "
             f"Received: {', '.join(purpose) or 'none'}."
         )
+    ((name, share),) = purpose.items()
     if false_alarm_cost is not None and miss_cost is None:
         raise ValueError(
             "`false_alarm_cost` is weighed against `miss_cost`; a recall or a precision to keep leaves nothing to "
-            f"weigh. Received: {purpose[0]}={stated[purpose[0]]}, false_alarm_cost={false_alarm_cost}. Give both "
-            "costs, or neither."
+            f"weigh. Received: {name}={share}, false_alarm_cost={false_alarm_cost}. Give both costs, or neither."
         )
-    for name in ("recall", "precision"):
-        share = stated[name]
-        if share is not None and not 0 < share <= 1:
-            raise ValueError(f"`{name}` expects a share above 0 and up to 1. Received: {name}={share}.")
-    costs = {"miss_cost": miss_cost, "false_alarm_cost": false_alarm_cost}
-    table = thresholds(validation, positive, **{name: cost for name, cost in costs.items() if cost is not None})
+    if miss_cost is None and not 0 < share <= 1:
+        raise ValueError(f"`{name}` expects a share above 0 and up to 1. Received: {name}={share}.")
+    costs = {} if miss_cost is None else {"miss_cost": miss_cost}
+    costs |= {} if false_alarm_cost is None else {"false_alarm_cost": false_alarm_cost}
+    table = thresholds(validation, positive, **costs)
     falling = table["threshold"].to_numpy()
     if recall is not None:
         return float(falling[np.argmax(table["recall"].to_numpy() >= recall - 1e-12)])

@@ -36,84 +36,50 @@ class Counts:
         self.support, self.claimed, self.hits = support, claimed, hits
         self.present = (support + claimed) > 0
         self.images = support.sum(axis=1)
-
-    @property
-    def precision(self) -> np.ndarray:
-        """Per class; 0 for one that is never predicted."""
-        return divide(self.hits, self.claimed)
-
-    @property
-    def recall(self) -> np.ndarray:
-        """Per class; 0 for one without images."""
-        return divide(self.hits, self.support)
-
-    @property
-    def f1(self) -> np.ndarray:
-        """Per class; 0 for one without a hit."""
-        return divide(2 * self.hits, self.support + self.claimed)
-
-    def macro(self, values: np.ndarray) -> np.ndarray:
-        """The mean over the classes that occur, as label or as prediction."""
-        return divide((values * self.present).sum(axis=1), self.present.sum(axis=1), np.nan)
-
-    def weighted(self, values: np.ndarray) -> np.ndarray:
-        """The mean over the images' classes."""
-        return divide((values * self.support).sum(axis=1), self.images, np.nan)
-
-    def balanced_accuracy(self) -> np.ndarray:
-        """The mean recall of the classes that have images."""
-        return divide(self.recall.sum(axis=1), (self.support > 0).sum(axis=1), np.nan)
-
-    def kappa(self) -> np.ndarray:
-        """Agreement beyond chance; nan where chance alone agrees always."""
-        chance = (self.support * self.claimed).sum(axis=1)
-        return divide(self.images * self.hits.sum(axis=1) - chance, self.images**2 - chance, np.nan)
-
-    def mcc(self) -> np.ndarray:
-        """The correlation of label and prediction; 0 where one of them is constant."""
-        squared = self.images**2
-        covariance = self.images * self.hits.sum(axis=1) - (self.support * self.claimed).sum(axis=1)
-        spread = (squared - (self.support**2).sum(axis=1)) * (squared - (self.claimed**2).sum(axis=1))
-        return divide(covariance, np.sqrt(np.maximum(spread, 0)))
+        self.precision, self.recall = divide(hits, claimed), divide(hits, support)
+        self.f1 = divide(2 * hits, support + claimed)
 
 
 def from_counts(counts: Counts) -> dict[str, np.ndarray]:
     """The scores that need only label and prediction, each of shape (weightings,)."""
+    support, claimed, images, right = counts.support, counts.claimed, counts.images, counts.hits.sum(axis=1)
+    by_chance = (support * claimed).sum(axis=1)
+    spread = (images**2 - (support**2).sum(axis=1)) * (images**2 - (claimed**2).sum(axis=1))
+    of_class = {"precision": counts.precision, "recall": counts.recall, "f1": counts.f1}
+    present = counts.present.sum(axis=1)  # a class is where it occurs, as label or as prediction
     return {
-        "accuracy": divide(counts.hits.sum(axis=1), counts.images, np.nan),
-        "balanced_accuracy": counts.balanced_accuracy(),
-        "macro_precision": counts.macro(counts.precision),
-        "macro_recall": counts.macro(counts.recall),
-        "macro_f1": counts.macro(counts.f1),
-        "weighted_precision": counts.weighted(counts.precision),
-        "weighted_recall": counts.weighted(counts.recall),
-        "weighted_f1": counts.weighted(counts.f1),
-        "kappa": counts.kappa(),
-        "mcc": counts.mcc(),
+        "accuracy": divide(right, images, np.nan),
+        "balanced_accuracy": divide(counts.recall.sum(axis=1), (support > 0).sum(axis=1), np.nan),
+        **{f"macro_{name}": divide(values.sum(axis=1), present, np.nan) for name, values in of_class.items()},
+        **{
+            f"weighted_{name}": divide((values * support).sum(axis=1), images, np.nan)
+            for name, values in of_class.items()
+        },
+        "kappa": divide(images * right - by_chance, images**2 - by_chance, np.nan),
+        "mcc": divide(images * right - by_chance, np.sqrt(np.maximum(spread, 0))),
     }
 
 
 def counter(outcome: Outcome) -> Callable[[np.ndarray], Counts]:
     """Prepares counting; the result takes weights of shape (images, weightings)."""
     count = len(outcome.classes)
-    right = (outcome.true == outcome.predicted).astype(float)
     support, claimed = one_hot(outcome.true, count), one_hot(outcome.predicted, count)
-    hits = one_hot(outcome.true, count, right)
+    hits = one_hot(outcome.true, count, outcome.true == outcome.predicted)
     return lambda weights: Counts((support @ weights).T, (claimed @ weights).T, (hits @ weights).T)
 
 
 def scorer(outcome: Outcome, *, top: int = 3) -> Statistic:
     """Prepares all scores that the table allows, for weights of shape (images, weightings)."""
     count, rows = counter(outcome), row_values(outcome, top=top)
-    areas = None if outcome.probability is None else Areas(outcome.true, outcome.probability)
+    area = None if outcome.probability is None else areas(outcome.true, outcome.probability)
     error = None if outcome.confidence is None else calibration_error(outcome.confidence, excess(outcome))
 
     def statistic(weights: np.ndarray) -> dict[str, np.ndarray]:
         images = weights.sum(axis=0)
         found = from_counts(count(weights))
         found |= {name: divide(row @ weights, images, np.nan) for name, row in rows.items()}
-        if areas is not None:
-            found |= dict(zip(("roc_auc", "pr_auc"), map(_mean, areas(weights)), strict=True))
+        if area is not None:
+            found |= area(weights)
         if error is not None:
             found["calibration_error"] = error(weights)
         return found
@@ -147,59 +113,44 @@ def row_values(outcome: Outcome, *, top: int = 3) -> dict[str, np.ndarray]:
     return found
 
 
-class Areas:
-    """Area under the ROC curve and average precision, of each class against the rest.
+def areas(true: np.ndarray, probability: np.ndarray) -> Statistic:
+    """Prepares the areas under ROC and precision-recall curves: means over the classes, each against the rest.
 
-    Only where the score of a positive image lies does either area gain anything. So rows are summed between those
-    places, which is a product with a matrix that holds one 1 per row and class.
+    Only where the score of a positive image lies does either area gain anything, so rows are summed between those
+    levels, by a product with a matrix that holds one 1 per row.
     """
+    numbers, starts = np.unique(true), [0]
+    cells: list[list[np.ndarray]] = [[], [], []]
+    for number in numbers:
+        positive, score = true == number, probability[:, number]
+        levels = np.unique(score[positive])[::-1]
+        place = np.minimum(np.searchsorted(-levels, -score), len(levels) - 1)  # the first level that the score reaches
+        tied = (levels[place] == score) & ~positive
+        for part, rows in zip(cells, (score >= levels[-1], positive, tied), strict=True):
+            part.append(np.stack([starts[-1] + place[rows], np.flatnonzero(rows)]))
+        starts.append(starts[-1] + len(levels))
+    places = [np.concatenate(part, axis=1) for part in cells]
+    matrices = [scipy.sparse.csr_array((np.ones(part.shape[1]), part), (starts[-1], len(true))) for part in places]
 
-    def __init__(self, true: np.ndarray, probability: np.ndarray):
-        self.classes = probability.shape[1]
-        self.slices: dict[int, slice] = {}
-        between: list[np.ndarray] = []
-        exact: list[np.ndarray] = []
-        tied: list[np.ndarray] = []
-        start = 0
-        for number in range(self.classes):
-            positive, score = true == number, probability[:, number]
-            if not positive.any():
-                continue
-            levels = np.unique(score[positive])[::-1]
-            place = np.searchsorted(-levels, -score)  # the first level that the row's score reaches
-            reached = place < len(levels)
-            equal = reached & (levels[np.minimum(place, len(levels) - 1)] == score)
-            for cells, rows in ((between, reached), (exact, positive), (tied, equal & ~positive)):
-                cells.append(np.stack([start + place[rows], np.flatnonzero(rows)]))
-            self.slices[number] = slice(start, start + len(levels))
-            start += len(levels)
-        shape = (start, len(true))
-        self.between, self.exact, self.tied = (_ones(cells, shape) for cells in (between, exact, tied))
-
-    def __call__(self, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Both areas, each of shape (weightings, classes); nan where a class or its rest has no weight."""
+    def statistic(weights: np.ndarray) -> dict[str, np.ndarray]:
         images = weights.sum(axis=0)
-        between, exact, tied = self.between @ weights, self.exact @ weights, self.tied @ weights
-        roc, average = np.full((2, self.classes, weights.shape[1]), np.nan)
-        for number, part in self.slices.items():
-            here, equal = exact[part], tied[part]
-            hits, flagged = np.cumsum(here, axis=0), np.cumsum(between[part], axis=0)
+        roc, average = np.full((2, probability.shape[1], weights.shape[1]), np.nan)
+        sums = (np.split(matrix @ weights, starts[1:-1]) for matrix in matrices)
+        for number, between, here, tied in zip(numbers, *sums, strict=True):
+            hits, flagged = np.cumsum(here, axis=0), np.cumsum(between, axis=0)
             positives = hits[-1]
-            below = (images - positives) - (flagged - hits) + equal / 2
+            below = (images - positives) - (flagged - hits) + tied / 2
             roc[number] = divide((here * below).sum(axis=0), positives * (images - positives), np.nan)
             average[number] = divide((here * divide(hits, flagged)).sum(axis=0), positives, np.nan)
-        return roc.T, average.T
+        return {"roc_auc": _mean(roc), "pr_auc": _mean(average)}
+
+    return statistic
 
 
-def _ones(cells: list[np.ndarray], shape: tuple[int, int]) -> scipy.sparse.csr_array:
-    lines, rows = np.concatenate(cells, axis=1)
-    return scipy.sparse.csr_array((np.ones(len(lines)), (lines, rows)), shape=shape)
-
-
-def _mean(columns: np.ndarray) -> np.ndarray:
-    """The mean of what is known in each row; nan where nothing is."""
-    known = ~np.isnan(columns)
-    return divide(np.where(known, columns, 0).sum(axis=1), known.sum(axis=1), np.nan)
+def _mean(classes: np.ndarray) -> np.ndarray:
+    """The mean over the classes that have a value; nan where none has."""
+    known = ~np.isnan(classes)
+    return divide(np.where(known, classes, 0).sum(axis=0), known.sum(axis=0), np.nan)
 
 
 def excess(outcome: Outcome) -> np.ndarray:

@@ -60,6 +60,23 @@ def outcome(predictions: pd.DataFrame, *, caller: str) -> Outcome:
     )
 
 
+def require_class(positive: Hashable, classes: Sequence[Hashable] | pd.Index, *, caller: str) -> None:
+    """Refuses what is no class."""
+    if positive not in classes:
+        raise ValueError(
+            f"`{caller}` expects `positive` to be one of the classes {_some(classes)}. Received: {positive!r}."
+        )
+
+
+def required_probability(probability: np.ndarray | None, *, caller: str) -> np.ndarray:
+    """Refuses a table without probabilities."""
+    if probability is None:
+        raise ValueError(
+            f"`{caller}` expects the columns p_<class>, such as `experiments.predict` gives. Received none."
+        )
+    return probability
+
+
 def by_columns(by: str | Sequence[str] | None, results: Sequence[str], *, caller: str) -> list[str]:
     """The columns to score apart by, none of which may be called as a column of the result is."""
     keys = [by] if isinstance(by, str) else list(by or [])
@@ -153,17 +170,13 @@ def known_probabilities(
 ) -> tuple[pd.Index, np.ndarray, np.ndarray]:
     """The classes, the matrix of p_<class>, nan where a row has none, and which rows have them."""
     classes = classes_of(predictions, caller=caller)
-    if positive is not None and positive not in classes:
-        raise ValueError(f"`positive` expects one of the classes {_some(classes)}. Received: {positive!r}.")
+    if positive is not None:
+        require_class(positive, classes, caller=caller)
     names = [f"p_{name}" for name in classes]
     known = predictions[[name for name in names if name in predictions]].notna().all(axis=1).to_numpy()
     found = probabilities(predictions[known], classes, caller=caller)
-    if found is None:
-        raise ValueError(
-            f"`{caller}` expects the columns p_<class>, such as `experiments.predict` gives. Received none."
-        )
     matrix = np.full((len(predictions), len(classes)), np.nan)
-    matrix[known] = found
+    matrix[known] = required_probability(found, caller=caller)
     return classes, matrix, known
 
 
