@@ -1,6 +1,7 @@
 """Which images show the same picture: resized, recompressed, mirrored, brightened, slightly cropped."""
 
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -37,7 +38,7 @@ def groups(count: int, first: Integers, second: Integers) -> Integers:
     return pd.factorize(connected_components(links, directed=False)[1])[0]
 
 
-def same_value(values: NDArray) -> tuple[Integers, Integers]:
+def same_value(values: Sequence[int] | NDArray) -> tuple[Integers, Integers]:
     """Pairs that link each row to the first one of equal value."""
     number = pd.factorize(np.asarray(values))[0]
     first = np.unique(number, return_index=True)[1][number]
@@ -54,7 +55,7 @@ def near_copies(thumbs: Thumbnails) -> tuple[Integers, Integers]:
     shown = np.flatnonzero([cv2.meanStdDev(grey)[1][0, 0] >= PLAIN for grey in thumbs.grey])
     # Pictures that come out equal would fill each other's lists of neighbours: link them, and look at one.
     earlier, later = same_value([hash(thumbs.grey[row].tobytes() + thumbs.colour[row].tobytes()) for row in shown])
-    links = [(shown[earlier], shown[later], np.zeros(len(later)))]
+    links: list[tuple[NDArray[Any], ...]] = [(shown[earlier], shown[later], np.zeros(len(later)))]
     shown = np.delete(shown, later)
     coarse = np.zeros((len(thumbs.grey), COARSE, COARSE), np.float32)
     for part in (slice(start, start + 1024) for start in range(0, len(coarse), 1024)):
@@ -75,7 +76,7 @@ def _shrunk(grey: NDArray, side: int) -> Floats:
     return register.blurred(mean @ (grey.astype(np.float32) @ mean.T))
 
 
-def _compared(thumbs: Thumbnails, coarse: Floats, pairs: Candidates) -> tuple[Integers, Integers, Floats]:
+def _compared(thumbs: Thumbnails, coarse: Floats, pairs: Candidates) -> tuple[NDArray[Any], ...]:
     """The pairs that are the same picture, and what differs; each step looks closer at what is left open."""
     same, leftover = np.zeros(len(pairs.one), bool), np.zeros(len(pairs.one), np.float32)
     still = np.tile(STILL, (len(pairs.one), 1))

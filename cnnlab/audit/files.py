@@ -130,8 +130,8 @@ def judge(data: bytes, ending: str) -> File:
         levels=levels,
         window=picture.window,
         lines=_lines(values),
-        grey=cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY),
-        colour=cv2.resize(pixels, (COLOUR, COLOUR), interpolation=cv2.INTER_AREA),
+        grey=cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY),  # type: ignore[arg-type]
+        colour=cv2.resize(pixels, (COLOUR, COLOUR), interpolation=cv2.INTER_AREA),  # type: ignore[arg-type]
     )
 
 

@@ -1,7 +1,7 @@
 """Which pictures are worth a closer look: the nearest few of each, found without comparing all with all."""
 
 from concurrent.futures import ThreadPoolExecutor
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -23,9 +23,9 @@ EXPLAINED = 0.9  # share of a blurred picture that its copy must explain
 class Candidates(NamedTuple):
     """Pairs of rows, the second of each mirrored left to right or not."""
 
-    one: Integers
-    other: Integers
-    mirrored: NDArray[np.bool_]
+    one: NDArray[Any]
+    other: NDArray[Any]
+    mirrored: NDArray[Any]
 
 
 def candidates(pictures: Floats) -> Candidates:

@@ -109,7 +109,7 @@ def registered(first: Floats, second: Floats, pose: Floats, *, steps: int = 4) -
 
 
 def is_same(
-    first: Floats, second: Floats, first_colour: Floats, second_colour: Floats, pose: Floats
+    first: Floats, second: Floats, first_colour: NDArray, second_colour: NDArray, pose: Floats
 ) -> tuple[NDArray[np.bool_], Floats]:
     """Compares pairs in detail, the first of each seen in its pose: which are the same picture, and what differs.
 
@@ -164,7 +164,7 @@ def _brightness(view: Floats, second: Floats, mask: Floats) -> tuple[Floats, Flo
     return gain, mean_second - gain * mean_view
 
 
-def _tint(first: Floats, second: Floats, pose: Floats, gain: Floats, offset: Floats) -> Floats:
+def _tint(first: NDArray, second: NDArray, pose: Floats, gain: Floats, offset: Floats) -> Floats:
     """The largest local difference of colour, in units of what compression and resampling leave."""
     first, second = (colour.transpose(0, 3, 1, 2) for colour in (first, second))
     view, mask = warped(first.reshape(-1, COLOUR, COLOUR), np.repeat(pose, 3, axis=0))

@@ -15,8 +15,8 @@ def _width(images: int) -> float:
     """How wide the interval around an accuracy of nine tenths is, for so many images."""
     right = np.arange(images) % 10 > 0
     made = pd.DataFrame({"label": pd.Categorical(["a"] * images, ["a", "b"]), "predicted": np.where(right, "a", "b")})
-    low, high = metrics.scores(made, bootstrap=100).set_index("metric").loc["accuracy", ["low", "high"]]
-    return float(high - low)
+    accuracy = metrics.scores(made, bootstrap=100).iloc[0]
+    return float(accuracy["high"] - accuracy["low"])
 
 
 def predict(answer: Any) -> str:

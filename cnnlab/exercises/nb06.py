@@ -53,7 +53,7 @@ def change(answer: Any) -> None:
     expect(np.allclose(ratios, ratios.mean(), rtol=0.1), words)
 
 
-def _made_results(seed: int) -> tuple[pd.DataFrame, dict[tuple[float, int], str]]:
+def _made_results(seed: int) -> tuple[pd.DataFrame, dict[tuple[float, float], str]]:
     """A search in which each rule chooses another setting, and which rule that is."""
     rng = np.random.default_rng(seed)
     settings = [(rate, size) for rate in (0.001, 0.003, 0.01) for size in (16, 32)]
@@ -76,7 +76,7 @@ def build(answer: Any) -> None:
             words = "Your function should return a dictionary with learning_rate and batch_size. "
             raise Off(f"{words}Received {kind_of(found)}.")
         chosen = (number(found["learning_rate"]), number(found["batch_size"]))
-        rule = chosen_by.get(chosen, "")  # type: ignore[call-overload]
+        rule = chosen_by.get(chosen, "")
         expect(rule != "best single fold", "It takes the best single fold, which was luck: its other folds are poor.")
         expect(rule in ("", "mean"), f"It takes the setting with the highest {rule}; the mean uses every fold.")
         expect(rule, f"It chose {chosen}, whose mean over the folds is not the highest.")

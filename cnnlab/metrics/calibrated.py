@@ -44,7 +44,7 @@ def reliability(predictions: pd.DataFrame, *, bins: int = BINS) -> pd.DataFrame:
     accuracy = divide(np.bincount(place, seen.true == seen.predicted, bins), images, np.nan)
     low, high = intervals.wilson(accuracy, images)
     edges = np.linspace(0, 1, bins + 1)
-    found = {"left": edges[:-1], "right": edges[1:]}
+    found: dict[str, np.ndarray] = {"left": edges[:-1], "right": edges[1:]}
     found["confidence"] = divide(np.bincount(place, confidence, bins), images, np.nan)
     found |= {"accuracy": accuracy, "low": low, "high": high, "images": images}
     return pd.DataFrame(found)[images > 0].reset_index(drop=True)

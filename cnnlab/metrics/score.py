@@ -191,9 +191,14 @@ def confused_pairs(predictions: pd.DataFrame, *, top: int | None = None) -> pd.D
           label predicted  images  share
         0   cat       dog       1    0.5
     """
-    counts = confusion(predictions)
+    return off_diagonal(confusion(predictions))[:top]
+
+
+def off_diagonal(counts: pd.DataFrame) -> pd.DataFrame:
+    """The mistakes in a table of `confusion`, the largest first; their share is that of the row."""
     cells: pd.Series = counts.where(~np.eye(len(counts), dtype=bool), 0).stack()  # type: ignore[assignment]
-    found = cells[cells > 0].sort_values(ascending=False, kind="stable").reset_index(name="images")[:top]
+    cells = cells.rename_axis(["label", "predicted"])
+    found = cells[cells > 0].sort_values(ascending=False, kind="stable").reset_index(name="images")
     return found.assign(share=found["images"].to_numpy() / counts.sum(axis=1)[found["label"]].to_numpy())
 
 

@@ -1,6 +1,7 @@
 """Figure of trust: whether images called with 90 % confidence are right nine times in ten."""
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -45,30 +46,20 @@ def reliability(tables: pd.DataFrame | Mapping[str, pd.DataFrame], ax: Axes | No
     above = ax.inset_axes((0, 1.04, 1, 0.2), sharex=ax)
     ax.plot([0, 1], [0, 1], color=GREY, linewidth=1, linestyle=":")
     for number, (name, table) in enumerate(named.items()):
-        color, again = color_of(number), number // len(CYCLE)
+        color = color_of(number)
         ends = [table["accuracy"] - table["low"], table["high"] - table["accuracy"]]
-        ax.errorbar(
-            table["confidence"],
-            table["accuracy"],
-            np.maximum(ends, 0),
-            color=color,
-            marker=MARKERS[again % len(MARKERS)],
-            markersize=4,
-            linewidth=1.2,
-            elinewidth=0.9,
-            capsize=2,
-            label=shown(name) if name else "with 95 % interval",
-        )
+        how: dict[str, Any] = {"marker": MARKERS[number // len(CYCLE) % len(MARKERS)], "color": color}
+        how |= {"markersize": 4, "linewidth": 1.2, "elinewidth": 0.9, "capsize": 2}
+        label = shown(name) if name else "with 95 % interval"
+        ax.errorbar(table["confidence"], table["accuracy"], np.maximum(ends, 0), label=label, **how)
         fill = {"color": color, "alpha": 0.7} if len(named) == 1 else {"edgecolor": color, "facecolor": "none"}
         above.bar(table["left"], table["images"], table["right"] - table["left"], align="edge", **fill)
     counts = {f"{int(table['images'].sum()):,}" for table in named.values()}
-    ax.set_xlim(0, 1.01)
-    ax.set_ylim(0, 1.02)
+    ax.set(xlim=(0, 1.01), ylim=(0, 1.02))
     ax.annotate("too sure", (0.97, 0.04), xycoords="axes fraction", ha="right", fontsize=8, color=GREY)
     ax.annotate("not sure enough", (0.03, 0.97), xycoords="axes fraction", va="top", fontsize=8, color=GREY)
     above.tick_params(labelbottom=False, labelsize=8)
     above.yaxis.set_major_locator(MaxNLocator(2, integer=True))
     finish(above, y="images")
-    words = f"confidence (n = {' and '.join(sorted(counts))} images)"
-    above_bars = {"ncols": 3, "loc": "lower center", "bbox_to_anchor": (0.5, 1.24)}
-    return finish(ax, words, "accuracy of the images in the bin", **above_bars)
+    words = f"confidence (n = {' and '.join(sorted(counts))} images)", "accuracy of the images in the bin"
+    return finish(ax, *words, ncols=3, loc="lower center", bbox_to_anchor=(0.5, 1.24))

@@ -1,10 +1,12 @@
 """Figure of one step of a convolution."""
 
+from typing import Any
+
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
 
-from cnnlab.plots.style import ORANGE, new_axes, readable
+from cnnlab.plots.style import ORANGE, new_axes, readable, show
 
 
 def convolution(
@@ -34,32 +36,25 @@ def convolution(
         raise ValueError(f"`at` expects a place of the map, which has the shape {result.shape}. Received: at={at}.")
     ax = new_axes(ax, (8.2, 3.1))
     ax.axis("off")
-    parts = [ax.inset_axes((left, 0.06, width, 0.82)) for left, width in ((0.0, 0.3), (0.32, 0.34), (0.68, 0.3))]
+    before, products, after = (ax.inset_axes((x, 0.06, w, 0.82)) for x, w in ((0.0, 0.3), (0.32, 0.34), (0.68, 0.3)))
     size = len(kernel)
-    parts[0].imshow(image, cmap="gray", vmin=0, vmax=255, interpolation="nearest")
-    parts[0].set_title(f"image, {image.shape[0]} × {image.shape[1]}", fontsize=9)
-    parts[0].add_patch(Rectangle((column - 0.5, row - 0.5), size, size, fill=False, color=ORANGE, linewidth=2))
-    _products(parts[1], image[row : row + size, column : column + size], kernel, result[row, column])
+    window = image[row : row + size, column : column + size]
+    show(before, image)
+    before.add_patch(Rectangle((column - 0.5, row - 0.5), size, size, fill=False, color=ORANGE, linewidth=2))
+    show(products, window)
+    for (y, x), pixel in np.ndenumerate(window):
+        words = f"{pixel:.0f} ×\n{kernel[y, x]:.3g}".replace("-", "−")
+        how: dict[str, Any] = {"fontsize": 10 if size <= 3 else 7, "color": "black" if pixel > 110 else "white"}
+        products.text(x, y, words, ha="center", va="center", **how)
+    words = f"all added up: {result[row, column]:,.0f}".replace("-", "−")
+    products.set_xlabel(words, fontsize=9, color="black")
+    products.spines[:].set(color=ORANGE, linewidth=2)
     reach = max(float(np.abs(result).max()), 1e-9)
-    parts[2].imshow(result, cmap="PuOr_r", vmin=-reach, vmax=reach, interpolation="nearest")
-    parts[2].set_title(f"map, {result.shape[0]} × {result.shape[1]}", fontsize=9)
-    parts[2].add_patch(Rectangle((column - 0.5, row - 0.5), 1, 1, fill=False, color="black", linewidth=2))
-    parts[2].set_xlabel(f"purple −{reach:,.0f} · white 0 · orange {reach:,.0f}", fontsize=8)
-    for part in parts:
-        part.set_xticks([])
-        part.set_yticks([])
+    after.imshow(result, cmap="PuOr_r", vmin=-reach, vmax=reach, interpolation="nearest")
+    after.set(xticks=[], yticks=[])
+    after.add_patch(Rectangle((column - 0.5, row - 0.5), 1, 1, fill=False, color="black", linewidth=2))
+    after.set_xlabel(f"purple −{reach:,.0f} · white 0 · orange {reach:,.0f}", fontsize=8)
+    before.set_title(f"image, {image.shape[0]} × {image.shape[1]}", fontsize=9)
+    products.set_title("window × kernel", fontsize=9)
+    after.set_title(f"map, {result.shape[0]} × {result.shape[1]}", fontsize=9)
     return readable(ax)
-
-
-def _products(ax: Axes, window: np.ndarray, kernel: np.ndarray, total: float) -> None:
-    """The window in grey, with pixel × weight on each of its places and the sum below."""
-    size = len(kernel)
-    ax.imshow(window, cmap="gray", vmin=0, vmax=255, interpolation="nearest")
-    for (row, column), pixel in np.ndenumerate(window):
-        words = f"{pixel:.0f} ×\n{kernel[row, column]:.3g}".replace("-", "−")
-        color = "black" if pixel > 110 else "white"
-        ax.text(column, row, words, ha="center", va="center", fontsize=10 if size <= 3 else 7, color=color)
-    ax.set_title("window × kernel", fontsize=9)
-    ax.set_xlabel(f"all added up: {total:,.0f}".replace("-", "−"), fontsize=9, color="black")
-    ax.spines[:].set_color(ORANGE)
-    ax.spines[:].set_linewidth(2)

@@ -10,9 +10,11 @@ from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
 
 from cnnlab._common import evenly_spaced, require_columns
+from cnnlab.metrics.scoring import divide
 from cnnlab.plots.style import CYCLE, color_of, finish, image_grid, new_axes, shown
 
 CONVOLUTIONS = ("Conv2D", "DepthwiseConv2D", "SeparableConv2D")
+WHITE = np.full((2, 2), 255.0)  # a tile where there is no picture
 
 
 def filters(weights: np.ndarray, *, count: int = 32, columns: int = 8, ax: Axes | None = None) -> Axes:
@@ -43,13 +45,11 @@ def filters(weights: np.ndarray, *, count: int = 32, columns: int = 8, ax: Axes 
             f"shape {weights.shape}."
         )
     part = weights[:count] if weights.shape[-1] in (1, 3) else weights[:count].mean(axis=-1, keepdims=True)
-    largest = np.abs(part).max(axis=(1, 2, 3), keepdims=True)
-    pictures = 127.5 + 127.5 * np.divide(part, largest, out=np.zeros_like(part), where=largest > 0)
+    pictures = 127.5 + 127.5 * divide(part, np.abs(part).max(axis=(1, 2, 3), keepdims=True))
     names = [str(number) for number in range(len(part))]
-    ax = image_grid(_grey_or_colour(pictures), names, columns=min(columns, len(part)), ax=ax)
-    ax.set_title(
-        f"{len(part)} of {len(weights)} filters, {weights.shape[1]} × {weights.shape[2]}", fontsize=9, loc="left"
-    )
+    ax = image_grid(_as_shown(pictures), names, columns=min(columns, len(part)), ax=ax)
+    title = f"{len(part)} of {len(weights)} filters, {weights.shape[1]} × {weights.shape[2]}"
+    ax.set_title(title, fontsize=9, loc="left")
     return ax
 
 
@@ -77,28 +77,21 @@ def feature_maps(maps: Mapping[str, np.ndarray], *, image: Any = None, count: in
     """
     if not maps:
         raise ValueError("`plots.feature_maps` expects the maps of at least one layer. Received none.")
-    columns = min(count, max(np.shape(values)[-1] for values in maps.values())) + (image is not None)
-    pictures: list[np.ndarray] = []
-    titles: list[str] = []
+    columns = min(count, max(np.shape(values)[-1] for values in maps.values()))
+    pictures, titles = [], []
     for layer, values in maps.items():
-        line, names = _line(shown(layer, 16), np.asarray(values, dtype=float), columns - (image is not None))
         if image is not None:
-            line, names = [*_grey_or_colour(np.asarray(image)[None]), *line], [f"image → {shown(layer, 12)}", *names]
-        pictures += line
-        titles += names
-    return image_grid(pictures, titles, columns=columns, ax=ax)
-
-
-def _line(layer: str, values: np.ndarray, columns: int) -> tuple[list[np.ndarray], list[str]]:
-    """The strongest maps of one layer; white tiles where it has fewer than there are columns."""
-    strongest = values.max(axis=(0, 1))
-    order = np.argsort(-strongest, kind="stable")[:columns]
-    span = np.maximum(strongest - np.minimum(values.min(axis=(0, 1)), 0), 1e-12)
-    pictures = [255 * np.clip(values[..., one] / span[one], 0, 1) for one in order]
-    names = [f"feature {one}" for one in order]
-    names[0] = f"{layer}, {len(values)} × {values.shape[1]}\nfeature {order[0]}"
-    empty = columns - len(order)
-    return pictures + [np.full((2, 2), 255.0)] * empty, names + [""] * empty
+            pictures += _as_shown(np.asarray(image)[None])
+            titles.append(f"image → {shown(layer, 12)}")
+        values = np.asarray(values, dtype=float)
+        strongest = values.max(axis=(0, 1))
+        order = np.argsort(-strongest, kind="stable")[:columns]
+        span = np.maximum(strongest - np.minimum(values.min(axis=(0, 1)), 0), 1e-12)
+        empty = columns - len(order)
+        pictures += [255 * np.clip(values[..., one] / span[one], 0, 1) for one in order] + [WHITE] * empty
+        names = [f"feature {one}" for one in order] + [""] * empty
+        titles += [f"{shown(layer, 16)}, {len(values)} × {values.shape[1]}\n{names[0]}", *names[1:]]
+    return image_grid(pictures, titles, columns=columns + (image is not None), ax=ax)
 
 
 def receptive_field(
@@ -124,9 +117,10 @@ def receptive_field(
         'conv_1: 3 × 3'
     """
     require_columns(fields, "layer", "kind", "top", "left", "bottom", "right", caller="plots.receptive_field")
-    rows = fields[fields["kind"].isin(CONVOLUTIONS) & fields["top"].notna()]
+    known = fields[fields["top"].notna()]
+    rows = known[known["kind"].isin(CONVOLUTIONS)]
     if layers is not None:
-        missing = set(layers) - set(fields.loc[fields["top"].notna(), "layer"])
+        missing = set(layers) - set(known["layer"])
         if missing:
             raise ValueError(
                 f"`layers` expects layers of the table that have a field, such as {', '.join(rows['layer'][:6])}. "
@@ -138,7 +132,7 @@ def receptive_field(
     if layers is None:
         rows = rows.iloc[evenly_spaced(len(rows), len(CYCLE))]
     ax = new_axes(ax, (4.6, 3.2))
-    picture = next(iter(_grey_or_colour(np.asarray(image)[None])))
+    (picture,) = _as_shown(np.asarray(image)[None])
     height, width = picture.shape[:2]
     ax.imshow(picture, cmap="gray", vmin=0, vmax=255, interpolation="nearest")
     for number, row in enumerate(rows.to_dict("records")):
@@ -150,8 +144,8 @@ def receptive_field(
         ax.add_patch(box)
     left, right = min(-0.5, rows["left"].min() - 1), max(width - 0.5, rows["right"].max())
     top, bottom = min(-0.5, rows["top"].min() - 1), max(height - 0.5, rows["bottom"].max())
-    ax.set_xlim(max(left, -0.75 * width), min(right, 1.75 * width))
-    ax.set_ylim(min(bottom, 1.75 * height), max(top, -0.75 * height))
+    ax.set(xlim=(max(left, -0.75 * width), min(right, 1.75 * width)))
+    ax.set(ylim=(min(bottom, 1.75 * height), max(top, -0.75 * height)))
     return finish(ax, "pixels", "pixels", loc="upper left", bbox_to_anchor=(1.0, 1.0))
 
 
@@ -187,22 +181,23 @@ def heatmap(
     images, heat = np.asarray(images, dtype=float), np.asarray(heat, dtype=float)
     images = images[None] if images.ndim == 3 else images
     heat = heat[None] if heat.ndim == 2 else heat
-    names = [_lines(title) for title in titles] if titles is not None else [""] * len(images)
+    names = [""] * len(images)
+    if titles is not None:
+        names = ["\n".join(shown(line, 20) for line in str(title).split("\n")) for title in titles]
     if heat.shape != images.shape[:3] or len(names) != len(images):
         raise ValueError(
             "`plots.heatmap` expects one heat map of the image's height and width for each image, and as many titles. "
             f"Received images of shape {images.shape}, heat of shape {heat.shape} and {len(names)} titles."
         )
     columns = min(columns, len(images))
-    originals, mixed = list(_grey_or_colour(images)), list(_laid_over(images, heat))
-    pictures: list[np.ndarray] = []
-    lines: list[str] = []
-    for first in range(0, len(images), columns):
+    empty = -len(images) % columns
+    cells = [*_as_shown(images), *[WHITE] * empty], [*_laid_over(images, heat), *[WHITE] * empty]
+    names += [""] * empty
+    pictures, lines = [], []
+    for first in range(0, len(names), columns):
         some = slice(first, first + columns)
-        empty = columns - len(names[some])
-        blank = [np.full((2, 2, 3), 255, np.uint8)] * empty
-        pictures += [*originals[some], *blank, *mixed[some], *blank]
-        lines += [*names[some], *[""] * (empty + columns)]
+        pictures += cells[0][some] + cells[1][some]
+        lines += names[some] + [""] * columns
     return image_grid(pictures, lines, columns=columns, ax=ax)
 
 
@@ -217,11 +212,7 @@ def _laid_over(images: np.ndarray, heat: np.ndarray) -> np.ndarray:
     return np.clip((1 - strength) * grey + strength * 255 * colors, 0, 255).astype(np.uint8)
 
 
-def _grey_or_colour(pictures: np.ndarray) -> list[np.ndarray]:
+def _as_shown(pictures: np.ndarray) -> list[np.ndarray]:
     """Pictures as matplotlib shows them: uint8, grey ones without their channel."""
     clipped = np.clip(pictures, 0, 255).astype(np.uint8)
     return list(clipped[..., 0] if clipped.shape[-1] == 1 else clipped[..., :3])
-
-
-def _lines(title: object) -> str:
-    return "\n".join(shown(line, 20) for line in str(title).split("\n"))

@@ -1,6 +1,5 @@
 """Figures of a search: which settings are good, and which of them matter."""
 
-from itertools import pairwise
 from typing import Any
 
 import matplotlib as mpl
@@ -10,7 +9,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from cnnlab._common import require_columns
-from cnnlab.plots.style import BLUE, GREY, readable, shown
+from cnnlab.plots.style import BLUE, GREY, finish, readable, shown
 
 NOT_PARAMETERS = (
     "trial", "fold", "val_accuracy", "val_balanced_accuracy", "images", "epochs_trained", "seconds", "problem",
@@ -55,13 +54,13 @@ def grid(results: pd.DataFrame, axes: Axes | None = None, *, score: str = "val_a
         return np.array([_large(results, names, score, axes)])
     columns = min(len(names), 4)
     rows = -(-len(names) // columns)
-    tall = [3.2] if len(names) > 1 else []
-    figure = plt.figure(figsize=(max(6.5, 2.3 * columns), sum(tall) + 2.2 * rows), layout="constrained")
-    parts: Any = figure.subfigures(2, 1, height_ratios=[3.2, 2.2 * rows]) if tall else [figure]
+    heights = [3.2, 2.2 * rows] if len(names) > 1 else [2.2]
+    figure = plt.figure(figsize=(max(6.5, 2.3 * columns), sum(heights)), layout="constrained")
+    parts: Any = figure.subfigures(len(heights), 1, squeeze=False, height_ratios=heights)[:, 0]
     small = parts[-1].subplots(rows, columns, squeeze=False, sharey=True).ravel()
     for ax in small[len(names) :]:
         ax.axis("off")
-    drawn = [_large(results, names, score, parts[0].subplots())] if tall else []
+    drawn = [_large(results, names, score, parts[0].subplots())] if len(names) > 1 else []
     drawn += [_effect(results, name, score, ax) for name, ax in zip(names, small, strict=False)]
     for index in range(0, len(names), columns):
         small[index].set_ylabel(_word(score))
@@ -83,71 +82,60 @@ def _levels(values: pd.Series) -> list[object]:
 def _heatmap(table: pd.DataFrame, names: list[str], score: str, ax: Axes) -> Axes:
     down, across = names
     rows, columns = _levels(table[down]), _levels(table[across])
-    means = table.groupby([down, across], sort=False)[score].max().unstack().reindex(index=rows, columns=columns)
-    image: Any = ax.imshow(means.to_numpy(dtype=float), cmap=COLORS, aspect="auto")
-    best = np.nanargmax(means.to_numpy(dtype=float)) if means.notna().any(axis=None) else -1
-    for place, value in enumerate(means.to_numpy(dtype=float).ravel().tolist()):
-        row, column = divmod(place, len(columns))
-        dark = np.isfinite(value) and image.norm(value) < 0.5
-        words = f"{value:.3f}" if np.isfinite(value) else "×"
-        weight = "bold" if place == best else "normal"
-        ax.text(column, row, words, ha="center", va="center", color="white" if dark else "black", weight=weight)
+    cells = table.groupby([down, across], sort=False)[score].max().unstack().reindex(index=rows, columns=columns)
+    means = cells.to_numpy(dtype=float)
+    image: Any = ax.imshow(means, cmap=COLORS, aspect="auto")
+    best = np.nanargmax(means) if np.isfinite(means).any() else -1
+    for place, ((row, column), value) in enumerate(np.ndenumerate(means)):
+        known, weight = np.isfinite(value), "bold" if place == best else "normal"
+        color = "white" if known and image.norm(value) < 0.5 else "black"
+        ax.text(column, row, f"{value:.3f}" if known else "×", color=color, weight=weight, ha="center", va="center")
     ax.set_xticks(range(len(columns)), [_value(value) for value in columns])
     ax.set_yticks(range(len(rows)), [_value(value) for value in rows])
-    ax.set_xlabel(across)
-    ax.set_ylabel(down)
+    ax.set(xlabel=across, ylabel=down)
     ax.figure.colorbar(image, ax=ax, label=f"{_word(score)}, mean over folds")
     return readable(ax)
 
 
 def _parallel(table: pd.DataFrame, names: list[str], score: str, ax: Axes) -> Axes:
     known = table.dropna(subset=[score]).sort_values(score)
-    scale = mpl.cm.ScalarMappable(plt.Normalize(known[score].min(), known[score].max()), COLORS)
-    places = np.arange(len(names) + 1)
+    low, high = known[score].min(), known[score].max()
+    scale = mpl.cm.ScalarMappable(plt.Normalize(low, high), COLORS)
+    box = {"facecolor": "white", "edgecolor": "none", "pad": 0.8, "alpha": 0.85}
     heights = []
-    for name in names:
+    for place, name in enumerate(names):
         levels = _levels(table[name])
         step = 1 / max(len(levels) - 1, 1)
         heights.append([levels.index(value) * step for value in known[name]])
         for level, value in enumerate(levels):
-            ax.annotate(
-                _value(value), (len(heights) - 1, level * step), xytext=(4, 4), textcoords="offset points", fontsize=8,
-                bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.8, "alpha": 0.85},
-            )  # fmt: skip
-    low, high = known[score].min(), known[score].max()
+            how: dict[str, Any] = {"xytext": (4, 4), "textcoords": "offset points", "fontsize": 8, "bbox": box}
+            ax.annotate(_value(value), (place, level * step), **how)
     heights.append(((known[score] - low) / (high - low or 1)).tolist())
     for line, value in zip(zip(*heights, strict=True), known[score], strict=True):
-        best = value == high
-        ax.plot(places, line, color=scale.to_rgba(value), linewidth=2.5 if best else 1, alpha=1 if best else 0.75)
-    for left, _ in pairwise([*places, places[-1] + 1]):
-        ax.axvline(left, color=GREY, linewidth=0.8, zorder=0)
-    ax.set_xticks(places, [*[shown(name, 18) for name in names], _word(score)])
-    ax.set_yticks([])
-    ax.set_xlim(-0.1, len(names) + 0.1)
-    ax.set_ylim(-0.08, 1.12)
+        width, alpha = (2.5, 1) if value == high else (1, 0.75)
+        ax.plot(line, color=scale.to_rgba(value), linewidth=width, alpha=alpha)
+    for place in range(len(names) + 1):
+        ax.axvline(place, color=GREY, linewidth=0.8, zorder=0)
+    ax.set_xticks(range(len(names) + 1), [*[shown(name, 18) for name in names], _word(score)])
+    ax.set(yticks=[], xlim=(-0.1, len(names) + 0.1), ylim=(-0.08, 1.12))
     ax.spines[:].set_visible(False)
     ax.figure.colorbar(scale, ax=ax, label=f"{_word(score)}, mean of folds\n(n = {len(known)} points)")
     return readable(ax)
 
 
 def _effect(results: pd.DataFrame, name: str, score: str, ax: Axes) -> Axes:
-    """One parameter alone: every fold of every point, and the mean at each value."""
+    """A dot for each fold of each point, and the mean at each value."""
     levels = _levels(results[name])
     places = results[name].map(levels.index).to_numpy()
     shift = np.linspace(-0.12, 0.12, max(results["fold"].nunique(), 2))[results["fold"].to_numpy(dtype=int)]
     ax.plot(places + shift, results[score], ".", color=BLUE, alpha=0.35, markersize=4)
     means = results.groupby(places)[score].mean()
     ax.plot(means.index, means, "-o", color="black", linewidth=1.3, markersize=4)
-    small = 8 if len(levels) <= 5 else 6.5
-    crowded = sum(len(_value(value)) for value in levels) > 26
-    ax.set_xticks(
-        range(len(levels)), [_value(value) for value in levels], fontsize=small,
-        rotation=30 if crowded else 0, ha="right" if crowded else "center",
-    )  # fmt: skip
+    words = [_value(value) for value in levels]
+    turned: dict[str, Any] = {"rotation": 30, "ha": "right"} if sum(map(len, words)) > 26 else {}
+    ax.set_xticks(range(len(levels)), words, fontsize=8 if len(levels) <= 5 else 6.5, **turned)
     ax.set_xlim(-0.5, len(levels) - 0.5)
-    ax.set_xlabel(name)
-    ax.spines[["top", "right"]].set_visible(False)
-    return readable(ax)
+    return finish(ax, name)
 
 
 def _value(value: object) -> str:

@@ -59,17 +59,15 @@ def groups(
         for index, (place, rate, small) in enumerate(zip(places, rates, part["small"], strict=True)):
             pale = {"alpha": 0.35 if small else 1.0, "face": color_of(number)}
             color = GREY if small else color_of(number)
-            with_interval(ax, place, rate, color, label=label if not index else None, **pale)
+            with_interval(ax, place, rate, color, label=None if index else label, **pale)
     one = chosen.groupby(names.to_numpy(), sort=False)["images"].agg(["min", "max"])
     sizes = [f"{low:,}" if low == high else f"{low:,}-{high:,}" for low, high in one.itertuples(index=False)]
     ax.set_yticks(range(len(order)), [f"{shown(name)} ({n})" for name, n in zip(one.index, sizes, strict=True)])
-    ax.set_ylim(len(order) - 0.4, -0.6)
-    ax.set_xlim(-0.02, 1.02)
+    ax.set(xlim=(-0.02, 1.02), ylim=(len(order) - 0.4, -0.6))
     ax.xaxis.grid(True, color="0.92")
     ax.set_axisbelow(True)
-    words = metric.replace("_", " ")
-    if len(classes) == 1 and classes[0] != "all":
-        words = f"{words} of {shown(classes[0], 18)}"
-    words += ", with its 95 % interval" + ("; pale: too few images" if chosen["small"].any() else "")
+    of_class = f" of {shown(classes[0], 18)}" if len(classes) == 1 and classes[0] != "all" else ""
+    words = f"{metric.replace('_', ' ')}{of_class}, with its 95 % interval"
+    words += "; pale: too few images" if chosen["small"].any() else ""
     legend = {"loc": "upper left", "bbox_to_anchor": (1, 1)} if len(classes) > 1 else {}
     return finish(ax, words, ", ".join(shown(key, 14) for key in keys) + " (images)", **legend)

@@ -54,7 +54,10 @@ def worst(predictions: pd.DataFrame, *, count: int = 12, columns: int = 6, ax: A
     require_columns(predictions, "path", "label", "predicted", "confidence", caller="plots.worst")
     wrong = predictions[_judged(predictions) == RED]
     if not len(wrong):
-        return _nothing(f"no mistakes in {len(predictions)} images", ax)
+        ax = new_axes(ax, (5, 1))
+        ax.axis("off")
+        ax.text(0.5, 0.5, f"no mistakes in {len(predictions)} images", ha="center", va="center")
+        return ax
     return _show(wrong.sort_values("confidence", ascending=False, kind="stable"), count, columns, ax)
 
 
@@ -86,31 +89,14 @@ def _show(table: pd.DataFrame, count: int, columns: int, ax: Axes | None) -> Axe
         raise ValueError("Expected a table with at least one image to show. Received one without rows.")
     part = table.head(count)
     colors = _judged(part).tolist()
-    rows = [dict(zip(part, values, strict=True)) for values in part.itertuples(index=False, name=None)]
-    long = max(sum(map(len, _names(row))) for row in rows) > TITLE
-    titles = [_title(row, color, "\n→ " if long else " → ") for row, color in zip(rows, colors, strict=True)]
+    known = [name for name in ("label", "predicted") if name in part]
+    names = [[shown(name, 18) if pd.notna(name) else "—" for name in row] for row in part[known].to_numpy(dtype=object)]
+    arrow = "\n→ " if max(sum(map(len, row)) for row in names) > TITLE else " → "
+    titles = [row[0] if color == GREEN else arrow.join(row) for row, color in zip(names, colors, strict=True)]
+    if {"predicted", "confidence"} <= set(part):
+        certain = ["" if pd.isna(one) else f"\n{one:.0%} certain" for one in part["confidence"]]
+        titles = [title + words for title, words in zip(titles, certain, strict=True)]
     return image_grid(thumbnails(part, of=table), titles, columns=min(columns, len(part)), colors=colors, ax=ax)
-
-
-def _names(row: dict[Any, Any]) -> list[str]:
-    """Label and prediction, as far as they are known."""
-    names = [row[name] for name in ("label", "predicted") if name in row]
-    return [shown(name, 18) if pd.notna(name) else "—" for name in names]
-
-
-def _title(row: dict[Any, Any], color: str, arrow: str) -> str:
-    """`cat → dog`, or `cat` where the prediction is right, and how certain it is where that is known."""
-    names = _names(row)
-    title = names[0] if color == GREEN else arrow.join(names)
-    certain = row.get("confidence") if "predicted" in row else None
-    return title if certain is None or pd.isna(certain) else f"{title}\n{certain:.0%} certain"
-
-
-def _nothing(words: str, ax: Axes | None) -> Axes:
-    ax = new_axes(ax, (5, 1))
-    ax.axis("off")
-    ax.text(0.5, 0.5, words, ha="center", va="center")
-    return ax
 
 
 def class_counts(table: pd.DataFrame, *, ax: Axes | None = None) -> Axes:

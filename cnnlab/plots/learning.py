@@ -41,22 +41,17 @@ def learning_curve(table: pd.DataFrame, ax: Axes | None = None, *, metric: str =
         if rows[metric].notna().any():
             mean = rows.groupby("images")[metric].mean()
             ax.plot(rows["images"], rows[metric], "o", color=color, alpha=0.45, markersize=4, markeredgewidth=0)
-            ax.plot(mean.index, mean, color=color, linewidth=1.6, label=_words(part, rows))
+            runs = rows["repeat"].nunique()
+            words = "on the images learned from" if part == "training" else f"held out (n = {rows['scored'].max():,})"
+            label = f"{words}, {runs} runs each" if runs > 1 else words
+            ax.plot(mean.index, mean, color=color, linewidth=1.6, label=label)
     sizes = sorted(table["images"].unique())
     ax.set_xscale("log")
     ax.xaxis.set_major_locator(FixedLocator(_apart(sizes)))
     ax.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
     ax.xaxis.set_minor_locator(NullLocator())
-    words = "training images (logarithmic scale)", metric.replace("_", " ")
-    return finish(ax, *words, loc="lower center", bbox_to_anchor=(0.5, 1), ncols=2)
-
-
-def _words(part: str, rows: pd.DataFrame) -> str:
-    runs = rows["repeat"].nunique()
-    each = f", {runs} runs each" if runs > 1 else ""
-    return (
-        "on the images learned from" + each if part == "training" else f"held out (n = {rows['scored'].max():,}){each}"
-    )
+    x, y = "training images (logarithmic scale)", metric.replace("_", " ")
+    return finish(ax, x, y, loc="lower center", bbox_to_anchor=(0.5, 1), ncols=2)
 
 
 def _apart(sizes: list[int]) -> list[int]:

@@ -1,5 +1,7 @@
 """Figures of how good predictions are: what is taken for what, and each class with its interval."""
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
@@ -8,6 +10,8 @@ from matplotlib.ticker import PercentFormatter
 
 from cnnlab import metrics
 from cnnlab._common import require_columns
+from cnnlab.metrics.score import off_diagonal
+from cnnlab.metrics.scoring import divide
 from cnnlab.plots.style import SKY, finish, new_axes, readable, shown
 
 NUMBERS_UP_TO = 25  # classes: beyond, numbers in the cells of a confusion would not be legible
@@ -46,30 +50,25 @@ def confusion(predictions: pd.DataFrame, ax: Axes | None = None, *, mistakes: in
     """
     table, divided, images = _confusion_table(predictions)
     counts = table.to_numpy(dtype=float)
-    rows = counts.sum(axis=1, keepdims=True)
-    share = counts if divided else np.divide(counts, rows, out=np.zeros_like(counts), where=rows > 0)
+    share = counts if divided else divide(counts, counts.sum(axis=1, keepdims=True))
     classes = len(table)
-    side = min(1.5 + 0.5 * classes, 5.8)
-    longest = min(max(len(str(name)) for name in table.columns), 22)
+    many = classes > NAMES_UP_TO
+    side, longest = min(1.5 + 0.5 * classes, 5.8), min(max(len(str(name)) for name in table.columns), 22)
     below = 0.3 if _straight(classes, longest) else 0.075 * longest
-    size = (min(side + 1.8 + 0.075 * longest, 8), side + below) if classes <= NAMES_UP_TO else (8, 5.2)
-    ax = new_axes(ax, size)
+    ax = new_axes(ax, (8, 5.2) if many else (min(side + 1.8 + 0.075 * longest, 8), side + below))
     # a root lifts the few mistakes of a good model out of white
     picture = ax.imshow(share, cmap="Blues", norm=PowerNorm(0.5, 0, 1), interpolation="nearest")
-    ax.set_xlabel("predicted")
-    ax.set_ylabel("label" if divided else "label (images)")
+    ax.set(xlabel="predicted", ylabel="label" if divided else "label (images)")
     if images is not None:
         ax.set_title(f"n = {images:,} images", fontsize=9, loc="left")
     _names(ax, table, None if divided else counts.sum(axis=1))
     if classes <= NUMBERS_UP_TO:
         _numbers(ax, counts, share, divided is not None)
-    if classes > NAMES_UP_TO:
+    where: dict[str, Any] = {"ax": ax, "shrink": 0.8, "pad": 0.02}
+    if many:
         _mistakes(ax, table, divided, mistakes)
-        bar = ax.figure.colorbar(picture, cax=ax.inset_axes((1.04, 0.0, 0.03, 0.25)))
-    else:
-        bar = ax.figure.colorbar(picture, ax=ax, shrink=0.8, pad=0.02)
-    bar.ax.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
-    bar.set_ticks([0, 0.05, 0.25, 0.5, 1])
+        where = {"cax": ax.inset_axes((1.04, 0.0, 0.03, 0.25))}
+    bar = ax.figure.colorbar(picture, ticks=[0, 0.05, 0.25, 0.5, 1], format=PercentFormatter(1, decimals=0), **where)
     bar.set_label(SHARES[divided], fontsize=8)
     bar.ax.tick_params(labelsize=8)
     bar.outline.set_visible(False)
@@ -128,15 +127,12 @@ def _names(ax: Axes, table: pd.DataFrame, images: np.ndarray | None) -> None:
 
 def _mistakes(ax: Axes, table: pd.DataFrame, divided: str | None, most: int) -> None:
     """Lists the largest cells off the diagonal, at the right of the picture."""
-    totals = table.sum(axis=1)
-    off: pd.Series = table.where(~np.eye(len(table), dtype=bool), 0).stack()  # type: ignore[assignment]
-    lines = []
-    for label, guess, cell in off[off > 0].nlargest(most).reset_index(name="images").itertuples(index=False, name=None):
-        words = f"{cell:.1%}" if divided else f"{cell:g} of {totals[label]:g}"
+    lines = ["most frequent mistakes", "(label → predicted)", ""]
+    for label, guess, cell, share in off_diagonal(table)[:most].itertuples(index=False, name=None):
+        words = f"{cell:.1%}" if divided else f"{cell:g} of {cell / share:g}"
         lines.append(f"{shown(label, 18)} → {shown(guess, 18)}: {words}")
-    if lines:
-        words = "most frequent mistakes\n(label → predicted)\n\n" + "\n".join(lines)
-        ax.annotate(words, (1.04, 1.0), xycoords="axes fraction", va="top", fontsize=7.5, linespacing=1.5)
+    if len(lines) > 3:
+        ax.annotate("\n".join(lines), (1.04, 1.0), xycoords="axes fraction", va="top", fontsize=7.5, linespacing=1.5)
 
 
 def per_class(
@@ -171,22 +167,20 @@ def per_class(
         )
     if worst is not None and worst < 1:
         raise ValueError(f"`worst` expects a number of classes from 1 up, or None for all. Received: worst={worst}.")
-    whole = table
+    whole, with_limits = table, f"{score}_low" in table
     if sort or worst:
         table = table.sort_values(score, kind="stable").head(worst or len(table))
     classes = len(table)
     ax = new_axes(ax, (7, max(1.9, 0.9 + (0.3 if classes <= 25 else 0.19) * classes)))
     places = np.arange(classes)
-    value = table[score].to_numpy(dtype=float)
-    ax.barh(places, np.nan_to_num(value), color=SKY, height=0.75)
-    if f"{score}_low" in table:
-        low, high = table[f"{score}_low"].to_numpy(dtype=float), table[f"{score}_high"].to_numpy(dtype=float)
-        ax.hlines(places, low, high, color="black", linewidth=1.2 if classes <= 40 else 0.7, label="95 % interval")
+    ax.barh(places, np.nan_to_num(table[score].to_numpy(dtype=float)), color=SKY, height=0.75)
+    if with_limits:
+        how: dict[str, Any] = {"color": "black", "linewidth": 1.2 if classes <= 40 else 0.7, "label": "95 % interval"}
+        ax.hlines(places, table[f"{score}_low"], table[f"{score}_high"], **how)
     names = [f"{shown(name)} ({n:,})" for name, n in zip(table.index, table["support"], strict=True)]
     ax.set_yticks(places, names, fontsize=9 if classes <= 25 else 8)
-    ax.set_ylim(classes - 0.4, -0.6)
-    ax.set_xlim(0, 1)
+    ax.set(xlim=(0, 1), ylim=(classes - 0.4, -0.6))
     if classes < len(whole):
         ax.set_title(f"the worst {classes} of {len(whole)} classes", fontsize=9, loc="left")
-    legend = {"loc": "lower right", "bbox_to_anchor": (1, 1)} if f"{score}_low" in table else {}
+    legend = {"loc": "lower right", "bbox_to_anchor": (1, 1)} if with_limits else {}
     return finish(ax, f"{score} (n = {int(whole['support'].sum()):,} images)", "class (images)", **legend)

@@ -16,32 +16,14 @@ from cnnlab.images.levels import levels_of
 from cnnlab.images.preparing import reduced
 
 # Okabe and Ito's palette: told apart with any colour vision.
-BLUE, ORANGE, GREEN, RED, PURPLE, SKY, GREY = (
-    "#0072B2",
-    "#E69F00",
-    "#009E73",
-    "#D55E00",
-    "#CC79A7",
-    "#56B4E9",
-    "#7F7F7F",
-)
-CYCLE = (BLUE, ORANGE, GREEN, RED, PURPLE, SKY, GREY)
+CYCLE = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#7F7F7F")
+BLUE, ORANGE, GREEN, RED, PURPLE, SKY, GREY = CYCLE
 
 # Fonts that hold what DejaVu lacks, on the systems people use; the ones that are not installed are passed over.
 FURTHER_FONTS = (
-    "Noto Sans CJK JP",
-    "Noto Sans CJK SC",
-    "Microsoft YaHei",
-    "Yu Gothic",
-    "Malgun Gothic",
-    "PingFang SC",
-    "Hiragino Sans",
-    "Apple SD Gothic Neo",
-    "WenQuanYi Zen Hei",
-    "Arial Unicode MS",
-    "Nirmala UI",
-    "Noto Sans Devanagari",
-    "Segoe UI Symbol",
+    *("Noto Sans CJK JP", "Noto Sans CJK SC", "Microsoft YaHei", "Yu Gothic", "Malgun Gothic", "PingFang SC"),
+    *("Hiragino Sans", "Apple SD Gothic Neo", "WenQuanYi Zen Hei", "Arial Unicode MS", "Nirmala UI"),
+    *("Noto Sans Devanagari", "Segoe UI Symbol"),
 )
 
 
@@ -64,18 +46,8 @@ def shown(name: object, length: int = 28) -> str:
 
 
 def finish(ax: Axes, x: str | None = None, y: str | None = None, **legend: Any) -> Axes:
-    """Names the axes, takes the frame off at the top and the right, and adds a legend where it is said how.
-
-    Args:
-        ax: A finished drawing.
-        x: What its horizontal axis shows.
-        y: What its vertical axis shows.
-        legend: Options of `Axes.legend`.
-    """
-    if x is not None:
-        ax.set_xlabel(x)
-    if y is not None:
-        ax.set_ylabel(y)
+    """Names the axes, takes the frame off at the top and the right, and adds a legend where its options are given."""
+    ax.set(**{name: words for name, words in (("xlabel", x), ("ylabel", y)) if words is not None})
     ax.spines[["top", "right"]].set_visible(False)
     if legend:
         ax.legend(**{"frameon": False, "fontsize": 8} | legend)
@@ -123,15 +95,7 @@ def image_grid(
     colors: list[str] | None = None,
     ax: Axes | None = None,
 ) -> Axes:
-    """Draws images side by side, each under its title, inside one Axes.
-
-    Args:
-        images: uint8 arrays of any size.
-        titles: One for each image.
-        columns: Images in a row.
-        colors: Of the titles.
-        ax: Where to; new Axes where None.
-    """
+    """Draws uint8 images of any size side by side, each under its title, inside one Axes."""
     rows = -(-len(titles) // columns)
     lines = max(title.count("\n") for title in titles) + 1
     ax = new_axes(ax, (1.35 * columns, (1.3 + 0.2 * lines) * rows))
@@ -140,14 +104,16 @@ def image_grid(
     for index, (image, title) in enumerate(zip(images, titles, strict=True)):
         row, column = divmod(index, columns)
         cell = ax.inset_axes((column / columns + 0.005, 1 - (row + 1) / rows, 0.97 / columns, height * 0.97 / rows))
-        cell.imshow(
-            image, cmap="gray", vmin=0, vmax=255, interpolation="nearest" if min(image.shape[:2]) < 64 else None
-        )
-        cell.set_xticks([])
-        cell.set_yticks([])
+        show(cell, image, "nearest" if min(image.shape[:2]) < 64 else None)
         cell.spines[:].set_visible(False)
-        cell.set_title(title, fontsize=8, pad=3, color=(colors or ["black"] * len(titles))[index])
+        cell.set_title(title, fontsize=8, pad=3, color=colors[index] if colors else "black")
     return readable(ax)
+
+
+def show(ax: Axes, image: np.ndarray, interpolation: Any = "nearest") -> None:
+    """An image of 0-255, grey or in colour, without ticks."""
+    ax.imshow(image, cmap="gray", vmin=0, vmax=255, interpolation=interpolation)
+    ax.set(xticks=[], yticks=[])
 
 
 def thumbnails(part: pd.DataFrame, size: int = 160, *, of: pd.DataFrame) -> Iterator[np.ndarray]:
@@ -157,19 +123,15 @@ def thumbnails(part: pd.DataFrame, size: int = 160, *, of: pd.DataFrame) -> Iter
 
 
 def thumbnail(path: str, size: int = 160, *, levels: tuple[float, float] | None = None) -> np.ndarray:
-    """An image for looking at: RGB, at most `size` pixels wide and high; a grey tile where the file cannot be read.
-
-    Args:
-        path: The file.
-        size: Of the longer side, in pixels.
-        levels: Of deep images the values that become black and white.
-    """
+    """An RGB image at most `size` pixels wide and high; a grey tile where the file cannot be read."""
     try:
         image = reduced(path, (size, size), "pad", levels=levels)
     except (OSError, ValueError):
         return np.full((size, size, 3), 200, np.uint8)
     height, width = image.shape[:2]
     shrink = max(height, width) / size
-    if shrink <= 1:
-        return image
-    return resize(image, (max(1, round(height / shrink)), max(1, round(width / shrink))), "stretch")
+    return (
+        image
+        if shrink <= 1
+        else resize(image, (max(1, round(height / shrink)), max(1, round(width / shrink))), "stretch")
+    )

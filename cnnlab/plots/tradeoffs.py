@@ -108,15 +108,13 @@ def _lines(ax: Axes, curves: pd.DataFrame, x: str, y: str, highlight: int, draws
         areas = f"{rest['area'].min():.3f} to {rest['area'].max():.3f}"
         label = None if number else f"{len(rest)} better classes: area {areas}"
         ax.plot(parts[name][x], parts[name][y], label=label, color=GREY, alpha=0.35, linewidth=0.8, drawstyle=drawstyle)
-    facts = zip(chosen["class"], chosen["images"], chosen["area"], COLORED, strict=False)
-    for name, images, area, color in facts:
+    for name, images, area, color in zip(chosen["class"], chosen["images"], chosen["area"], COLORED, strict=False):
         label = f"{shown(name, 20)} ({images:,} image{'s' * (images != 1)}): area {area:.3f}"
         ax.plot(parts[name][x], parts[name][y], label=label, color=color, linewidth=1.6, drawstyle=drawstyle)
 
 
 def _within(ax: Axes, up_to: float = 1.0) -> Axes:
-    ax.set_xlim(-0.01 * up_to, 1.01 * up_to)
-    ax.set_ylim(-0.01, 1.03)
+    ax.set(xlim=(-0.01 * up_to, 1.01 * up_to), ylim=(-0.01, 1.03))
     return ax
 
 
@@ -162,44 +160,25 @@ def thresholds(
     right = ax.twinx() if amounts else ax
     for name in show:
         values = rising[name].to_numpy(dtype=float)
-        side, color = (ax, SHARES[name]) if name in SHARES else (right, AMOUNTS[name])
-        dashed = "-" if name in SHARES else "--"
-        side.plot(
-            places,
-            np.concatenate([values[:1], values]),
-            drawstyle="steps-pre",
-            color=color,
-            linestyle=dashed,
-            label=name.replace("_", " "),
-        )
+        side, color, line = (ax, SHARES[name], "-") if name in SHARES else (right, AMOUNTS[name], "--")
+        how: dict[str, Any] = {"drawstyle": "steps-pre", "color": color, "linestyle": line}
+        side.plot(places, np.append(values[:1], values), label=name.replace("_", " "), **how)
     if chosen is not None and np.isfinite(chosen):
         ax.axvline(chosen, color="black", linewidth=1, linestyle=":", label=f"chosen: {chosen:.3g}")
-    _threshold_axes(ax, right, table, amounts)
-    return readable(ax)
-
-
-def _threshold_axes(ax: Axes, right: Axes, table: pd.DataFrame, amounts: list[str]) -> None:
     count, of_class = int(table["flagged"].max()), int(table["misses"].max())
-    ax.set_xlabel(f"threshold: called so from this probability up (n = {count:,} images, {of_class:,} of the class)")
-    ax.set_xlim(0, 1)
-    ax.set_ylim(-0.01, 1.03)
-    ax.set_ylabel("share")
+    words = f"threshold: called so from this probability up (n = {count:,} images, {of_class:,} of the class)"
+    ax.set(xlabel=words, ylabel="share", xlim=(0, 1), ylim=(-0.01, 1.03))
     ax.spines["top"].set_visible(False)
+    right.spines["top" if amounts else "right"].set_visible(False)
     if amounts:
         top = float(table[amounts].to_numpy().max()) or 1.0
         if amounts == ["cost"]:  # beyond a few times the cost of never calling it, costs are of no interest
             top = min(top, 3 * float(table["cost"].iloc[0]) or top)
-        right.set_ylim(-0.01 * top, 1.03 * top)
-        right.set_ylabel("cost, in your unit" if amounts == ["cost"] else "images" + ", cost" * ("cost" in amounts))
+        words = "cost, in your unit" if amounts == ["cost"] else "images" + ", cost" * ("cost" in amounts)
+        right.set(ylim=(-0.01 * top, 1.03 * top), ylabel=words)
         right.yaxis.set_major_locator(MaxNLocator(6, integer=True, steps=[1, 2, 5, 10]))
         right.yaxis.set_major_formatter("{x:,.0f}")
-        right.spines["top"].set_visible(False)
-    else:
-        ax.spines["right"].set_visible(False)
-    lines, names = ax.get_legend_handles_labels()
-    if amounts:
-        more, further = right.get_legend_handles_labels()
-        lines, names = lines + more, names + further
-    ax.legend(
-        lines, names, frameon=False, fontsize=8, ncols=min(len(lines), 5), loc="lower center", bbox_to_anchor=(0.5, 1)
-    )
+    lines = [line for side in ((ax, right) if amounts else (ax,)) for line in side.get_legend_handles_labels()[0]]
+    above: dict[str, Any] = {"loc": "lower center", "bbox_to_anchor": (0.5, 1), "ncols": min(len(lines), 5)}
+    ax.legend(handles=lines, frameon=False, fontsize=8, **above)
+    return readable(ax)
