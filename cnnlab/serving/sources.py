@@ -110,36 +110,30 @@ def _video(path: Path, stop: threading.Event, paced: bool) -> Source:
     if not capture.isOpened():
         raise ValueError(f"OpenCV cannot read {str(path)!r} as a video. Convert it, for example to MP4 (H.264).")
     pause = 1 / (capture.get(cv2.CAP_PROP_FPS) or 25) if paced else 0.0
-
-    def play() -> Iterator[np.ndarray]:
-        """RGB frames; a broken one is passed over, the end is where many in a row are."""
-        failures, due = 0, time.perf_counter()
-        while not stop.is_set() and failures < READS:
-            good, frame = capture.read()
-            failures = 0 if good else failures + 1
-            if good:
-                due += pause
-                stop.wait(max(0.0, due - time.perf_counter()))
-                yield cv2.cvtColor(frame, cv2.COLOR_BGR2RGB)
-
-    return Source(play(), False, str(path), capture.release)
+    return Source(_frames([capture], stop, pause=pause), False, str(path), capture.release)
 
 
 def _camera(address: str | int, stop: threading.Event, name: str) -> Source:
-    capture = _capture(address)
-    if not capture.isOpened():
+    opened = [_capture(address)]  # the one in use, for whoever closes it
+    if not opened[0].isOpened():
         raise ValueError(f"{name} could not be opened. Is it connected, and does no other program use it?")
+    return Source(_frames(opened, stop, address), True, name, lambda: opened[0].release())
 
-    def watch() -> Iterator[np.ndarray]:
-        """RGB frames; the camera is opened again whenever it stops."""
-        nonlocal capture
-        while not stop.is_set():
-            good, frame = capture.read()
-            if good:
-                yield cv2.cvtColor(frame, cv2.COLOR_BGR2RGB)
-            else:
-                capture.release()
-                stop.wait(RETRY)
-                capture = _capture(address)
 
-    return Source(watch(), True, name, lambda: capture.release())
+def _frames(
+    opened: list[cv2.VideoCapture], stop: threading.Event, camera: str | int | None = None, *, pause: float = 0.0
+) -> Iterator[np.ndarray]:
+    """RGB frames; a camera that stops is opened again, and the end of a video is where many in a row are broken."""
+    failures, due = 0, time.perf_counter()
+    while not stop.is_set() and failures < READS:
+        good, frame = opened[0].read()
+        if good:
+            failures, due = 0, due + pause
+            stop.wait(max(0.0, due - time.perf_counter()))
+            yield cv2.cvtColor(frame, cv2.COLOR_BGR2RGB)
+        elif camera is None:
+            failures += 1
+        else:
+            opened[0].release()
+            stop.wait(RETRY)
+            opened[0] = _capture(camera)

@@ -109,12 +109,9 @@ class Relabel(Pictured):
         return [self._press(key) for key in keys]
 
     def _press(self, key: str) -> bool:
-        suggested = self._suggested()
-        decisions: dict[str, tuple[str, ...]] = {letter: ("relabel", name) for name, letter in self.letters.items()} | {
-            KEEP: ("keep",),
-            EXCLUDE: ("exclude",),
-        }
-        if suggested:
+        decisions: dict[str, tuple[str, str | None]] = {KEEP: ("keep", None), EXCLUDE: ("exclude", None)}
+        decisions |= {letter: ("relabel", name) for name, letter in self.letters.items()}
+        if suggested := self._suggested():
             decisions[ACCEPT] = ("relabel", suggested)
         if key in (NEXT, BACK):
             self.step(1 if key == NEXT else -1)
