@@ -3,7 +3,6 @@
 import io
 import os
 import pickle
-import resource
 import shutil
 import struct
 import sys
@@ -22,6 +21,7 @@ from sklearn.datasets import load_sample_images
 from cnnlab import models, pipelines
 from cnnlab.models import efficientnet_lite, torch_weights
 
+HEADER = (0x1950A86A20F9469CFC6C, 1001, {"little_endian": True})  # magic number, protocol and system, as torch writes
 # Places in ImageNet's list of 1,000 classes.
 PALACES = {442: "bell_cote", 483: "castle", 497: "church", 663: "monastery", 698: "palace", 832: "stupa"}
 DAISY = 985
@@ -52,7 +52,7 @@ def small_file(tensors):
 
     table = OrderedDict((name, _Rebuilt(array)) for name, array in tensors.items())
     file = io.BytesIO()
-    for part in (torch_weights.MAGIC, torch_weights.PROTOCOL, {"little_endian": True}):
+    for part in HEADER:
         pickle.dump(part, file, protocol=2)
     Pen(file, protocol=2).dump(table)
     pickle.dump([str(index + 1) for index in range(len(storages))], file, protocol=2)
@@ -170,11 +170,10 @@ def test_another_networks_file_is_refused(published, tmp_path):
         )
 
 
-def test_tensors_come_back_as_written(tmp_path):
+def test_tensors_come_back_as_written():
     generator = np.random.default_rng(0)
     tensors = {"a.weight": generator.random((2, 3, 4), np.float32), "b": generator.random((5,), np.float32)}
-    (tmp_path / "small.pth").write_bytes(small_file(tensors))
-    found = torch_weights.read_tensors(tmp_path / "small.pth")
+    found = torch_weights.read_tensors(small_file(tensors))
     assert list(found) == list(tensors)
     for name, array in tensors.items():
         np.testing.assert_array_equal(found[name], array)
@@ -182,71 +181,42 @@ def test_tensors_come_back_as_written(tmp_path):
 
 @pytest.mark.parametrize("protocol", [0, 1, 2, 3, 4, 5])
 def test_a_pickle_that_runs_a_command_is_refused(tmp_path, protocol):
+    """Also where a published file were one: the reader itself runs no code."""
+
     class Harm:
         def __reduce__(self):
             return os.system, (f"touch {tmp_path / 'harm'}",)
 
     good = small_file({"a": np.ones(3, np.float32)})
-    head = sum(len(pickle.dumps(part, 2)) for part in (torch_weights.MAGIC, torch_weights.PROTOCOL))
+    head = sum(len(pickle.dumps(part, 2)) for part in HEADER[:2])
     for place in (0, head):
-        (tmp_path / "bad.pth").write_bytes(good[:place] + pickle.dumps(Harm(), protocol) + good[place:])
-        with pytest.raises(ValueError, match=r"damaged, or no file of weights"):
-            torch_weights.read_tensors(tmp_path / "bad.pth")
+        with pytest.raises(pickle.UnpicklingError, match="no part of a table of weights"):
+            torch_weights.read_tensors(good[:place] + pickle.dumps(Harm(), protocol) + good[place:])
     assert not (tmp_path / "harm").exists()
 
 
-@pytest.mark.parametrize(
-    "pickled",
-    [
-        b"\x80\x02r\xff\xff\xff\xff.",  # a place in the memo that would take 32 GiB
-        b"\x80\x02X\xff\xff\xff\x7fab.",  # a text of 2 GiB in two bytes
-        b"\x80\x02" + b"(" * 200_000 + b".",  # marks without end
-        b"\x80\x02" + b"]" + b"q\x00" + b"h\x00a" * 100_000 + b".",  # a list inside itself
-        b"cos\nsystem\n(S'true'\ntR.",
-        b"",
-    ],
-)
-def test_bombs_are_refused(tmp_path, pickled):
-    (tmp_path / "bomb.pth").write_bytes(pickled)
-    with pytest.raises(ValueError, match="damaged, or no file of weights"):
-        torch_weights.read_tensors(tmp_path / "bomb.pth")
+BOMBS = {
+    "memo": b"\x80\x02r\xff\xff\xff\xff.",  # a place in the memo that would take 32 GiB
+    "text": b"\x80\x02X\xff\xff\xff\x7fab.",  # a text of 2 GiB in two bytes
+    "command": b"cos\nsystem\n(S'true'\ntR.",
+    "nothing": b"",
+}
 
 
-def damaged(data, generator, header):
-    """A copy with bytes changed, lost, doubled or cut off, most of them where the structure is."""
-    data = bytearray(data)
-    for _ in range(generator.integers(1, 8)):
-        place = int(generator.integers(0, header if generator.random() < 0.9 else len(data)))
-        kind = generator.integers(0, 4)
-        if kind == 0:
-            data[place] = generator.integers(0, 256)
-        elif kind == 1:
-            del data[place : place + int(generator.integers(1, 64))]
-        elif kind == 2:
-            data[place:place] = bytes(generator.integers(0, 256, int(generator.integers(1, 32)), dtype=np.uint8))
-        else:
-            data[place : place + 4] = struct.pack("<I", int(generator.integers(0, 2**32)))
-    return bytes(data[: int(generator.integers(header))] if generator.random() < 0.1 else data)
+@pytest.mark.parametrize("data", BOMBS.values(), ids=BOMBS.keys())
+def test_no_file_is_read_but_the_published_one(tmp_path, data, monkeypatch):
+    """Byte for byte; no size that another file claims is ever believed."""
+    (tmp_path / "bomb.pth").write_bytes(data)
+    monkeypatch.setattr(efficientnet_lite, "read_tensors", lambda data: pytest.fail("it was read"))
+    with pytest.raises(ValueError, match="checksum differs"):
+        models.pretrained("EfficientNetLite0", image_size=(64, 64), classes=["a", "b"], weights=tmp_path / "bomb.pth")
 
 
-@pytest.mark.filterwarnings("ignore:invalid escape sequence")  # of pickletools, about text in a damaged file
-def test_500_damaged_files_give_a_sentence_or_arrays(published, tmp_path):
-    whole = published.read_bytes()
-    small = small_file({f"layer{index}.weight": np.ones((3, 4, 5), np.float32) for index in range(8)})
-    generator = np.random.default_rng(0)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    refused = 0
-    for number in range(500):
-        source, header = (whole, 47_176) if number % 25 == 0 else (small, len(small) - 8 * 248)
-        try:
-            found = torch_weights.read_tensors(tmp_path / "x.pth", data=damaged(source, generator, header))
-        except ValueError as error:
-            assert "damaged, or no file of weights" in str(error)
-            refused += 1
-        else:
-            assert all(isinstance(array, np.ndarray) for array in found.values())
-    assert refused > 300
-    assert (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 2**20 < 1  # GiB
+def test_a_file_that_would_fill_the_memory_is_refused(tmp_path):
+    with (tmp_path / "sparse.pth").open("wb") as file:
+        file.truncate(2**38)
+    with pytest.raises(ValueError, match="Expected a file of at most"):
+        models.pretrained("EfficientNetLite0", image_size=(64, 64), classes=["a", "b"], weights=file.name)
 
 
 def test_litert_gives_kerass_answers(tmp_path):

@@ -31,7 +31,7 @@ ALL = [
 
 
 def smallest(name):
-    return catalogue.SMALLEST_SIDE.get(catalogue.NETWORKS[name].family, 32)
+    return catalogue.NETWORKS[name].smallest_side
 
 
 def pixels(*shape):
@@ -91,13 +91,16 @@ def test_every_network_builds_runs_saves_and_reloads(name, options, tmp_path):
     keras.backend.clear_session()
 
 
-@pytest.mark.parametrize("family", sorted(set(catalogue.PREPROCESSING) - {"efficientnet_lite"}))
+FAMILIES = {(network.family, network.preprocessing) for network in catalogue.NETWORKS.values()}
+
+
+@pytest.mark.parametrize(("family", "mode"), sorted(pair for pair in FAMILIES if pair[0] != "efficientnet_lite"))
 @pytest.mark.parametrize("channels", [3, 1])
-def test_preprocessing_is_the_familys_own(family, channels):
+def test_preprocessing_is_the_familys_own(family, mode, channels):
     from cnnlab.models.transfer import _preprocessed
 
     inputs = keras.Input((5, 4, channels))
-    inside = keras.Model(inputs, _preprocessed(inputs, family))
+    inside = keras.Model(inputs, _preprocessed(inputs, mode))
     images = pixels(2, 5, 4, channels)
     expected = importlib.import_module(f"keras.applications.{family}").preprocess_input(
         np.repeat(images, 3 // channels, axis=3).copy()

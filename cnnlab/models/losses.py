@@ -10,6 +10,11 @@ import numpy as np
 from cnnlab._upstream import called_while_saving
 
 
+def are_soft(labels: Any) -> bool:
+    """Whether labels, or their specification, have a share of each class, (n, classes); (n,) and (n, 1) are numbers."""
+    return len(labels.shape) == 2 and labels.shape[1] != 1
+
+
 @keras.saving.register_keras_serializable(package="cnnlab")
 class LogitAdjusted(keras.losses.Loss):
     """Cross-entropy that asks for a wider margin where a class is rare.
@@ -54,7 +59,7 @@ class LogitAdjusted(keras.losses.Loss):
             raise ValueError(f"`strength` expects a number from 0 up. Received: strength={strength}.")
         share = np.array(self.counts) / sum(self.counts)
         self.margin = (self.strength * np.log(share)).astype("float32")
-        self.shares = False
+        self.soft = False
 
     def call(self, y_true: Any, y_pred: Any) -> Any:
         """The loss of each image: labels (batch,) or (batch, classes), probabilities (batch, classes)."""
@@ -65,8 +70,8 @@ class LogitAdjusted(keras.losses.Loss):
                 f"{y_pred.shape[-1]}."
             )
         logits = keras.ops.log(keras.ops.maximum(y_pred, keras.config.epsilon())) + self.margin
-        self.shares = len(y_true.shape) == 2 and y_true.shape[-1] != 1
-        if self.shares:
+        self.soft = are_soft(y_true)
+        if self.soft:
             return keras.ops.categorical_crossentropy(y_true, logits, from_logits=True)
         labels = keras.ops.cast(keras.ops.reshape(y_true, (-1,)), "int32")
         return keras.ops.sparse_categorical_crossentropy(labels, logits, from_logits=True)
@@ -78,7 +83,7 @@ class LogitAdjusted(keras.losses.Loss):
     @property
     def plain(self) -> keras.losses.Loss:
         """The loss of Keras that is nearest."""
-        return keras.losses.CategoricalCrossentropy() if self.shares else keras.losses.SparseCategoricalCrossentropy()
+        return keras.losses.CategoricalCrossentropy() if self.soft else keras.losses.SparseCategoricalCrossentropy()
 
 
 @keras.saving.register_keras_serializable(package="cnnlab")

@@ -7,7 +7,7 @@ layers only, any Keras 3 loads it, safe mode stays on. `tests/test_models.py` fa
 """
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from cnnlab import _quiet  # noqa: F401  isort: skip
@@ -30,12 +30,9 @@ class Metadata:
     levels: tuple[float, float] | None = None
     image_size: tuple[int, int] | None = None
     channels: int | None = None
-    rates: tuple[tuple[str, float], ...] = ()  # layer and rate of the dropout inside, which freezing switches off
-
-    @classmethod
-    def of(cls, classes: Sequence[str], prepared: Preparation, rates: tuple[tuple[str, float], ...] = ()) -> "Metadata":
-        """What a network says whose input has the size and the channels already."""
-        return cls(tuple(classes), prepared.resize, prepared.levels, rates=rates)
+    rates: dict[str, float] = field(
+        default_factory=dict
+    )  # by layer: of the dropout inside, which freezing switches off
 
 
 def tagged(probabilities: keras.KerasTensor, metadata: Metadata) -> keras.KerasTensor:
@@ -45,9 +42,8 @@ def tagged(probabilities: keras.KerasTensor, metadata: Metadata) -> keras.KerasT
 
 
 def _plain(metadata: Metadata) -> dict[str, Any]:
-    values = {name: value for name, value in asdict(metadata).items() if value is not None}
-    values = {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
-    return values | {"rates": dict(metadata.rates)}
+    given = {name: value for name, value in asdict(metadata).items() if value is not None}
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in given.items()}
 
 
 def find_metadata(model: Any) -> Metadata | None:
@@ -64,30 +60,24 @@ def find_metadata(model: Any) -> Metadata | None:
 def set_preparation(model: keras.Model, prepared: Preparation, classes: Sequence[str]) -> None:
     """Makes a model say that images are prepared otherwise than it said so far, in every file that it is saved to.
 
-    Args:
-        model: With or without names; one that cannot carry them in a layer says it in this process only.
-        prepared: What is true now.
-        classes: Of a model that carries no names.
+    A model without names gets `classes`; one that cannot carry them in a layer says it in this process only.
     """
-    known = find_metadata(model) or Metadata(tuple(classes))
-    size_is_open = None in input_shape(model)[:2]
-    fields: dict[str, Any] = {"resize": prepared.resize, "levels": prepared.levels}
-    if size_is_open:
-        fields |= {"image_size": prepared.image_size, "channels": prepared.channels}
-    found = replace(known, **fields)
+    metadata = replace(find_metadata(model) or Metadata(tuple(classes)), resize=prepared.resize, levels=prepared.levels)
+    if None in input_shape(model)[:2]:
+        metadata = replace(metadata, image_size=prepared.image_size, channels=prepared.channels)
     tag = _tag_of(model)
     if tag is None or getattr(model, ATTRIBUTE, None) is not None:
-        setattr(model, ATTRIBUTE, found)
+        setattr(model, ATTRIBUTE, metadata)
     if tag is not None:
-        tag.seed = _plain(found)
+        tag.seed = _plain(metadata)
 
 
 def _tag_of(model: Any) -> keras.layers.Dropout | None:
     """The layer that carries the metadata, also of a network that ends in another."""
-    inside = list(getattr(model, "layers", None) or [])
-    tags = [layer for layer in inside if layer.name == TAG and isinstance(layer, keras.layers.Dropout)]
-    if tags:
-        return tags[0]
+    inside = getattr(model, "layers", None) or []
+    for layer in inside:
+        if layer.name == TAG and isinstance(layer, keras.layers.Dropout):
+            return layer
     return _tag_of(inside[-1]) if inside and isinstance(inside[-1], keras.Model) else None
 
 
@@ -96,23 +86,21 @@ def _checked(values: dict[str, Any], model: keras.Model) -> Metadata:
         names, size, channels = values["classes"], values.get("image_size"), values.get("channels")
         if not isinstance(names, list | tuple) or not all(isinstance(name, str) for name in names):
             raise ValueError(f"the class names are {names!r:.200}")
-        valid = Preparation(size or (1, 1), channels or 3, values.get("resize", "fit"), values.get("levels"))
-        return Metadata(
-            classes=tuple(names),
-            resize=valid.resize,
-            levels=valid.levels,
-            image_size=None if size is None else valid.image_size,
-            channels=None if channels is None else valid.channels,
-            rates=_checked_rates(values.get("rates", {})),
+        rates = values.get("rates", {})
+        if not isinstance(rates, dict) or not all(
+            isinstance(rate, int | float) and 0 <= rate < 256 for rate in rates.values()
+        ):
+            raise ValueError(f"the dropout rates are {rates!r:.200}")
+        valid = Preparation(
+            (1, 1) if size is None else size,
+            3 if channels is None else channels,
+            values.get("resize", "fit"),
+            values.get("levels"),
         )
+        size = None if size is None else valid.image_size
+        return Metadata(tuple(names), valid.resize, valid.levels, size, channels, dict(rates))
     except (KeyError, ValueError) as error:
         raise ValueError(f"The model {model.name!r} carries damaged metadata: {error}") from None
-
-
-def _checked_rates(rates: Any) -> tuple[tuple[str, float], ...]:
-    if isinstance(rates, dict) and all(isinstance(rate, int | float) and 0 <= rate < 256 for rate in rates.values()):
-        return tuple((str(name), float(rate)) for name, rate in rates.items())
-    raise ValueError(f"the dropout rates are {rates!r:.200}")
 
 
 def class_names(model: keras.Model) -> list[str]:
@@ -192,8 +180,7 @@ def input_shape(model: keras.Model) -> tuple[int | None, int | None, int | None]
 
 def _shape_of_calls(model: keras.Model) -> tuple[int | None, ...]:
     """What a network in Python code was built for; all open where it was not called yet."""
-    config = model.get_build_config() or {}
-    shape = config.get("input_shape")
-    if not isinstance(shape, list | tuple) or not all(side is None or isinstance(side, int) for side in shape):
-        return None, None, None, None
-    return tuple(shape)
+    shape = (model.get_build_config() or {}).get("input_shape")
+    if isinstance(shape, list | tuple) and all(side is None or isinstance(side, int) for side in shape):
+        return tuple(shape)
+    return None, None, None, None

@@ -11,7 +11,7 @@ import numpy as np
 from cnnlab._upstream import operation_of
 from cnnlab.images import Preparation
 from cnnlab.images.sizing import Resize
-from cnnlab.models.arguments import checked_classes
+from cnnlab.models.building import checked_classes
 from cnnlab.models.metadata import (
     ATTRIBUTE,
     TAG,
@@ -70,13 +70,13 @@ def with_classes(
         raise TypeError(f"`models.with_classes` expects a keras.Model. Received: {type(model).__name__}.")
     said = find_metadata(model) or Metadata(classes=())  # a network that is named anew keeps the rest
     asked = Preparation(image_size or (1, 1), resize=resize or said.resize, levels=levels or said.levels)
-    names = tuple(checked_classes(classes, caller="models.with_classes"))
+    names = checked_classes(classes, caller="models.with_classes")
     size = said.image_size if image_size is None else asked.image_size
     if isinstance(model, keras.Sequential) and not model.built and size is not None:
         model.build((None, *size, 3))
     metadata = Metadata(names, asked.resize, asked.levels, *_open_shape(model, size), rates=said.rates)
-    prepared = preparation(model, metadata)
-    _require_probabilities(model, prepared, names, caller="models.with_classes")
+    count = output_count(model, preparation(model, metadata))
+    _require_probabilities(model, count, names, caller="models.with_classes")
     if not _is_plain(model):
         setattr(model, ATTRIBUTE, metadata)
         return model
@@ -129,14 +129,11 @@ def require_supported(
     if classes is None and metadata is not None:
         classes = metadata.classes
     prepared = preparation(model)
-    _require_probabilities(model, prepared, classes, caller=caller)
+    _require_probabilities(model, output_count(model, prepared), classes, caller=caller)
     return prepared
 
 
-def _require_probabilities(
-    model: keras.Model, prepared: Preparation, classes: Sequence[str] | None, *, caller: str
-) -> None:
-    count = output_count(model, prepared)
+def _require_probabilities(model: keras.Model, count: int, classes: Sequence[str] | None, *, caller: str) -> None:
     if classes is not None and not (count == len(classes) or (count, len(classes)) == (1, 2)):
         raise ValueError(
             f"`{caller}` expects one output per class, or one sigmoid for two. {model.name!r} has {count} outputs for "
@@ -154,11 +151,7 @@ def _require_probabilities(
 
 
 def output_count(model: keras.Model, prepared: Preparation) -> int:
-    """How many numbers a model returns for one image.
-
-    Raises:
-        ValueError: If it returns something else than one row of numbers for each image.
-    """
+    """How many numbers a model returns for one image; refuses anything but one row of numbers for each."""
     outputs = getattr(model, "outputs", None)
     if outputs is None:  # a network in Python code tells by being called
         outputs = model(np.zeros((1, *prepared.image_size, prepared.channels), np.float32), training=False)
@@ -176,15 +169,15 @@ def last_activation(model: keras.Model) -> str | None:
     if getattr(model, "outputs", None) is None:
         return None
     layer = operation_of(model.outputs[0])
-    while isinstance(layer, PASSING) or (isinstance(layer, keras.layers.Activation) and _name_of(layer) == "linear"):
+    while isinstance(layer, PASSING) or (isinstance(layer, keras.layers.Activation) and _activation(layer) == "linear"):
         layer = operation_of(layer.input)
-    if isinstance(layer, keras.Model):
-        return last_activation(layer)
-    known = isinstance(layer, keras.layers.Dense | keras.layers.Conv2D | keras.layers.Activation)
-    return _name_of(layer) if known else None
+    return last_activation(layer) if isinstance(layer, keras.Model) else _activation(layer)
 
 
-def _name_of(layer: Any) -> str | None:
+def _activation(layer: Any) -> str | None:
+    """Name of a layer's activation, if it is one of Keras's that cannot be taken for softmax or sigmoid."""
+    if not isinstance(layer, keras.layers.Dense | keras.layers.Conv2D | keras.layers.Activation):
+        return None
     activation = layer.activation
     ours = str(getattr(activation, "__module__", "")).startswith("keras.")
     return activation.__name__ if ours and activation.__name__ not in ("hard_sigmoid", "sparsemax") else None
@@ -196,11 +189,8 @@ def ensure_classes(model: keras.Model, classes: Sequence[str] | None, *, caller:
     Raises:
         ValueError: If the model is none for so many classes.
     """
-    metadata = find_metadata(model)
-    if metadata is not None:
-        return list(metadata.classes)
-    if classes is None:
-        return class_names(model)  # which says how to name them
+    if classes is None or find_metadata(model) is not None:
+        return class_names(model)
     names = tuple(str(name) for name in classes)
     require_supported(model, classes=names, caller=caller)
     warnings.warn(

@@ -8,12 +8,11 @@ from keras import layers
 
 from cnnlab.images import Preparation
 from cnnlab.images.sizing import Resize
-from cnnlab.models.arguments import channels_last, checked_classes, checked_share
-from cnnlab.models.head import classifier, image_input
+from cnnlab.models.building import channels_last, checked_classes, checked_dropout, classifier, image_input
 from cnnlab.models.metadata import Metadata
 
 
-@channels_last
+@channels_last()
 def small_cnn(
     *,
     image_size: tuple[int, int],
@@ -53,8 +52,8 @@ def small_cnn(
         >>> model.output_shape, model.count_params() < 100_000
         ((None, 2), True)
     """
-    classes = checked_classes(classes, caller="models.small_cnn")
-    dropout = checked_share(dropout, argument="dropout", caller="models.small_cnn")
+    names = checked_classes(classes, caller="models.small_cnn")
+    dropout = checked_dropout(dropout, caller="models.small_cnn")
     prepared = Preparation(image_size, channels, resize, levels)
     _check_filters(filters)
     inputs, x = image_input(prepared)
@@ -68,10 +67,10 @@ def small_cnn(
         if min(x.shape[1:3]) >= 8:
             x = layers.MaxPooling2D(2, name=f"pool_{number}")(x)
     x = layers.GlobalMaxPooling2D(name="global_pool")(x)
-    return classifier(inputs, x, Metadata.of(classes, prepared), dropout=dropout, name="small_cnn")
+    return classifier(inputs, x, Metadata(names, prepared.resize, prepared.levels), dropout=dropout, name="small_cnn")
 
 
-@channels_last
+@channels_last()
 def residual_cnn(
     *,
     image_size: tuple[int, int],
@@ -119,8 +118,8 @@ def residual_cnn(
         ((None, 2), True)
     """
     caller = "models.residual_cnn"
-    classes = checked_classes(classes, caller=caller)
-    dropout = checked_share(dropout, argument="dropout", caller=caller)
+    names = checked_classes(classes, caller=caller)
+    dropout = checked_dropout(dropout, caller=caller)
     prepared = Preparation(image_size, channels, resize, levels)
     _check_filters(filters)
     if not isinstance(blocks, int) or blocks < 1:
@@ -134,7 +133,9 @@ def residual_cnn(
             x = _residual_block(x, count, halve=halve, batch_norm=batch_norm, name=f"stage_{stage}_block_{block}")
     x = _activated(x, batch_norm, name="last")
     x = layers.GlobalAveragePooling2D(name="global_pool")(x)
-    return classifier(inputs, x, Metadata.of(classes, prepared), dropout=dropout, name="residual_cnn")
+    return classifier(
+        inputs, x, Metadata(names, prepared.resize, prepared.levels), dropout=dropout, name="residual_cnn"
+    )
 
 
 def _residual_block(

@@ -12,19 +12,17 @@ from keras import layers
 
 from cnnlab._upstream import operation_of
 from cnnlab.images import Preparation
-from cnnlab.images.preparing import require_image_size
 from cnnlab.images.sizing import Resize
-from cnnlab.models.arguments import channels_last, checked_classes, checked_share
-from cnnlab.models.catalogue import NETWORKS, PREPROCESSING, SMALLEST_SIDE, checked_name, constructor
+from cnnlab.models.building import channels_last, checked_classes, checked_dropout, classifier, image_input
+from cnnlab.models.catalogue import NETWORKS, PREPROCESSING, constructor, require_known
 from cnnlab.models.freezing import freeze, random_rates
-from cnnlab.models.head import classifier, image_input
 from cnnlab.models.metadata import Metadata, find_metadata
 from cnnlab.models.weights import load_file, load_imagenet
 
 OURS = {"include_top", "weights", "input_tensor", "input_shape", "pooling", "classes", "classifier_activation", "name"}
 
 
-@channels_last
+@channels_last()
 def pretrained(
     name: str,
     *,
@@ -68,15 +66,14 @@ def pretrained(
         >>> model.input_shape, model.output_shape
         ((None, 64, 64, 3), (None, 2))
     """
-    name = checked_name(name)
-    classes = checked_classes(classes, caller="models.pretrained")
-    height, width = _checked_size(name, image_size)
-    prepared = Preparation((height, width), channels, resize, levels)
-    dropout = checked_share(dropout, argument="dropout", caller="models.pretrained")
-    _check_options(name, options)
-    backbone = constructor(name)(include_top=False, weights=None, input_shape=(height, width, 3), **options)
+    require_known(name)
+    names = checked_classes(classes, caller="models.pretrained")
+    prepared = Preparation(image_size, channels, resize, levels)
+    dropout = checked_dropout(dropout, caller="models.pretrained")
+    _check_fits(name, prepared.image_size, options)
+    backbone = constructor(name)(include_top=False, weights=None, input_shape=(*prepared.image_size, 3), **options)
     if weights == "imagenet":
-        load_imagenet(backbone, name, image_size=(height, width), options=options)
+        load_imagenet(backbone, name, image_size=prepared.image_size, options=options)
     elif weights is not None:
         load_file(backbone, weights, name=name, options=options)
     rates = random_rates(backbone)
@@ -84,13 +81,15 @@ def pretrained(
         freeze(backbone)
 
     inputs, x = image_input(prepared)
-    x = _preprocessed(x, NETWORKS[name].family)
+    x = _preprocessed(x, NETWORKS[name].preprocessing)
     x = backbone(x)
     x = layers.GlobalAveragePooling2D(name="global_pool")(x)
-    return classifier(inputs, x, Metadata.of(classes, prepared, rates), dropout=dropout, name=name.lower())
+    return classifier(
+        inputs, x, Metadata(names, prepared.resize, prepared.levels, rates=rates), dropout=dropout, name=name.lower()
+    )
 
 
-@channels_last
+@channels_last()
 def reuse(model: keras.Model, *, classes: Sequence[str], dropout: float = 0.2) -> keras.Model:
     """A new network for other classes that starts from what `model` has learned, its last layer replaced.
 
@@ -115,8 +114,8 @@ def reuse(model: keras.Model, *, classes: Sequence[str], dropout: float = 0.2) -
         >>> models.class_names(models.reuse(digits, classes=["3", "4"]))
         ['3', '4']
     """
-    classes = checked_classes(classes, caller="models.reuse")
-    dropout = checked_share(dropout, argument="dropout", caller="models.reuse")
+    names = checked_classes(classes, caller="models.reuse")
+    dropout = checked_dropout(dropout, caller="models.reuse")
     last = next((layer for layer in reversed(getattr(model, "layers", [])) if layer.weights), None)
     if not isinstance(last, layers.Dense):
         raise ValueError(
@@ -130,17 +129,17 @@ def reuse(model: keras.Model, *, classes: Sequence[str], dropout: float = 0.2) -
     body = keras.models.clone_model(learned)
     body.set_weights(learned.get_weights())
     metadata = find_metadata(model) or Metadata(())
-    rates = dict(metadata.rates) | dict(random_rates(body))  # of a network that was frozen before, as well
-    metadata = replace(metadata, classes=tuple(classes), rates=tuple(rates.items()))
+    rates = metadata.rates | random_rates(body)  # of a network that was frozen before, as well
+    metadata = replace(metadata, classes=names, rates=rates)
     freeze(body)
     inputs = keras.Input(model.inputs[0].shape[1:], name="image")
     x = layers.Flatten(name="flatten")(body(inputs)) if len(features.shape) > 2 else body(inputs)
     return classifier(inputs, x, metadata, dropout=dropout, name=f"{model.name}_reused")
 
 
-def _preprocessed(images: keras.KerasTensor, family: str) -> keras.KerasTensor:
-    """Raw pixels 0-255, grey or colour, as the family's `preprocess_input` would make them."""
-    pixels = PREPROCESSING[family]
+def _preprocessed(images: keras.KerasTensor, mode: str) -> keras.KerasTensor:
+    """Raw pixels 0-255, grey or colour, as the network's own `preprocess_input` would make them."""
+    pixels = PREPROCESSING[mode]
     x = images
     if x.shape[-1] == 1:
         x = layers.Concatenate(name="grey_to_colour")([x, x, x])
@@ -152,22 +151,17 @@ def _preprocessed(images: keras.KerasTensor, family: str) -> keras.KerasTensor:
     return x
 
 
-def _checked_size(name: str, image_size: tuple[int, int]) -> tuple[int, int]:
-    height, width = require_image_size(image_size)
-    smallest = SMALLEST_SIDE.get(NETWORKS[name].family, 32)
-    if min(height, width) < smallest:
+def _check_fits(name: str, image_size: tuple[int, int], options: dict[str, Any]) -> None:
+    smallest = NETWORKS[name].smallest_side
+    if min(image_size) < smallest:
         raise ValueError(
             f"`models.pretrained` expects an `image_size` of at least {smallest}×{smallest} pixels for {name}. "
-            f"Received: {height}×{width}. Ask for larger ones: `pipelines.load` enlarges the images."
+            f"Received: {image_size[0]}×{image_size[1]}. Ask for larger ones: `pipelines.load` enlarges the images."
         )
-    return height, width
-
-
-def _check_options(name: str, options: dict[str, Any]) -> None:
     possible = sorted(set(inspect.signature(constructor(name)).parameters) - OURS)
-    for option in options:
+    for option, value in options.items():
         if option not in possible:
             raise TypeError(
                 f"`models.pretrained` expects only options that {name} has: {', '.join(possible) or 'none'}. "
-                f"Received: {option}={options[option]!r}."
+                f"Received: {option}={value!r}."
             )

