@@ -176,6 +176,12 @@ def calls_forgotten(model: Any) -> Iterator[None]:
             del nodes[count:]
 
 
+def optimizers_in(optimizer: Any) -> list[Any]:
+    """An optimizer and those within it: of loss scaling, and of several for groups of layers."""
+    inner = getattr(optimizer, "inner_optimizer", None)
+    return [optimizer, *([] if inner is None else [inner]), *getattr(optimizer, "optimizers", [])]
+
+
 def schedules_of(optimizer: Any) -> list[Any]:
     """The learning-rate schedules of an optimizer and of those within it: `Optimizer._learning_rate` (3.15).
 
@@ -183,9 +189,7 @@ def schedules_of(optimizer: Any) -> list[Any]:
     """
     import keras
 
-    inner = getattr(optimizer, "inner_optimizer", None)
-    parts = [optimizer, *([inner] if inner is not None else []), *getattr(optimizer, "optimizers", [])]
-    rates = [getattr(part, "_learning_rate", None) for part in parts]
+    rates = [getattr(one, "_learning_rate", None) for one in optimizers_in(optimizer)]
     return [rate for rate in rates if isinstance(rate, keras.optimizers.schedules.LearningRateSchedule)]
 
 
@@ -215,8 +219,8 @@ def forget_global_generator() -> None:
     global_state.set_global_attribute(GLOBAL_SEED_GENERATOR, None)
 
 
-def mend_multi_worker_fit() -> None:
-    """Lets Keras 3 `fit` on several workers (keras#20585); does nothing where Keras has been mended, or twice."""
+def patch_multi_worker_fit() -> None:
+    """Lets Keras 3 `fit` on several workers (keras#20585); does nothing where Keras has been fixed, or twice."""
     from keras.src.backend.tensorflow import trainer
 
     if SCALAR_OVER_AXIS_0 in _source(trainer.reduce_per_replica):
@@ -227,9 +231,9 @@ def mend_multi_worker_fit() -> None:
 
 
 def _source(function: Any) -> str:
-    """The source of a function; empty where it cannot be read, and of what has been mended already."""
+    """The source of a function; empty where it cannot be read, and of what has been patched already."""
     try:
-        return "" if hasattr(function, "mended") else inspect.getsource(function)
+        return "" if hasattr(function, "patched") else inspect.getsource(function)
     except (OSError, TypeError):
         return ""
 
@@ -243,7 +247,7 @@ def _keeping_local_values(original: Callable[..., Any]) -> Callable[..., Any]:
             return original(values, strategy, reduction)
         return keras.tree.map_structure(lambda value: strategy.experimental_local_results(value)[0], values)
 
-    reduce_per_replica.mended = True  # type: ignore[attr-defined]
+    reduce_per_replica.patched = True  # type: ignore[attr-defined]
     return reduce_per_replica
 
 
@@ -263,7 +267,7 @@ def _on_a_local_batch(original: Callable[..., Any]) -> Callable[..., Any]:
             spec = iterator._distributed_dataset.element_spec
             self._symbolic_build(data_batch=keras.tree.map_structure(_empty, spec))
 
-    _maybe_symbolic_build.mended = True  # type: ignore[attr-defined]
+    _maybe_symbolic_build.patched = True  # type: ignore[attr-defined]
     return _maybe_symbolic_build
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from cnnlab import tables, training
-from cnnlab._upstream import mend_multi_worker_fit
+from cnnlab._upstream import patch_multi_worker_fit
 from cnnlab.training.distributed import _several_workers
 
 SCRIPT = """
@@ -99,22 +99,22 @@ def test_slurm_and_tf_config_name_the_workers(monkeypatch):
     assert _several_workers() == "tf_config"
 
 
-def test_keras_is_mended_once_and_only_while_it_needs_it(monkeypatch):
+def test_keras_is_patched_once_and_only_while_it_needs_it(monkeypatch):
     from keras.src.backend.tensorflow import trainer
 
     def upstream(values, strategy, reduction):
-        return "mended upstream"
+        return "fixed upstream"
 
     monkeypatch.setattr(trainer.TensorFlowTrainer, "_maybe_symbolic_build", lambda self: None)
     monkeypatch.setattr(trainer, "reduce_per_replica", upstream)
-    mend_multi_worker_fit()
+    patch_multi_worker_fit()
     assert trainer.reduce_per_replica is upstream
     monkeypatch.undo()
     monkeypatch.setattr(trainer, "reduce_per_replica", trainer.reduce_per_replica)
     monkeypatch.setattr(
         trainer.TensorFlowTrainer, "_maybe_symbolic_build", trainer.TensorFlowTrainer._maybe_symbolic_build
     )
-    mend_multi_worker_fit()
-    mended = trainer.reduce_per_replica
-    mend_multi_worker_fit()
-    assert trainer.reduce_per_replica is mended
+    patch_multi_worker_fit()
+    patched = trainer.reduce_per_replica
+    patch_multi_worker_fit()
+    assert trainer.reduce_per_replica is patched

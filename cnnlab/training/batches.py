@@ -7,16 +7,14 @@ from cnnlab import _quiet  # noqa: F401  isort: skip
 import keras
 import numpy as np
 
+from cnnlab.models.losses import are_soft
+
 Batch = tuple[np.ndarray, np.ndarray]
 EXPECTED = "Expected batches of (images, labels), such as `pipelines.load` makes."
 
 
 def repeated(data: Any) -> Iterator[Batch]:
-    """Batches of images and labels as numpy arrays, without end.
-
-    Raises:
-        ValueError: If there is none, it is no pair or no batch, or its labels are no numbers.
-    """
+    """Batches of images and labels as numpy arrays, without end."""
     require_batches(data)
     while True:
         empty = True
@@ -51,26 +49,14 @@ def checked_batch(batch: Any) -> Batch:
     return images, labels
 
 
-def are_shares(labels: Any) -> bool:
-    """Whether each label is a row of shares, one per class, rather than a class number; (n, 1) are numbers.
-
-    Args:
-        labels: An array, a tensor or the specification of one.
-    """
-    return len(labels.shape) == 2 and labels.shape[1] != 1
-
-
 def first_shapes(data: Any) -> tuple[Any, Any] | None:
-    """What images and labels of training data look like, without taking a batch from data that count their passes.
+    """Images and labels, or their specification, of a dataset, of (images, labels) or of a sequence of batches.
 
-    Args:
-        data: A dataset, (images, labels), or a sequence of batches; None is given back for anything else.
+    None for anything else. No batch is taken from a dataset, which may count its passes.
     """
-    spec = getattr(data, "element_spec", None)
-    if spec is None and isinstance(data, tuple):
-        spec = data
-    elif spec is None and isinstance(data, Sequence | keras.utils.PyDataset) and len(data):
-        spec = data[0]
+    spec = getattr(data, "element_spec", data)
+    if spec is data and not isinstance(data, tuple):
+        spec = data[0] if isinstance(data, Sequence | keras.utils.PyDataset) and len(data) else None
     if not isinstance(spec, tuple | list) or len(spec) < 2:
         return None
     images, labels = (part if hasattr(part, "shape") else np.asarray(part) for part in spec[:2])
@@ -86,11 +72,11 @@ def size_fits(wanted: tuple[int | None, ...], images: np.ndarray) -> bool:
 def labels_fit(labels: np.ndarray, classes: int) -> bool:
     """Whether labels are whole numbers below `classes`, or as many shares that add up to 1; one output knows two."""
     classes = max(classes, 2)
-    if are_shares(labels):
+    if are_soft(labels):
         return labels.shape[1] == classes and bool(np.allclose(labels.sum(axis=1), 1, atol=1e-3))
     return bool((labels >= 0).all() and (labels < classes).all() and (labels == np.floor(labels)).all())
 
 
 def described(labels: np.ndarray) -> str:
     """What labels are, in a few words."""
-    return f"{labels.shape[1]} shares each" if are_shares(labels) else f"{labels.min()} to {labels.max()}"
+    return f"{labels.shape[1]} shares each" if are_soft(labels) else f"{labels.min()} to {labels.max()}"

@@ -11,7 +11,7 @@ import numpy as np
 
 from cnnlab._common import atomic_path
 from cnnlab.models.losses import saved_plainly
-from cnnlab.training import memory
+from cnnlab.training.memory import Fields
 from cnnlab.training.running import Budget, disk_watched
 from cnnlab.training.state import assign, values_of
 from cnnlab.training.watching import Watched, numbers
@@ -54,9 +54,7 @@ class BestModel(keras.callbacks.Callback):
     until there is time, at the latest when training ends. Ends training where the loss is no number any more.
     """
 
-    remembered: ClassVar[dict[str, memory.Rule]] = {
-        "best": memory.number, "best_epoch": memory.count, "waiting": memory.variables
-    }  # fmt: skip
+    remembered: ClassVar[Fields] = {"best": "number", "best_epoch": "count", "waiting": "variables"}
 
     def __init__(self, folder: Path, watched: Watched) -> None:
         super().__init__()

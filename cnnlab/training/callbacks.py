@@ -1,6 +1,5 @@
 """What a run leaves behind: its configuration, its history, its best model."""
 
-import csv
 import importlib.metadata
 import importlib.util
 import json
@@ -13,28 +12,19 @@ from typing import Any, ClassVar
 
 from cnnlab import _quiet  # noqa: F401  isort: skip
 import keras
+import pandas as pd
 
 from cnnlab._common import atomic_path, is_quiet, put_aside, read_json
 from cnnlab.models.naming import is_built
-from cnnlab.training import memory
 from cnnlab.training.best import BEST, LAST_GOOD, BestModel, EarlyStopping
 from cnnlab.training.checkpoint import FOLDER
 from cnnlab.training.distributed import worker_index
+from cnnlab.training.memory import Fields
 from cnnlab.training.resuming import Checkpoints
 from cnnlab.training.running import disk_watched
 from cnnlab.training.watching import Watched, numbers
 
-PACKAGES = [
-    "cnnlab",
-    "keras",
-    "tensorflow",
-    "jax",
-    "numpy",
-    "pandas",
-    "scikit-learn",
-    "pillow",
-    "opencv-python-headless",
-]
+PACKAGES = "cnnlab keras tensorflow jax numpy pandas scikit-learn pillow opencv-python-headless"  # can change a result
 RUN = "run.json"
 HISTORY = "history.csv"
 TENSORBOARD = "tensorboard"
@@ -87,10 +77,10 @@ def callbacks(
 
     Example:
         >>> [type(callback).__name__ for callback in callbacks("runs/first", patience=5, tensorboard=False)]
-        ['Checkpoints', 'EpochBar', 'RunRecord', 'BestModel', 'EarlyStopping']
+        ['Checkpoints', 'TqdmCallback', 'RunRecord', 'BestModel', 'EarlyStopping']
     """
     options = {"patience": patience, "monitor": monitor, "mode": mode, "seed": seed, "tensorboard": tensorboard}
-    return _made(Path(run_folder), options, resume=False)
+    return _callbacks(_folder_of_worker(Path(run_folder)), options, resume=False)
 
 
 def resume(run_folder: str | os.PathLike[str], **options: Any) -> list[keras.callbacks.Callback]:
@@ -122,42 +112,37 @@ def resume(run_folder: str | os.PathLike[str], **options: Any) -> list[keras.cal
         ...     train_data, validation_data=val_data, epochs=20, callbacks=training.resume("../runs/first")
         ... )
     """
-    unknown = [name for name in options if name not in OPTIONS]
-    if unknown:
-        raise TypeError(f"`training.resume` expects the options {', '.join(OPTIONS)}. Received: {unknown[0]!r}.")
-    folder = Path(run_folder)
-    return _made(folder, OPTIONS | _noted(folder) | options, resume=True)
+    for name in options:
+        if name not in OPTIONS:
+            raise TypeError(f"`training.resume` expects the options {', '.join(OPTIONS)}. Received: {name!r}.")
+    folder = _folder_of_worker(Path(run_folder))
+    record = _read_record(folder)
+    begun_with = {name: record[name] for name, kind in KINDS.items() if type(record.get(name)) is kind}
+    return _callbacks(folder, OPTIONS | begun_with | options, resume=True)
 
 
-def _noted(folder: Path) -> dict[str, Any]:
-    """The options that a run was begun with, as far as they are any."""
-    note = read_note(_own(folder))
-    return {name: note[name] for name, kind in KINDS.items() if type(note.get(name)) is kind}
-
-
-def read_note(folder: Path) -> dict[str, Any]:
+def _read_record(folder: Path) -> dict[str, Any]:
     """What `run.json` says; empty where it says nothing that can be understood."""
     try:
-        note = read_json(folder / RUN)
+        record = read_json(folder / RUN)
     except (OSError, ValueError):
         return {}
-    return note if isinstance(note, dict) else {}
+    return record if isinstance(record, dict) else {}
 
 
-def _own(folder: Path) -> Path:
-    """The folder of this process, where several workers run the same program (TF_CONFIG, Slurm)."""
+def _folder_of_worker(folder: Path) -> Path:
+    """Where this process writes, of several workers that run the same program (TF_CONFIG, Slurm)."""
     rank = worker_index()
     return folder if rank == 0 else folder / f"worker_{rank}"
 
 
-def _made(folder: Path, options: dict[str, Any], *, resume: bool) -> list[keras.callbacks.Callback]:
+def _callbacks(folder: Path, options: dict[str, Any], *, resume: bool) -> list[keras.callbacks.Callback]:
     patience, monitor, mode = options["patience"], options["monitor"], options["mode"]
     if patience is not None and (isinstance(patience, bool) or not isinstance(patience, int) or patience < 1):
         raise ValueError(f"`patience` expects a number of epochs, 1 or more, or None. Received: {patience!r}.")
-    folder = _own(folder)
     result: list[keras.callbacks.Callback] = [
         Checkpoints(folder, resume=resume, left_behind=LEFT_BEHIND),
-        EpochBar(),
+        epoch_bar(),
         RunRecord(folder, options),
         BestModel(folder, Watched(monitor, mode)),
     ]
@@ -168,29 +153,17 @@ def _made(folder: Path, options: dict[str, Any], *, resume: bool) -> list[keras.
     return result
 
 
-class EpochBar(keras.callbacks.Callback):
+def epoch_bar() -> keras.callbacks.Callback:
     """One bar for the whole training, with the latest numbers; silent in a run that nobody watches."""
+    from tqdm.keras import TqdmCallback
 
-    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
-        """Opens the bar."""
-        from tqdm.auto import tqdm
-
-        self.bar = tqdm(total=self.params.get("epochs"), desc="training", unit="epoch", disable=is_quiet(), leave=False)
-
-    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        """One epoch further."""
-        self.bar.set_postfix({key: f"{value:.3f}" for key, value in numbers(logs).items() if "rate" not in key})
-        self.bar.update()
-
-    def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
-        """Closes the bar."""
-        self.bar.close()
+    return TqdmCallback(verbose=0, desc="training", leave=False, disable=is_quiet())
 
 
 class RunRecord(keras.callbacks.Callback):
     """Writes `run.json` when training starts and one row of `history.csv` after each epoch."""
 
-    remembered: ClassVar[dict[str, memory.Rule]] = {"rows": memory.rows}
+    remembered: ClassVar[Fields] = {"rows": "rows"}
 
     def __init__(self, folder: Path, options: dict[str, Any]) -> None:
         super().__init__()
@@ -202,8 +175,7 @@ class RunRecord(keras.callbacks.Callback):
         self.rows = []
         self.epoch_began = time.perf_counter()
         now = time.strftime("%Y-%m-%dT%H:%M:%S%z")
-        note = self.folder / RUN
-        record = read_note(self.folder)
+        record = _read_record(self.folder)
         if record and isinstance(record.setdefault("resumed", []), list):  # runs that do not go on are put aside by now
             record["resumed"].append(now)
         else:
@@ -218,10 +190,10 @@ class RunRecord(keras.callbacks.Callback):
                 "backend": keras.backend.backend(),
                 "python": platform.python_version(),
                 "platform": platform.platform(),
-                "packages": package_versions(),
+                "packages": _package_versions(),
             }
             put_aside(self.folder, [RUN])
-        with disk_watched(self.folder, "Nothing was trained yet."), atomic_path(note) as temporary:
+        with disk_watched(self.folder, "Nothing was trained yet."), atomic_path(self.folder / RUN) as temporary:
             temporary.write_text(json.dumps(record, indent=1, default=str), encoding="utf-8")
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
@@ -232,15 +204,8 @@ class RunRecord(keras.callbacks.Callback):
         """Rewrites the history as a whole, so that an interruption leaves complete rows."""
         seconds = round(time.perf_counter() - self.epoch_began, 3)
         self.rows.append({"epoch": epoch} | numbers(logs) | {"seconds": seconds})
-        columns = list(dict.fromkeys(key for row in self.rows for key in row))
-        with (
-            disk_watched(self.folder, LAST_GOOD),
-            atomic_path(self.folder / HISTORY) as temporary,
-            temporary.open("w", newline="", encoding="utf-8") as file,
-        ):
-            writer = csv.DictWriter(file, columns, lineterminator="\n")
-            writer.writeheader()
-            writer.writerows(self.rows)
+        with disk_watched(self.folder, LAST_GOOD), atomic_path(self.folder / HISTORY) as temporary:
+            pd.DataFrame(self.rows).to_csv(temporary, index=False, lineterminator="\n")
 
 
 class TensorBoard(keras.callbacks.TensorBoard):
@@ -258,10 +223,9 @@ class TensorBoard(keras.callbacks.TensorBoard):
         super().on_test_end(numbers(logs))
 
 
-def package_versions() -> dict[str, str]:
-    """Versions of the packages that can change a result."""
+def _package_versions() -> dict[str, str]:
     versions = {}
-    for name in PACKAGES:
+    for name in PACKAGES.split():
         with suppress(importlib.metadata.PackageNotFoundError):
             versions[name] = importlib.metadata.version(name)
     return versions

@@ -61,15 +61,7 @@ def write(folder: Path, checkpoint: Checkpoint) -> None:
 
 
 def read(folder: Path, model: keras.Model) -> Checkpoint | None:
-    """The latest checkpoint of a run that is whole, or None where there is none.
-
-    Args:
-        folder: Of the run.
-        model: Built; says how large a checkpoint can be.
-
-    Raises:
-        ValueError: If there are checkpoints, and none of them is whole.
-    """
+    """The latest whole checkpoint of a run, or None where there is none; `model`, built, says how large it can be."""
     paths = [folder / FOLDER / name for name in (LATEST, PREVIOUS)]
     there = [path for path in paths if path.exists() or path.is_symlink()]
     limit = SPARE + COPIES * 4 * model.count_params()
@@ -91,25 +83,21 @@ def _read_file(path: Path, limit: int) -> Checkpoint:
     if path.is_symlink():
         raise ValueError("it is a link")
     data = read_bytes(path, limit=limit)
-    start = len(MARK) + DIGEST
-    content = memoryview(data)[start:]
-    if data[: len(MARK)] != MARK:
+    digest, content = data[len(MARK) : len(MARK) + DIGEST], memoryview(data)[len(MARK) + DIGEST :]
+    if not data.startswith(MARK):
         raise ValueError("it is no checkpoint of this version")
-    if data[len(MARK) : start] != hashlib.blake2b(content, digest_size=DIGEST).digest():
+    if digest != hashlib.blake2b(content, digest_size=DIGEST).digest():
         raise ValueError("its digest is another")
+    archive = np.load(io.BytesIO(content), allow_pickle=False)
+    members = archive.zip.infolist()
+    packed = any(member.compress_type != zipfile.ZIP_STORED for member in members)
+    if packed or sum(member.file_size for member in members) > len(content):
+        raise ValueError("it unpacks to more than it is")
     arrays = {}
-    with zipfile.ZipFile(io.BytesIO(content)) as archive:
-        members = archive.infolist()
-        packed = any(member.compress_type != zipfile.ZIP_STORED for member in members)
-        if packed or sum(member.file_size for member in members) > len(content):
-            raise ValueError("it unpacks to more than it is")
-        for member in members:
-            with archive.open(member) as file:
-                value = np.lib.format.read_array(file, allow_pickle=False)
-            value = value.view(ml_dtypes.bfloat16) if value.dtype == "V2" else value
-            if value.dtype.kind not in "biuf" and value.dtype != ml_dtypes.bfloat16:
-                raise ValueError(f"{member.filename} holds no numbers")
-            arrays[member.filename.removesuffix(".npy")] = value
+    for name, value in archive.items():
+        arrays[name] = value.view(ml_dtypes.bfloat16) if value.dtype == "V2" else value
+        if value.dtype.kind not in "biuf" and value.dtype != "V2":
+            raise ValueError(f"{name} holds no numbers")
     return Checkpoint(_checked(json.loads(arrays.pop("facts").tobytes())), arrays)
 
 
@@ -131,18 +119,16 @@ def variables_of(model: keras.Model) -> dict[str, list[Any]]:
 
 def taken_from(model: keras.Model, facts: dict[str, Any]) -> Checkpoint:
     """A checkpoint of the model as it is now."""
-    arrays: dict[str, np.ndarray] = {}
-    for kind, variables in variables_of(model).items():
-        arrays |= {f"{kind}_{index}": value for index, value in enumerate(values_of(variables))}
+    arrays = {
+        f"{kind}_{index}": value
+        for kind, variables in variables_of(model).items()
+        for index, value in enumerate(values_of(variables))
+    }
     return Checkpoint(facts | {"random": random_state()}, arrays)
 
 
 def put_into(model: keras.Model, checkpoint: Checkpoint, folder: Path, *kinds: str) -> None:
-    """Gives variables of these kinds the values of a checkpoint, and random state as it was.
-
-    Raises:
-        ValueError: If the checkpoint is of another model or optimizer.
-    """
+    """Gives variables of these kinds the values of a checkpoint, and random state as it was."""
     if not model.optimizer.built:
         model.optimizer.build(model.trainable_variables)
     wanted = {kind: values_for(model, checkpoint, folder, kind) for kind in kinds}
@@ -158,23 +144,18 @@ def put_into(model: keras.Model, checkpoint: Checkpoint, folder: Path, *kinds: s
 
 
 def values_for(model: keras.Model, checkpoint: Checkpoint, folder: Path, kind: str) -> list[np.ndarray]:
-    """What the checkpoint holds for variables of a kind.
-
-    Raises:
-        ValueError: If it is of another model or optimizer.
-    """
-    names = [name for name in checkpoint.arrays if name.startswith(f"{kind}_")]
-    values = [checkpoint.arrays.get(f"{kind}_{index}", np.empty(0)) for index in range(len(names))]
+    """What the checkpoint holds for variables of a kind; refused if it is of another model or optimizer."""
+    count = sum(name.startswith(f"{kind}_") for name in checkpoint.arrays)
+    values = [checkpoint.arrays.get(f"{kind}_{index}", np.empty(0)) for index in range(count)]
     here = [tuple(variable.shape) for variable in variables_of(model)[kind]]
     there = [value.shape for value in values]
     if here == there:
         return values
-    different = next((index for index, pair in enumerate(zip(here, there, strict=False)) if pair[0] != pair[1]), None)
-    detail = (
-        f"{len(here)} variables here, {len(there)} there"
-        if different is None
-        else f"variable {different} has the shape {here[different]} here, {there[different]} there"
-    )
+    detail = f"{len(here)} variables here, {len(there)} there"
+    for index, (ours, theirs) in enumerate(zip(here, there, strict=False)):
+        if ours != theirs:
+            detail = f"variable {index} has the shape {ours} here, {theirs} there"
+            break
     raise ValueError(
         f"`training.resume` expects the same {kind} as the run in {str(folder)!r} was made with. Received another one: "
         f"{detail}. Build and compile it as before, or begin anew with `training.callbacks`."

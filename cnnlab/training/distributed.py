@@ -7,7 +7,7 @@ from typing import Any
 from cnnlab import _quiet  # noqa: F401  isort: skip
 import keras
 
-from cnnlab._upstream import mend_multi_worker_fit
+from cnnlab._upstream import patch_multi_worker_fit
 
 
 def distributed() -> Any:
@@ -48,7 +48,7 @@ def distributed() -> Any:
     several = _several_workers()
     if several is None:
         return tf.distribute.MirroredStrategy()
-    mend_multi_worker_fit()
+    patch_multi_worker_fit()
     resolver = tf.distribute.cluster_resolver.SlurmClusterResolver() if several == "slurm" else None
     try:
         return tf.distribute.MultiWorkerMirroredStrategy(cluster_resolver=resolver)

@@ -6,25 +6,20 @@ from cnnlab import _quiet  # noqa: F401  isort: skip
 import keras
 import numpy as np
 
-from cnnlab.models.losses import SmoothedCrossentropy
+from cnnlab.models.losses import SmoothedCrossentropy, are_soft
 from cnnlab.models.naming import last_activation
-from cnnlab.training.batches import are_shares, first_shapes
+from cnnlab.training.batches import first_shapes
 
 
 def suitable_loss(model: keras.Model, data: Any = None, label_smoothing: float = 0.0) -> dict[str, Any]:
     """`loss` and `metrics` for `model.compile`, for how the network ends and what its labels are.
 
-    Args:
-        model: Compiled or not.
-        data: Batches, or (images, labels); tells numbers from shares, and a network that is not built the image size.
-        label_smoothing: Share of each label spread over all classes.
-
-    Raises:
-        ValueError: If the network has several outputs, or one that cannot tell two classes apart.
+    `data`, batches or (images, labels), tells numbers from shares, and a network that is not built the image size.
     """
     outputs, activation = network_end(model, data)
     shapes = first_shapes(data)
-    shares, logits = shapes is not None and are_shares(shapes[1]), activation is None
+    loss: Any
+    shares, logits = shapes is not None and are_soft(shapes[1]), activation is None
     options = {"from_logits": logits, "label_smoothing": label_smoothing}
     if outputs == 1 and activation == "softmax":
         raise ValueError(
@@ -39,16 +34,14 @@ def suitable_loss(model: keras.Model, data: Any = None, label_smoothing: float =
     if outputs == 1 or (shares and activation == "sigmoid"):
         loss = keras.losses.BinaryCrossentropy(**options) if logits or label_smoothing else "binary_crossentropy"
         return {"loss": loss, "metrics": [keras.metrics.BinaryAccuracy("accuracy", threshold=0.0 if logits else 0.5)]}
+    loss = "categorical_crossentropy" if shares else "sparse_categorical_crossentropy"
     if shares and (logits or label_smoothing):
-        return {"loss": keras.losses.CategoricalCrossentropy(**options), "metrics": ["accuracy"]}
-    if shares:
-        return {"loss": "categorical_crossentropy", "metrics": ["accuracy"]}
-    if label_smoothing:
-        return {"loss": SmoothedCrossentropy(label_smoothing, from_logits=logits), "metrics": ["accuracy"]}
-    plain = (
-        keras.losses.SparseCategoricalCrossentropy(from_logits=True) if logits else "sparse_categorical_crossentropy"
-    )
-    return {"loss": plain, "metrics": ["accuracy"]}
+        loss = keras.losses.CategoricalCrossentropy(**options)
+    elif label_smoothing:
+        loss = SmoothedCrossentropy(label_smoothing, from_logits=logits)
+    elif logits:
+        loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    return {"loss": loss, "metrics": ["accuracy"]}
 
 
 def network_end(model: keras.Model, data: Any = None) -> tuple[int | None, str | None]:

@@ -12,8 +12,9 @@ import pandas as pd
 
 from cnnlab import models, pipelines
 from cnnlab._common import progress
+from cnnlab.models.losses import are_soft
 from cnnlab.training.batches import checked_batch, described, labels_fit, require_batches, size_fits
-from cnnlab.training.callbacks import EpochBar
+from cnnlab.training.callbacks import epoch_bar
 from cnnlab.training.compiling import on_accelerator, worth_compiling
 from cnnlab.training.ends import suitable_loss
 from cnnlab.training.schedules import one_cycle
@@ -46,14 +47,12 @@ def fine_tune(
 ) -> keras.callbacks.History:
     """Trains a model of `models.pretrained` or `models.reuse` in two phases, compiling it by itself.
 
-    1. The head. The network below is frozen, so its features of the training images are computed once for each of
-       `head_epochs` passes (every pass augments anew), and the head learns on the stored features, which takes seconds.
-       A model with its own `train_step` learns its head from the images instead.
-    2. The layers. They are unfrozen, batch normalisation excepted, and trained together with the head on a cycle of
-       low learning rates: the deeper a group of layers, the lower, because it holds what all images have in common.
+    1. The head. The network below is frozen, so its features are computed once for each of `head_epochs` passes (every
+       pass augments anew), and the head learns on them in seconds; with an own `train_step`, from the images.
+    2. The layers. They are unfrozen, batch normalisation excepted, and trained with the head on a cycle of low learning
+       rates: the deeper a group of layers, the lower, because it holds what all images have in common.
 
-    The best weights of both phases are kept, as `select` says, so the second phase cannot make it worse there. Weights
-    that are frozen are compared before and after: they have not moved, or an error says so.
+    The best weights of both phases are kept, as `select` says, so the second phase cannot make it worse there.
 
     Args:
         model: Compiled or not. Afterwards it is compiled with plain AdamW.
@@ -69,17 +68,14 @@ def fine_tune(
             or with the lowest validation "loss", which rises with confidence even where more answers are right.
         callbacks: For the second phase, such as `training.callbacks(folder)` or `widgets.monitor()`.
         head_callbacks: For the first phase, whose model is the head alone.
-        seed: Of order, augmentation and dropout, as in `keras.utils.set_random_seed`; makes `train` begin with its
-            first epoch.
+        seed: Of order, augmentation and dropout; `train` then begins with its first epoch.
 
     Returns:
         The History of both phases with a column `phase`; its attribute `phases` is a table with one row per phase:
-        phase, epochs, learning (weights), frozen (weights), moved (largest change of a frozen weight: 0), val_loss,
-        val_accuracy.
+        phase, epochs, learning and frozen (weights), moved (largest change of a frozen one: 0), val_loss, val_accuracy.
 
     Raises:
-        ValueError: If the model has no network inside, an argument is out of range, or the data are not batches of
-            images and labels that fit the model.
+        ValueError: If the model has no network inside, an argument is out of range, or the data do not fit the model.
         RuntimeError: If a frozen weight moved.
 
     Source:
@@ -88,6 +84,43 @@ def fine_tune(
     Example:
         >>> history = fine_tune(model, train_data, val_data, epochs=10)  # doctest: +SKIP
     """
+    _check_arguments(head_epochs, epochs, unfreeze, learning_rate, select)
+    steps, _ = _length(train), _length(val)
+    if seed is not None:
+        _begin_with(seed, model, train)
+    models.unfreeze(model, share=0)
+    fitting = {"loss": loss, "metrics": ["accuracy"]} if loss is not None else suitable_loss(model, train)
+    task = Task(model, train, val, select, fitting)
+    phases = [_run_phase("head", task, lambda: _train_head(task, head_epochs, steps, head_callbacks))]
+    if epochs and unfreeze:
+        models.unfreeze(model, share=unfreeze)
+        before, optimizer = model.get_weights(), discriminative(model, learning_rate, steps=epochs * steps)
+        phases.append(_run_phase("layers", task, lambda: _fit(task, optimizer, epochs, callbacks)))
+        if not phases[1].quality > phases[0].quality:
+            model.set_weights(before)
+    model.compile(keras.optimizers.AdamW(learning_rate / 10), jit_compile=worth_compiling(), **fitting)
+    return _joined(model, phases)
+
+
+class Task(NamedTuple):
+    """What both phases share; `fitting` has `loss` and `metrics`."""
+
+    model: keras.Model
+    train: Any
+    val: Any
+    select: str
+    fitting: dict[str, Any]
+
+
+class Phase(NamedTuple):
+    """What a phase of training gave: its epochs, how good the best one was, and a row of the table."""
+
+    history: dict[str, list[float]]
+    quality: tuple[float, float]
+    row: dict[str, Any]
+
+
+def _check_arguments(head_epochs: int, epochs: int, unfreeze: float, learning_rate: float, select: str) -> None:
     if head_epochs < 1 or epochs < 0 or not 0 <= unfreeze <= 1 or not learning_rate > 0:
         raise ValueError(
             "`training.fine_tune` expects `head_epochs` of 1 or more, `epochs` of 0 or more, `unfreeze` from 0 to 1 "
@@ -96,23 +129,18 @@ def fine_tune(
         )
     if select not in ("accuracy", "loss"):
         raise ValueError(f'`select` expects "accuracy" or "loss". Received: {select!r}.')
-    batches = _length(train)
-    _length(val)
-    if seed is not None:
-        _begin_with(seed, model, train)
-    models.unfreeze(model, share=0)
-    fitting = suitable_loss(model, train) if loss is None else {"loss": loss, "metrics": ["accuracy"]}
-    settings = Settings(model, train, val, select, fitting)
-    phases = [Phase("head", settings).run(lambda: _train_head(settings, head_epochs, batches, head_callbacks))]
-    if epochs and unfreeze:
-        models.unfreeze(model, share=unfreeze)
-        before, best = model.get_weights(), phases[0].best
-        optimizer = discriminative(model, learning_rate, steps=epochs * batches)
-        phases.append(Phase("layers", settings).run(lambda: _fit(settings, optimizer, epochs, callbacks)))
-        if not phases[1].best > best:
-            model.set_weights(before)
-    model.compile(keras.optimizers.AdamW(learning_rate / 10), jit_compile=worth_compiling(), **fitting)
-    return _joined(model, phases)
+
+
+def _length(data: Any) -> int:
+    """How many batches there are."""
+    require_batches(data)
+    try:
+        return len(data)
+    except TypeError as error:
+        raise ValueError(
+            "`training.fine_tune` expects data of known length, such as `pipelines.load` makes. Received: "
+            f"{type(data).__name__} ({error}). `data.take(n)` ends an endless one."
+        ) from error
 
 
 def _begin_with(seed: int, model: keras.Model, data: Any) -> None:
@@ -126,26 +154,15 @@ def _begin_with(seed: int, model: keras.Model, data: Any) -> None:
         pipelines.set_epoch(data, 0)
 
 
-class Settings(NamedTuple):
-    """What both phases share: model, data, what is selected by, and `loss` and `metrics`."""
-
-    model: keras.Model
-    train: Any
-    val: Any
-    select: str
-    fitting: dict[str, Any]
-
-
 def quality(logs: dict[str, Any], select: str) -> tuple[float, float]:
     """How good an epoch was, to be compared; what is no number is worst."""
     flat = numbers(logs)
-    wanted = ("val_accuracy", "val_loss") if select == "accuracy" else ("val_loss",)
-    missing = [name for name in wanted if name not in flat]
-    if missing:
-        raise ValueError(
-            f"`select={select!r}` expects training to report {missing[0]!r}. Received: {', '.join(flat)}. A model with "
-            "its own `test_step` returns it there."
-        )
+    for name in ("val_accuracy", "val_loss") if select == "accuracy" else ("val_loss",):
+        if name not in flat:
+            raise ValueError(
+                f"`select={select!r}` expects training to report {name!r}. Received: {', '.join(flat)}. A model with "
+                "its own `test_step` returns it there."
+            )
     values = (flat["val_accuracy"], -flat["val_loss"]) if select == "accuracy" else (-flat["val_loss"], 0.0)
     return values if all(map(math.isfinite, values)) else WORST
 
@@ -169,57 +186,25 @@ class BestWeights(keras.callbacks.Callback):
             self.model.set_weights(self.weights)
 
 
-class Phase:
-    """One phase of training and the proof that what was frozen stayed.
-
-    Args:
-        name: For the History.
-        settings: With the model's layers' `trainable` set as the phase wants it.
-    """
-
-    def __init__(self, name: str, settings: Settings) -> None:
-        self.name, self.model, self.select = name, settings.model, settings.select
-        self.history: dict[str, list[float]] = {}
-        self.moved = 0.0
-        self.learning = sum(math.prod(weight.shape) for weight in self.model.trainable_weights)
-        self.frozen = self.model.count_params() - self.learning
-
-    def run(self, train: Callable[[], dict[str, list[float]]]) -> "Phase":
-        """Calls `train`, which returns a history, and compares the frozen weights."""
-        frozen = self.model.non_trainable_weights
-        before = values_of(frozen)
-        self.history = train()
-        changes = [np.abs(now - then).max(initial=0) for now, then in zip(values_of(frozen), before, strict=True)]
-        self.moved = float(np.max(changes, initial=0.0))  # what is no number has moved
-        if self.moved:
-            raise RuntimeError(
-                f"Frozen weights moved by up to {self.moved:.3g} in the phase {self.name!r}, which must not happen: is "
-                "there a layer that writes into its weights while training?"
-            )
-        return self
-
-    def qualities(self) -> list[tuple[float, float]]:
-        """How good each epoch was."""
-        epochs = range(len(self.history["val_loss"]))
-        return [quality({key: values[epoch] for key, values in self.history.items()}, self.select) for epoch in epochs]
-
-    @property
-    def best(self) -> tuple[float, float]:
-        """How good its best epoch was."""
-        return max(self.qualities())
-
-    def row(self) -> dict[str, Any]:
-        """What the table says of it."""
-        epoch = self.qualities().index(self.best)
-        return {
-            "phase": self.name,
-            "epochs": len(self.history["val_loss"]),
-            "learning": self.learning,
-            "frozen": self.frozen,
-            "moved": self.moved,
-            "val_loss": self.history["val_loss"][epoch],
-            "val_accuracy": self.history.get("val_accuracy", [math.nan] * (epoch + 1))[epoch],
-        }
+def _run_phase(name: str, task: Task, train: Callable[[], dict[str, list[float]]]) -> Phase:
+    """Calls `train`, which returns a history, and proves that what was frozen stayed."""
+    frozen = task.model.non_trainable_weights
+    before = values_of(frozen)
+    learning = sum(math.prod(weight.shape) for weight in task.model.trainable_weights)
+    history = train()
+    changes = [np.abs(now - then).max(initial=0) for now, then in zip(values_of(frozen), before, strict=True)]
+    moved = float(np.max(changes, initial=0.0))  # what is no number has moved
+    if moved:
+        raise RuntimeError(
+            f"Frozen weights moved by up to {moved:.3g} in the phase {name!r}, which must not happen: is there a layer "
+            "that writes into its weights while training?"
+        )
+    epochs = [dict(zip(history, values, strict=True)) for values in zip(*history.values(), strict=True)]
+    qualities = [quality(epoch, task.select) for epoch in epochs]
+    best = epochs[qualities.index(max(qualities))]
+    row = {"phase": name, "epochs": len(epochs), "learning": learning, "frozen": task.model.count_params() - learning}
+    row |= {"moved": moved, "val_loss": best["val_loss"], "val_accuracy": best.get("val_accuracy", math.nan)}
+    return Phase(history, max(qualities), row)
 
 
 def _joined(model: keras.Model, phases: list[Phase]) -> keras.callbacks.History:
@@ -227,69 +212,53 @@ def _joined(model: keras.Model, phases: list[Phase]) -> keras.callbacks.History:
     history.set_model(model)
     keys = [key for key in phases[0].history if all(key in phase.history for phase in phases)]
     history.history = {key: [value for phase in phases for value in phase.history[key]] for key in keys}
-    history.history["phase"] = [phase.name for phase in phases for _ in phase.history["val_loss"]]
+    history.phases = pd.DataFrame([phase.row for phase in phases])
+    history.history["phase"] = history.phases["phase"].repeat(history.phases["epochs"]).tolist()
     history.epoch = list(range(len(history.history["phase"])))
-    history.phases = pd.DataFrame([phase.row() for phase in phases])
     return history
 
 
-def _length(data: Any) -> int:
-    """How many batches there are."""
-    require_batches(data)
-    try:
-        return len(data)
-    except TypeError as error:
-        raise ValueError(
-            "`training.fine_tune` expects data of known length, such as `pipelines.load` makes. Received: "
-            f"{type(data).__name__} ({error}). `data.take(n)` ends an endless one."
-        ) from error
-
-
 def _train_head(
-    settings: Settings, passes: int, batches: int, callbacks: Sequence[keras.callbacks.Callback]
+    task: Task, passes: int, steps: int, callbacks: Sequence[keras.callbacks.Callback]
 ) -> dict[str, list[float]]:
-    model = settings.model
-    if type(model).train_step is not keras.Model.train_step:
-        for data in (settings.train, settings.val):
-            _check_fits(model, *checked_batch(next(iter(data), None)))
-        return _fit(settings, _adamw(HEAD_RATE, passes * batches), passes, callbacks)
-    body, head = split_at_head(model)
-    parts = [_features(model, body, data, count) for data, count in ((settings.train, passes), (settings.val, 1))]
-    (features, labels), validation = ([np.concatenate(part) for part in zip(*one, strict=True)] for one in parts)
+    if type(task.model).train_step is not keras.Model.train_step:
+        for data in (task.train, task.val):
+            _check_fits(task.model, *checked_batch(next(iter(data), None)))
+        return _fit(task, _adamw(HEAD_RATE, passes * steps), passes, callbacks)
+    body, head = split_at_head(task.model)
+    features, labels = _features(task.model, body, task.train, passes)
+    val_features, val_labels = _features(task.model, body, task.val, 1)
+    if are_soft(labels) and not are_soft(val_labels):
+        val_labels = keras.utils.to_categorical(val_labels, labels.shape[1])
     rounds = max(passes, math.ceil(HEAD_STEPS * HEAD_BATCH / len(features)))
     epochs = max(passes, min(rounds, HEAD_LOOKS))
     together = math.ceil(rounds / epochs)  # rounds through few images are one epoch together
     features, labels = np.concatenate([features] * together), np.concatenate([labels] * together)
-    steps = epochs * math.ceil(len(features) / HEAD_BATCH)
+    schedule = one_cycle(HEAD_RATE, steps=epochs * math.ceil(len(features) / HEAD_BATCH))
     head.compile(
-        keras.optimizers.AdamW(one_cycle(HEAD_RATE, steps=steps), weight_decay=0.01),
+        keras.optimizers.AdamW(schedule, weight_decay=0.01),
         steps_per_execution=1 if on_accelerator() else 16,
         jit_compile=worth_compiling(),
-        **settings.fitting,
+        **task.fitting,
     )
     return head.fit(
-        features, labels, batch_size=HEAD_BATCH, epochs=epochs, callbacks=[*callbacks, BestWeights(settings.select)],
-        validation_data=(validation[0], _alike(validation[1], labels)), verbose=0,
+        features, labels, batch_size=HEAD_BATCH, epochs=epochs, callbacks=[*callbacks, BestWeights(task.select)],
+        validation_data=(val_features, val_labels), verbose=0,
     ).history  # fmt: skip
 
 
-def _alike(labels: np.ndarray, other: np.ndarray) -> np.ndarray:
-    """Class numbers as one-hot where the training labels are."""
-    if other.ndim == 2 and other.shape[1] > 1 and labels.size == len(labels):
-        return np.eye(other.shape[1], dtype="float32")[labels.reshape(-1).astype(int)]
-    return labels
-
-
-def _features(model: keras.Model, body: keras.Model, data: Any, passes: int) -> list[tuple[np.ndarray, np.ndarray]]:
-    found = []
+def _features(model: keras.Model, body: keras.Model, data: Any, passes: int) -> tuple[np.ndarray, np.ndarray]:
+    """What the frozen body makes of all images in some passes over the data, and their labels."""
+    features, labels = [], []
     for _ in range(passes):
         for batch in progress(data, label="features", unit="batch"):
-            images, labels = checked_batch(batch)
-            _check_fits(model, images, labels)
-            found.append((np.asarray(body.predict_on_batch(images)), labels))
-    if not found:
+            images, answers = checked_batch(batch)
+            _check_fits(model, images, answers)
+            features.append(np.asarray(body.predict_on_batch(images)))
+            labels.append(answers)
+    if not features:
         raise ValueError("`training.fine_tune` expects at least one batch in `train` and in `val`. Received none.")
-    return found
+    return np.concatenate(features), np.concatenate(labels)
 
 
 def _check_fits(model: keras.Model, images: np.ndarray, labels: np.ndarray) -> None:
@@ -316,33 +285,23 @@ def split_at_head(model: keras.Model) -> tuple[keras.Model, keras.Model]:
 
 
 def _fit(
-    settings: Settings, optimizer: Any, epochs: int, callbacks: Sequence[keras.callbacks.Callback]
+    task: Task, optimizer: Any, epochs: int, callbacks: Sequence[keras.callbacks.Callback]
 ) -> dict[str, list[float]]:
     """Trains the whole model, as it is frozen, on images."""
-    settings.model.compile(optimizer, jit_compile=worth_compiling(), **settings.fitting)
-    bars = [] if callbacks else [EpochBar()]
-    return settings.model.fit(
-        settings.train, validation_data=settings.val, epochs=epochs,
-        callbacks=[*callbacks, *bars, BestWeights(settings.select)], verbose=0,
+    task.model.compile(optimizer, jit_compile=worth_compiling(), **task.fitting)
+    return task.model.fit(
+        task.train, validation_data=task.val, epochs=epochs, verbose=0,
+        callbacks=[*(callbacks or [epoch_bar()]), BestWeights(task.select)],
     ).history  # fmt: skip
 
 
 def discriminative(model: keras.Model, peak: float, *, steps: int) -> keras.optimizers.Optimizer:
-    """An optimizer whose learning rate falls from the head down: AdamW for each group of layers, every one on a cycle.
-
-    Args:
-        model: With some layers unfrozen.
-        peak: For the head; the groups of layers get `FALLOFF` of the one above.
-        steps: Training steps in all.
-    """
+    """AdamW for each group of layers, its rate `FALLOFF` of that of the group above; all on cycles of `steps` steps."""
     layers = models.trainable_layers(model)[::-1]
     size = math.ceil(len(layers) / GROUPS)
-    rates = {}
-    for index, layer in enumerate(layers):
-        for weight in layer.trainable_weights:
-            rates[weight.path] = FALLOFF ** (1 + index // size)
-    optimizers = {rate: _adamw(peak * rate, steps) for rate in sorted(set(rates.values()))}
-    chosen = {re.escape(path): optimizers[rate] for path, rate in rates.items()}
+    group_of = {weight.path: 1 + i // size for i, layer in enumerate(layers) for weight in layer.trainable_weights}
+    optimizers = {group: _adamw(peak * FALLOFF**group, steps) for group in sorted(set(group_of.values()))}
+    chosen = {re.escape(path): optimizers[group] for path, group in group_of.items()}
     return keras.optimizers.MultiOptimizer(keras.optimizers.OptimizerMap(_adamw(peak, steps), chosen))
 
 

@@ -6,7 +6,7 @@ never taken from a file, as it may name one.
 """
 
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -23,8 +23,7 @@ KEYS = bool | int | float | str | None
 def plain(value: Any, arrays: Arrays) -> Any:
     """A value as JSON keeps it; arrays are put into `arrays`, and their name stands where they were.
 
-    Raises:
-        TypeError: If it holds anything but numbers, arrays, and lists, tuples, sets, deques or dicts of them.
+    TypeError for anything but numbers, arrays, and lists, tuples, sets, deques or dicts of them.
     """
     if value is None or isinstance(value, bool | int | float):
         return value
@@ -43,11 +42,7 @@ def plain(value: Any, arrays: Arrays) -> Any:
 
 
 def restored(value: Any, arrays: Arrays) -> Any:
-    """The value that `plain` took apart.
-
-    Raises:
-        ValueError: If it is none.
-    """
+    """The value that `plain` took apart; ValueError if it is none."""
     if value is None or isinstance(value, bool | int | float):
         return value
     if isinstance(value, dict) and len(value) == 1:
@@ -65,85 +60,59 @@ def _is_item(pair: Any) -> bool:
     return isinstance(pair, list) and len(pair) == 2 and isinstance(pair[0], KEYS)
 
 
-# What a remembered field may be. Each says whether a value is right for a model.
+# What a field may hold, as `is_possible` knows it.
+Fields = dict[str, str]
+BUILT_IN: dict[type, Fields] = {
+    keras.callbacks.EarlyStopping: {
+        "wait": "count", "best": "number", "best_epoch": "count", "best_weights": "weights"
+    },
+    keras.callbacks.ReduceLROnPlateau: {"wait": "count", "best": "number", "cooldown_counter": "count"},
+    keras.callbacks.ModelCheckpoint: {"best": "number", "epochs_since_last_save": "count"},
+    keras.callbacks.History: {"history": "history", "epoch": "epochs"},
+}  # fmt: skip
 
 
-def count(value: Any, model: keras.Model) -> bool:
-    """A whole number from 0."""
-    return type(value) is int and 0 <= value < 2**53
+def is_possible(kind: str, value: Any, model: keras.Model) -> bool:
+    """Whether training can have made a field of this kind hold that value."""
+    match kind, value:
+        case "count", int():
+            return not isinstance(value, bool) and 0 <= value < 2**53
+        case "number", None | int() | float():
+            return not isinstance(value, bool)
+        case "weights" | "variables", None:
+            return True
+        case "weights" | "variables", list():
+            variables = model.weights if kind == "weights" else [*model.variables, *model.optimizer.variables]
+            return list(map(np.shape, value)) == [tuple(one.shape) for one in variables]
+        case "epochs", list():
+            return all(is_possible("count", epoch, model) for epoch in value)
+        case "rows", list():
+            return all(isinstance(row, dict) and _named_numbers(row.items()) for row in value)
+        case "history", dict():
+            lists = all(isinstance(values, list) for values in value.values())
+            return lists and _named_numbers((key, one) for key, values in value.items() for one in values)
+    return False
 
 
-def number(value: Any, model: keras.Model) -> bool:
-    """A number, or None while there was none."""
-    return value is None or (isinstance(value, int | float) and not isinstance(value, bool))
-
-
-def weights(value: Any, model: keras.Model) -> bool:
-    """A value for each weight of the model, or None."""
-    return value is None or _fits(value, model.weights)
-
-
-def variables(value: Any, model: keras.Model) -> bool:
-    """A value for each variable of model and optimizer, or None."""
-    return value is None or _fits(value, [*model.variables, *model.optimizer.variables])
-
-
-def _fits(values: Any, wanted: Sequence[Any]) -> bool:
-    shapes = [np.shape(value) for value in values] if isinstance(values, list) else None
-    return shapes == [tuple(one.shape) for one in wanted]
-
-
-def rows(value: Any, model: keras.Model) -> bool:
-    """A list of dicts of numbers."""
-    return isinstance(value, list) and all(isinstance(row, dict) and _named_numbers(row.items()) for row in value)
-
-
-def history(value: Any, model: keras.Model) -> bool:
-    """A dict of lists of numbers or arrays."""
-    if not isinstance(value, dict) or not all(isinstance(values, list) for values in value.values()):
-        return False
-    return _named_numbers((key, one) for key, values in value.items() for one in values)
-
-
-def _named_numbers(pairs: Any) -> bool:
+def _named_numbers(pairs: Iterable[tuple[Any, Any]]) -> bool:
     return all(
         isinstance(key, str) and key.isprintable() and isinstance(value, int | float | np.ndarray | np.generic)
         for key, value in pairs
     )
 
 
-def epochs(value: Any, model: keras.Model) -> bool:
-    """A list of whole numbers from 0."""
-    return isinstance(value, list) and all(count(one, model) for one in value)
-
-
-Rule = Callable[[Any, keras.Model], bool]
-BUILT_IN: dict[type, dict[str, Rule]] = {
-    keras.callbacks.EarlyStopping: {"wait": count, "best": number, "best_epoch": count, "best_weights": weights},
-    keras.callbacks.ReduceLROnPlateau: {"wait": count, "best": number, "cooldown_counter": count},
-    keras.callbacks.ModelCheckpoint: {"best": number, "epochs_since_last_save": count},
-    keras.callbacks.History: {"history": history, "epoch": epochs},
-}
-
-
-def fields_of(callback: keras.callbacks.Callback) -> dict[str, Rule] | None:
+def fields_of(callback: keras.callbacks.Callback) -> Fields | None:
     """What a callback of Keras or of this package remembers; None for one that somebody wrote."""
-    known: dict[str, Rule] = {}
+    known: Fields = {}
     built_in = False
     for kind in type(callback).__mro__:
         known |= BUILT_IN.get(kind, {}) | vars(kind).get("remembered", {})
-        ours = kind.__module__.startswith(("keras.", "cnnlab."))
-        built_in = built_in or (ours and kind is not keras.callbacks.Callback)
+        built_in |= kind.__module__.startswith(("keras.", "cnnlab.")) and kind is not keras.callbacks.Callback
     return known if built_in else None
 
 
 class Memory:
-    """What callbacks have learned from training, unlike what they were told.
-
-    Args:
-        callbacks: As they are when training begins.
-        model: Which they watch.
-    """
+    """What callbacks learn from training, unlike what they have been told when it begins."""
 
     def __init__(self, callbacks: Sequence[keras.callbacks.Callback], model: keras.Model) -> None:
         kinds = [type(callback).__name__ for callback in callbacks]
@@ -172,13 +141,9 @@ class Memory:
         return memory, arrays
 
     def give_back(self, memory: dict[str, Any], arrays: Arrays) -> list[str]:
-        """Makes the callbacks remember.
+        """Makes the callbacks remember; says what could not be given back.
 
-        Returns:
-            What could not be given back, in words.
-
-        Raises:
-            ValueError: If a known callback would remember what it cannot have learned.
+        ValueError if a known callback would remember what it cannot have learned.
         """
         left = []
         for name, attributes in memory.items():
@@ -196,7 +161,7 @@ class Memory:
                 if key not in vars(callback) or (known is not None and key not in known) or key in LEFT_OUT:
                     continue
                 again = restored(value, arrays)
-                if known is not None and not known[key](again, self.model):
+                if known is not None and not is_possible(known[key], again, self.model):
                     raise ValueError(f"{key!r} of {type(callback).__name__} is no value it can have")
                 _put_into(callback, key, again, exact=known is not None)
         return left

@@ -2,14 +2,15 @@
 
 import math
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Any
 
 from cnnlab import _quiet  # noqa: F401  isort: skip
 import keras
 import numpy as np
 import pandas as pd
 
-from cnnlab.training.batches import are_shares, described, labels_fit, repeated, size_fits
+from cnnlab.models.losses import are_soft
+from cnnlab.training.batches import described, labels_fit, repeated, size_fits
 from cnnlab.training.state import untouched
 from cnnlab.training.trying import compiled_like, loss_of, one_step
 
@@ -19,13 +20,7 @@ BATCH = 32  # images at most
 SPREAD = 2e-3  # probabilities that differ less between images ignore them
 
 
-class Check(NamedTuple):
-    """One row of the table."""
-
-    check: str
-    passed: bool
-    found: str
-    advice: str
+Check = tuple[str, bool, str, str]  # a row of the table; the advice is for where it did not pass
 
 
 def preflight(model: keras.Model, data: Any) -> pd.DataFrame:
@@ -60,17 +55,17 @@ def preflight(model: keras.Model, data: Any) -> pd.DataFrame:
     with untouched(model, data):
         images, labels = next(repeated(data))
         checks = list(_checks(model, images[:BATCH], labels[:BATCH]))
-    return pd.DataFrame(checks, columns=Check._fields)
+    table = pd.DataFrame(checks, columns=["check", "passed", "found", "advice"])
+    return table.assign(advice=table["advice"].mask(table["passed"], ""))
 
 
 def _checks(model: keras.Model, images: np.ndarray, labels: np.ndarray) -> Iterator[Check]:
-    pixels = _pixels(images)
-    yield pixels
+    yield _pixels(images)
     shape = getattr(model, "input_shape", None)  # a network of one's own class may not say it
     fits = shape is None or size_fits(tuple(shape[1:]), images)
     wanted = "whatever comes" if shape is None else tuple(shape[1:])
     advice = "Load with `pipelines.load(…, like=model)`."
-    yield _check("image size", fits, f"{images.shape[1:]}, the model takes {wanted}", advice)
+    yield "image size", fits, f"{images.shape[1:]}, the model takes {wanted}", advice
     if not fits or not np.isfinite(images).all():
         return
     outputs = np.asarray(keras.ops.convert_to_numpy(model(images, training=False)))
@@ -78,27 +73,27 @@ def _checks(model: keras.Model, images: np.ndarray, labels: np.ndarray) -> Itera
     classes = outputs.shape[-1]
     known = _labels(labels, classes)
     yield known
-    yield _check(
+    yield (
         "probabilities",
         bool(np.allclose(outputs.sum(axis=-1), 1, atol=1e-2) and (outputs >= 0).all()),
         f"each image's outputs add up to {outputs.sum(axis=-1).mean():.3g}",
         'End the model with `Dense(classes, activation="softmax")`, or `Dense(1, activation="sigmoid")` for two.',
     )
     learnable = sum(int(np.prod(weight.shape)) for weight in model.trainable_weights)
-    yield _check(
+    yield (
         "something to learn",
         learnable > 0,
         f"{learnable:,} of {model.count_params():,} weights may change",
         "Everything is frozen: set `trainable = True` on some layer, or use `models.unfreeze`.",
     )
-    if known.passed and learnable:
+    if known[1] and learnable:
         yield from _trial(model, images, labels, outputs)
 
 
 def _pixels(images: np.ndarray) -> Check:
     low, high = float(np.min(images)), float(np.max(images))
     right = bool(np.isfinite(images).all() and low >= 0 and 1 < high <= 255)
-    return _check(
+    return (
         "pixels",
         right,
         f"{low:.4g} to {high:.4g}",
@@ -108,7 +103,7 @@ def _pixels(images: np.ndarray) -> Check:
 
 def _labels(labels: np.ndarray, classes: int) -> Check:
     right = labels_fit(labels, classes)
-    numbers = labels.argmax(axis=1) if are_shares(labels) else labels.reshape(-1)
+    numbers = labels.argmax(axis=1) if are_soft(labels) else labels.reshape(-1)
     several = len(np.unique(numbers)) > 1 or len(numbers) < 4
     advice = (
         f"Expected class numbers from 0 to {classes - 1}, or {classes} shares that add up to 1, as the model has "
@@ -116,9 +111,7 @@ def _labels(labels: np.ndarray, classes: int) -> Check:
         if not right
         else "A whole batch of one class: shuffle before batching, as `pipelines.load(training=True)` does."
     )
-    return _check(
-        "labels", right and several, f"{described(labels)}, {len(np.unique(numbers))} classes in a batch", advice
-    )
+    return "labels", right and several, f"{described(labels)}, {len(np.unique(numbers))} classes in a batch", advice
 
 
 def _trial(model: keras.Model, images: np.ndarray, labels: np.ndarray, outputs: np.ndarray) -> Iterator[Check]:
@@ -126,14 +119,14 @@ def _trial(model: keras.Model, images: np.ndarray, labels: np.ndarray, outputs: 
     chance = math.log(outputs.shape[-1])
     probe = compiled_like(model, images, labels)
     first = loss_of(probe.evaluate(images, labels, verbose=0, return_dict=True))
-    yield _check(
+    yield (
         "first loss",
         math.isfinite(first) and first < 3 * chance + 0.5,
         f"{first:.3g}, guessing costs ln({outputs.shape[-1]}) = {chance:.3g}",
         "Far above guessing before any training: is preprocessing missing from the model, or there twice?",
     )
     spread = float(outputs.std(axis=0).max()) if len(outputs) > 1 else 1.0
-    yield _check(
+    yield (
         "looks at the image",
         spread > SPREAD,
         f"probabilities differ by {spread:.2g} between images",
@@ -143,13 +136,9 @@ def _trial(model: keras.Model, images: np.ndarray, labels: np.ndarray, outputs: 
     while steps < TRIES and math.isfinite(lowest) and lowest > ENOUGH * min(first, chance):
         loss = one_step(probe, images, labels)
         lowest, steps = (loss if not math.isfinite(loss) else min(lowest, loss)), steps + 1
-    yield _check(
+    yield (
         "learns one batch",
         math.isfinite(lowest) and lowest <= ENOUGH * min(first, chance),
         f"loss {first:.3g} to {lowest:.3g} in {steps} steps on {len(images)} images",
         "It cannot learn even a few images by heart: try `training.find_learning_rate`, and look at images and labels.",
     )
-
-
-def _check(name: str, passed: bool, found: str, advice: str) -> Check:
-    return Check(name, bool(passed), found, "" if passed else advice)

@@ -14,7 +14,7 @@ import numpy as np
 
 from cnnlab import pipelines
 from cnnlab._common import put_aside
-from cnnlab._upstream import Fit, begin_at_epoch, build_for_training, fit_around
+from cnnlab._upstream import Fit, begin_at_epoch, build_for_training, fit_around, optimizers_in
 from cnnlab.models.naming import is_built
 from cnnlab.training import checkpoint as checkpoints
 from cnnlab.training.memory import Memory
@@ -31,21 +31,18 @@ class Checkpoints(keras.callbacks.Callback):
     """Keeps all that training needs to go on; the first in the list, so that it sees what the others made of an epoch.
 
     A checkpoint is taken before an epoch, and within one before a step, whenever the last one's cost is small beside
-    the time that went by since.
-
-    Args:
-        folder: Of the run.
-        resume: Whether a run that is there goes on; otherwise it is moved aside.
-        left_behind: Names of what a run leaves in its folder.
+    the time that went by since. A run that is in `folder` goes on with `resume`; else the names `left_behind` by it are
+    moved aside.
     """
+
+    fit: Fit
+    found: checkpoints.Checkpoint | None
+    memory: Memory | None
 
     def __init__(self, folder: Path, *, resume: bool, left_behind: tuple[str, ...]) -> None:
         super().__init__()
         self.folder, self.resume, self.left_behind = folder, resume, left_behind
         self.budget = Budget(CHECKPOINT_SHARE)
-        self.found: checkpoints.Checkpoint | None = None
-        self.fit: Fit
-        self.memory: Memory | None = None
 
     # Beginning
 
@@ -53,7 +50,11 @@ class Checkpoints(keras.callbacks.Callback):
         """Puts an earlier run aside, or gives the model what the run's last checkpoint holds."""
         self.fit, self.memory, self.found = fit_around(self), None, None
         self.data = self.fit.arguments.get("x")
-        self.source: Any = source_of(self.data) if self._order_is_known() else None
+        # With `steps_per_epoch` a pass over the data goes on across epochs. The images of every step follow from its
+        # number then where the data begin again, and otherwise where an epoch is a pass.
+        self.passes_follow = bool(self.fit.arguments.get("steps_per_epoch"))
+        begun_again = hasattr(self.data, "_cnnlab_begun_again") and keras.backend.backend() == "tensorflow"
+        self.source: Any = source_of(self.data) if begun_again or not self.passes_follow else None
         self.steps = self.params.get("steps")
         self.begun = (0, 0)  # epoch and step that come next
         self.skipped = 0
@@ -85,11 +86,6 @@ class Checkpoints(keras.callbacks.Callback):
             begin_at_epoch(self.model, epoch)
         self.facts = self._data_facts()
 
-    def _order_is_known(self) -> bool:
-        """Whether the images of every step follow from its number: an epoch is a pass, or passes follow each other."""
-        per_epoch, begun_again = self.fit.arguments.get("steps_per_epoch"), hasattr(self.data, "_cnnlab_begun_again")
-        return not per_epoch or (begun_again and keras.backend.backend() == "tensorflow")
-
     def _refuse_endless(self) -> None:
         cardinality = getattr(self.data, "cardinality", None)
         if self.steps is None and callable(cardinality) and int(cardinality()) == -1:
@@ -108,9 +104,9 @@ class Checkpoints(keras.callbacks.Callback):
         """Whether patience is used up for what it is now, too."""
         stoppers = [one for one in self.fit.callbacks if type(one).__name__ == "EarlyStopping"]
         for index, one in enumerate(stoppers):
-            remembered = memory.get(f"EarlyStopping {index}", {})
-            wait = remembered.get("wait")
-            if remembered.get("monitor") == one.monitor and isinstance(wait, int) and wait >= one.patience:
+            known = memory.get(f"EarlyStopping {index}", {})
+            wait = known.get("wait") if known.get("monitor") == one.monitor else None
+            if isinstance(wait, int) and wait >= one.patience:
                 return True
         return False
 
@@ -140,7 +136,7 @@ class Checkpoints(keras.callbacks.Callback):
                 raise ValueError(
                     f"`training.resume` expects the same {what} as the run in {str(self.folder)!r} was begun with. "
                     f"Received other {what}: "
-                    + ", ".join(f"{key} was {_short(there.get(key))}, is {_short(here.get(key))}" for key in changed)
+                    + ", ".join(f"{key} was {there.get(key)!s:.80}, is {here.get(key)!s:.80}" for key in changed)
                     + ". Go on as before, or begin anew with `training.callbacks`; `keras.models.load_model` gives you "
                     "the network of `best.keras` to train further in another way."
                 )
@@ -152,12 +148,10 @@ class Checkpoints(keras.callbacks.Callback):
 
     def _data_facts(self) -> dict[str, Any]:
         """What must be the same when the run goes on."""
-        facts: dict[str, Any] = {"steps per epoch": self.steps}
-        weights = self.fit.arguments.get("class_weight")
-        if weights:
-            facts["class_weight"] = {str(key): float(weights[key]) for key in sorted(weights)}
         given = self.fit.arguments
-        facts |= _examples(self.data, given.get("y"))
+        facts = {"steps per epoch": self.steps} | _examples(self.data, given.get("y"))
+        if weights := given.get("class_weight"):
+            facts["class_weight"] = {str(key): float(weights[key]) for key in sorted(weights)}
         facts["sample_weight"] = _digest_of(given.get("sample_weight"))
         held_out = given.get("validation_data")
         pair = (*held_out, None)[:2] if isinstance(held_out, tuple | list) else (held_out, None)
@@ -178,18 +172,12 @@ class Checkpoints(keras.callbacks.Callback):
                 return
         elif self.budget.allows():
             self._write()
-        if self.source is not None and (first or not self._passes_follow()):
+        if self.source is not None and (first or not self.passes_follow):
             pipelines.set_epoch(self.data, self._place(epoch, 0)[0])
-
-    def _passes_follow(self) -> bool:
-        """Whether a pass over the data goes on across epochs, as with `steps_per_epoch`."""
-        return bool(self.fit.arguments.get("steps_per_epoch"))
 
     def _place(self, epoch: int, step: int) -> tuple[int, int]:
         """Which pass over the data a step belongs to, and where in it."""
-        if not self._passes_follow():
-            return epoch, step
-        return divmod(epoch * self.steps + step, len(self.source))
+        return divmod(epoch * self.steps + step, len(self.source)) if self.passes_follow else (epoch, step)
 
     def on_train_batch_begin(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         """Takes a checkpoint within an epoch that lasts."""
@@ -202,10 +190,11 @@ class Checkpoints(keras.callbacks.Callback):
         begin_at_epoch(self.model, None)
         if self.memory is None:  # nothing was left to do
             self._remember()
-        elif not averages_weights(self.model.optimizer) and not self._cut_short() and _is_finite(logs):
-            # With a moving average Keras has already put the averages in place of the weights that training needs.
+        elif not self._cut_short() and np.isfinite(np.asarray((logs or {}).get("loss", 0.0), dtype=float)).all():
+            averages = any(getattr(one, "use_ema", False) for one in optimizers_in(self.model.optimizer))
             self.begun = (self.begun[0] + 1, 0)
-            self._write()
+            if not averages:  # of weights, which Keras has put in place of those that training needs by now
+                self._write()
         self.fit, self.data, self.source, self.memory = Fit([], {}), None, None, None  # lets go of the data
         leave_folder(self.folder)
 
@@ -254,7 +243,7 @@ class Checkpoints(keras.callbacks.Callback):
         model = self.model
         number, within = self._place(epoch, step)
         rest = pipelines.rest(self.data, epoch=number, step=within)
-        rest = rest.concatenate(self.data) if self._passes_follow() else rest
+        rest = rest.concatenate(self.data) if self.passes_follow else rest
         build_for_training(model, next(iter(rest)))  # the metrics' variables are to be filled
         checkpoints.put_into(model, found, self.folder, "model", "optimizer", *(["metric"] if step else []))
         pipelines.set_epoch(self.data, number + 1)
@@ -276,13 +265,6 @@ class Checkpoints(keras.callbacks.Callback):
             return plain(batches)
 
         model.train_function = train_function
-
-
-def averages_weights(optimizer: Any) -> bool:
-    """Whether the optimizer keeps a moving average of the weights, and puts it in their place at the end."""
-    inner = getattr(optimizer, "inner_optimizer", None)
-    parts = [optimizer, *([inner] if inner is not None else []), *getattr(optimizer, "optimizers", [])]
-    return any(getattr(part, "use_ema", False) for part in parts)
 
 
 def _examples(data: Any, labels: Any) -> dict[str, Any]:
@@ -337,13 +319,3 @@ def _nameless(value: Any) -> Any:
 
 def _digest(data: bytes) -> str:
     return hashlib.blake2b(data, digest_size=16).hexdigest()
-
-
-def _short(value: Any) -> str:
-    text = str(value)
-    return text if len(text) <= 80 else f"{text[:80]}…"
-
-
-def _is_finite(logs: dict[str, Any] | None) -> bool:
-    loss = (logs or {}).get("loss", 0.0)
-    return bool(np.isfinite(np.asarray(loss, dtype=float)).all())

@@ -14,11 +14,7 @@ NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
 
 
 class Budget:
-    """Lets something be done only as often as it takes a small share of the time.
-
-    Args:
-        share: Of the time, 0 to 1.
-    """
+    """Lets something be done only as often as it takes a small share, 0 to 1, of the time."""
 
     def __init__(self, share: float) -> None:
         self.share = share
@@ -48,15 +44,7 @@ class DiskFullError(OSError):
 
 @contextmanager
 def disk_watched(folder: Path, rescue: str) -> Iterator[None]:
-    """Turns "no space left", in whatever way a library says it, into a sentence that says what is safe and what to do.
-
-    Args:
-        folder: Where the block writes.
-        rescue: What is still there, as a sentence.
-
-    Raises:
-        DiskFullError: If the disk, or the share of it that this user may fill, is full.
-    """
+    """Turns "no space left", however a library says it, into a sentence that says what is safe (`rescue`) and to do."""
     try:
         yield
     except (OSError, RuntimeError, ValueError) as error:
@@ -72,16 +60,7 @@ def disk_watched(folder: Path, rescue: str) -> Iterator[None]:
 
 
 def own_folder(folder: Path, names: tuple[str, ...]) -> None:
-    """Takes a run folder for this process, until `leave_folder` or its end.
-
-    Args:
-        folder: Of the run; made if it does not exist.
-        names: Of what is written in it.
-
-    Raises:
-        ValueError: If part of it is a link to somewhere else.
-        TimeoutError: If another process trains in it.
-    """
+    """Takes a run folder for this process, until `leave_folder` or its end; none of `names` in it may be a link."""
     for name in (*names, "earlier"):
         if (folder / name).is_symlink():
             raise ValueError(

@@ -44,14 +44,7 @@ def one_cycle(peak: float, *, steps: int, warmup: float = 0.25, start: float = 0
             "`one_cycle` expects `peak` above 0, `steps` of 1 or more and `warmup` from 0 to below 1. "
             f"Received: peak={peak}, steps={steps}, warmup={warmup}."
         )
-    rising = math.floor(steps * warmup)
-    return keras.optimizers.schedules.CosineDecay(
-        initial_learning_rate=peak * start if rising else peak,
-        decay_steps=steps - rising,
-        warmup_target=peak if rising else None,
-        warmup_steps=rising,
-        name="one_cycle",
-    )
+    return _warmed_up(peak, steps, warmup, start=start, name="one_cycle")
 
 
 def warmup_cosine(peak: float, *, steps: int, warmup: float = 0.05, end: float = 0.0) -> Any:
@@ -82,14 +75,15 @@ def warmup_cosine(peak: float, *, steps: int, warmup: float = 0.05, end: float =
             "`warmup_cosine` expects `peak` above 0, `steps` of 1 or more, `warmup` and `end` from 0 to below 1. "
             f"Received: peak={peak}, steps={steps}, warmup={warmup}, end={end}."
         )
+    return _warmed_up(peak, steps, warmup, start=0.0, alpha=end, name="warmup_cosine")
+
+
+def _warmed_up(peak: float, steps: int, warmup: float, *, start: float, **options: Any) -> Any:
     rising = math.floor(steps * warmup)
+    if not rising:
+        return keras.optimizers.schedules.CosineDecay(peak, steps, **options)
     return keras.optimizers.schedules.CosineDecay(
-        initial_learning_rate=0.0 if rising else peak,
-        decay_steps=steps - rising,
-        alpha=end,
-        warmup_target=peak if rising else None,
-        warmup_steps=rising,
-        name="warmup_cosine",
+        peak * start, steps - rising, warmup_target=peak, warmup_steps=rising, **options
     )
 
 
@@ -186,11 +180,7 @@ class Plateau(keras.callbacks.ReduceLROnPlateau):
 
 
 def refuse_two_rules(optimizer: Any, callbacks: Sequence[keras.callbacks.Callback]) -> None:
-    """Refuses callbacks that set the learning rate where a schedule, or another such callback, does.
-
-    Raises:
-        ValueError: Before training, where Keras would fail in the middle of it.
-    """
+    """Refuses callbacks that set the learning rate where a schedule does: Keras would fail in mid-training."""
     kinds = keras.callbacks.ReduceLROnPlateau | keras.callbacks.LearningRateScheduler
     rules = [type(one).__name__ for one in callbacks if isinstance(one, kinds)]
     names = [getattr(rate, "name", None) or type(rate).__name__ for rate in schedules_of(optimizer)]
@@ -202,16 +192,7 @@ def refuse_two_rules(optimizer: Any, callbacks: Sequence[keras.callbacks.Callbac
 
 
 def refuse_what_is_over(optimizer: Any, *, epochs: int, steps: int | None) -> None:
-    """Refuses a schedule that has come to its end, and says where one will in the middle of training.
-
-    Args:
-        optimizer: Whose next step is the first one of the training.
-        epochs: That are to be trained.
-        steps: Of an epoch; None where nobody knows.
-
-    Raises:
-        ValueError: If the learning rate is 0 throughout.
-    """
+    """Refuses a schedule that is over before `epochs` of `steps` steps begin; warns of one that ends within them."""
     first, count = int(getattr(optimizer, "iterations", 0)), epochs * (steps or 1)
     for rate in schedules_of(optimizer) if count > 1 else []:
         places = np.unique(np.linspace(first + 1, first + count - 1, LOOKS).astype(int))

@@ -7,8 +7,6 @@ or more, than the person wrote.
 
 import functools
 import inspect
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 from cnnlab import _quiet  # noqa: F401  isort: skip
@@ -38,25 +36,16 @@ def _exact(model: keras.Model, name: str) -> Any:
             endless = _endless(given["x"])
             given["x"] = given["x"] if endless is None else endless
             counts += [1] if endless is None else []  # what may end within an execution is taken step by step
-        with _fewer_steps(model, counts):
+        before = model.steps_per_execution
+        # As many steps at a time as all counts are multiples of.
+        _execute(model, max(steps for steps in range(1, before + 1) if all(count % steps == 0 for count in counts)))
+        try:
             return plain(*bound.args, **bound.kwargs)
+        finally:
+            _execute(model, before)
 
     method.__signature__ = inspect.signature(plain.__get__(model))  # type: ignore[attr-defined]
     return method
-
-
-@contextmanager
-def _fewer_steps(model: keras.Model, counts: list[int]) -> Iterator[None]:
-    """Executes as many steps at a time as all counts are multiples of, at most the model's own number."""
-    before = model.steps_per_execution
-    if not counts:
-        yield
-        return
-    _execute(model, max(steps for steps in range(1, before + 1) if all(count % steps == 0 for count in counts)))
-    try:
-        yield
-    finally:
-        _execute(model, before)
 
 
 def _execute(model: keras.Model, steps: int) -> None:

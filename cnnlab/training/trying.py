@@ -14,11 +14,6 @@ def compiled_like(model: keras.Model, images: Any, labels: Any) -> Any:
     """The same network, with its own `train_step` if it has one, compiled by itself for the same loss.
 
     Its layers are the model's: what it learns is to be undone by `untouched`.
-
-    Args:
-        model: Built; compiled or not.
-        images: A batch.
-        labels: Theirs.
     """
     twin = compiled_twin(model)
     loss = model.loss if getattr(model, "compiled", False) else suitable_loss(model, (images, labels))["loss"]

@@ -28,15 +28,9 @@ def numbers(logs: dict[str, Any] | None) -> dict[str, float]:
 
 
 class Watched:
-    """A number that training reports after an epoch, and its direction.
+    """A number that training reports after an epoch, and its direction: "min", "max", or "auto", which asks Keras.
 
-    Args:
-        monitor: Its name. Without validation data the training's own number stands in for `val_…`.
-        mode: "min" or "max"; "auto" asks Keras, which knows its own metrics.
-        argument: What the person gave the name as, for messages.
-
-    Raises:
-        ValueError: If `mode` is none of these.
+    Without validation data the training's own number stands in for `val_…`. `argument` is what the person gave it as.
     """
 
     def __init__(self, monitor: str, mode: str = "auto", *, argument: str = "monitor") -> None:
@@ -51,12 +45,7 @@ class Watched:
         self.every = 1
 
     def begin(self, callback: keras.callbacks.Callback, *, consequence: str = "") -> None:
-        """Looks at the `fit` that begins: whether and how often it validates.
-
-        Args:
-            callback: Which is being called by it.
-            consequence: What is said where there are no validation data; nothing where empty.
-        """
+        """Looks how often the `fit` around `callback` validates; warns of the `consequence` where it does not."""
         self.name, self.model, self.mode = self.given, callback.model, None if self.asked == "auto" else self.asked
         arguments = fit_around(callback).arguments
         every = arguments.get("validation_freq", 1)
@@ -67,11 +56,7 @@ class Watched:
                 logger.warning("There are no validation data, so %s.", consequence.format(self.name))
 
     def value(self, logs: dict[str, Any] | None) -> float | None:
-        """The number; None after an epoch without validation.
-
-        Raises:
-            ValueError: If training reports no such number.
-        """
+        """The number; None after an epoch without validation."""
         flat = numbers(logs)
         if self.name in flat:
             return flat[self.name]
@@ -84,16 +69,10 @@ class Watched:
         )
 
     def better(self, value: float | None, best: float | None) -> bool:
-        """Whether a value improves on the best so far; what is no number never does.
-
-        Raises:
-            ValueError: If nobody knows whether more or less of it is better.
-        """
+        """Whether a value improves on the best so far; what is no number never does."""
         if value is None or value != value:
             return False
-        if best is None:
-            return True
-        return value < best if self.direction() == "min" else value > best
+        return best is None or (value < best if self.direction() == "min" else value > best)
 
     def direction(self) -> str:
         """Whether less ("min") or more ("max") of it is better."""

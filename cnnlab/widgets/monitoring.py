@@ -15,7 +15,7 @@ import numpy as np
 from cnnlab._common import is_quiet
 from cnnlab._upstream import fit_around
 from cnnlab.plots.style import BLUE, GREY, ORANGE
-from cnnlab.training import memory
+from cnnlab.training.memory import Fields
 from cnnlab.training.running import Budget
 from cnnlab.training.watching import Watched, numbers
 
@@ -57,9 +57,7 @@ def monitor(
 class Monitor(keras.callbacks.Callback):
     """What `monitor` returns."""
 
-    remembered: ClassVar[dict[str, memory.Rule]] = {
-        "rows": memory.rows, "best": memory.number, "best_weights": memory.weights
-    }  # fmt: skip
+    remembered: ClassVar[Fields] = {"rows": "rows", "best": "number", "best_weights": "weights"}
 
     def __init__(self, metrics: tuple[str, ...], watched: Watched) -> None:
         super().__init__()
