@@ -166,3 +166,62 @@ def test_an_unknown_room_is_named():
     with pytest.raises(AttributeError, match="no attribute 'tabels'"):
         cnnlab.tabels  # noqa: B018
     assert "tables" in dir(cnnlab)
+
+
+# Names with one underscore that are public: of NamedTuple, and of IPython's protocol for display.
+PUBLIC = {"_asdict", "_fields", "_replace", "_repr_html_", "_repr_mimebundle_"}
+# Subclasses of KerasTuner's Oracle and Tuner, which use its hooks.
+HOOKS = {"experiments/oracles.py", "experiments/tuning.py", "experiments/search.py", "experiments/searching.py"}
+# On their way to `_upstream.py`.
+HOOKS |= {f"experiments/{name}.py" for name in ("backbone", "fingerprint", "heads", "memory")}
+
+
+def private_uses(tree: ast.Module) -> list[tuple[int, str]]:
+    """Lines that import a private module of Keras, KerasTuner or TensorFlow, or name a private attribute."""
+    found = []
+    for node in ast.walk(tree):
+        names = [node.attr] if isinstance(node, ast.Attribute) else []
+        if isinstance(node, ast.Call) and getattr(node.func, "id", "") in ("getattr", "hasattr", "setattr", "delattr"):
+            names = [str(argument.value) for argument in node.args if isinstance(argument, ast.Constant)]
+        found += [(node.lineno, name) for name in names if name.startswith("_") and not name.endswith("__")]
+        modules = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+        if isinstance(node, ast.ImportFrom):
+            modules = [f"{node.module}.{alias.name}" for alias in node.names]
+        for module in modules:
+            if module.startswith(("keras.src", "keras_tuner.src", "tensorflow.python")):
+                found.append((node.lineno, module))
+    return found
+
+
+def own_names(tree: ast.Module) -> set[str]:
+    """What a file defines: functions, classes, variables, and attributes of its own objects."""
+    names = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            names.add(node.name)
+        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            names.add(node.id)
+        elif isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store) and ast.unparse(node.value) == "self":
+            names.add(node.attr)
+    return names
+
+
+def test_private_names_of_keras_and_tensorflow_are_in_one_module():
+    """Elsewhere nothing tells that upstream changed them; `tests/test_upstream.py` tries each in `_upstream.py`."""
+    trees = {path: ast.parse(path.read_text(encoding="utf-8")) for path in FILES if path.name != "_upstream.py"}
+    ours = PUBLIC.union(*map(own_names, trees.values()))
+    found = [
+        f"{path.relative_to(PACKAGE)}:{line} {name}"
+        for path, tree in trees.items()
+        for line, name in private_uses(tree)
+        if name not in ours and not name.startswith("_cnnlab") and str(path.relative_to(PACKAGE)) not in HOOKS
+    ]
+    assert found == []
+
+
+def test_a_private_name_would_be_found():
+    code = "from keras.src import ops\nimport tensorflow.python.framework\nlayer._tracker\ngetattr(model, '_nodes')"
+    assert [name for _, name in private_uses(ast.parse(code))] == [
+        "keras.src.ops", "tensorflow.python.framework", "_tracker", "_nodes"
+    ]  # fmt: skip
+    assert own_names(ast.parse("def _f(): self._x = y = model._z = 1")) == {"_f", "_x", "y"}
