@@ -134,8 +134,8 @@ def locked(path: str | os.PathLike[str], *, timeout: float = 60) -> Iterator[Non
     # On disks that cannot lock, filelock keeps notes of its own in the file: leave those alone.
     ours = False
     try:
-        with suppress(OSError):
-            ours = note.read_bytes()[:8] in (b"", b"process ")
+        with suppress(OSError, ValueError):
+            ours = read_bytes(note, limit=200)[:8] in (b"", b"process ")
             if ours:
                 note.write_text(f"process {os.getpid()} on {platform.node()}", encoding="utf-8")
         yield
@@ -259,6 +259,11 @@ def put_aside(folder: Path, names: Iterable[str]) -> Path | None:
     there = [folder / name for name in names if (folder / name).exists()]
     if not there:
         return None
+    if (folder / "earlier").is_symlink():
+        raise ValueError(
+            f"Expected a folder for earlier results. {str(folder / 'earlier')!r} is a link: nothing outside of "
+            f"{str(folder)!r} is written. Remove the link, or choose another folder."
+        )
     target = folder_aside(folder, max(path.stat().st_mtime for path in there))
     for path in there:
         path.rename(target / path.name)

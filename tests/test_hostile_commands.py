@@ -129,6 +129,17 @@ def test_a_folder_of_ones_own_files_is_refused_and_moves_nothing(tmp_path, capsy
     assert made(tmp_path / "mine") == before
 
 
+def test_a_report_does_not_follow_a_link_for_earlier_ones(tmp_path, capsys):
+    outside, folder = tmp_path / "outside", tmp_path / "run"
+    outside.mkdir()
+    folder.mkdir()
+    (folder / "earlier").symlink_to(outside)
+    (folder / "report.ipynb").write_text("mine")
+    assert main(["report", str(notebook(tmp_path, "1")), "--folder", str(folder)]) == 1
+    assert "earlier' is a link: nothing outside" in capsys.readouterr().err
+    assert not list(outside.iterdir()) and (folder / "report.ipynb").read_text() == "mine"
+
+
 def test_of_two_reports_in_one_folder_one_is_made_and_the_other_told_who_has_it(tmp_path):
     source = notebook(tmp_path, "import time; time.sleep(2); print(number)")
     start = threading.Barrier(2)

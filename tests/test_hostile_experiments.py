@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from cnnlab import experiments, models
+from cnnlab import experiments, models, tables
 from cnnlab.experiments import embedding, tuning
 from cnnlab.experiments.runner import Runner
 from cnnlab.experiments.store import Store
@@ -186,6 +186,24 @@ def test_damaged_tables_are_a_sentence(few, folder, text):
         validate(few, folder / "cv")
 
 
+@pytest.mark.parametrize("name", ["scores", "predictions"])
+@pytest.mark.parametrize("rows", ["none", "double"])
+def test_results_of_other_rows_are_a_sentence(few, folder, name, rows):
+    path = folder / "cv" / "repeat_0_fold_0" / f"{name}.csv"
+    table = tables.read(path)
+    tables.save(table.head(0) if rows == "none" else pd.concat([table, table], ignore_index=True), path)
+    with pytest.raises(ValueError, match="computed anew"):
+        validate(few, folder / "cv")
+
+
+def test_a_folder_in_the_place_of_the_mark_is_named(few, folder):
+    mark = folder / "cv" / "repeat_0_fold_0" / "complete"
+    mark.unlink()
+    mark.mkdir()
+    with pytest.raises(ValueError, match=r"complete' is a folder\. Remove it"):
+        validate(few, folder / "cv")
+
+
 @pytest.mark.parametrize("name", ["repeat_0_fold_0", "repeat_0_fold_0/scores.csv", "experiment.json", "notes"])
 def test_links_out_of_the_folder_are_refused(few, folder, name):
     path = folder / "cv" / name
@@ -231,6 +249,18 @@ def bomb(path, megabytes=256):
             file.write(bytes(2**20))
 
 
+def no_array(path):
+    count = len(build().weights)
+    with zipfile.ZipFile(path, "w") as packed:
+        for number in range(count):
+            packed.writestr(f"arr_{number}.txt", "words")
+
+
+def other_names(path):
+    with zipfile.ZipFile(path, "w") as packed:
+        packed.writestr("arr_0", "words")
+
+
 def pickled(path):
     np.savez(path.with_suffix(".tmp.npz"), np.array([os.system], dtype=object))
     path.with_suffix(".tmp.npz").rename(path)
@@ -243,7 +273,16 @@ def other_network(path):
 
 
 @pytest.mark.parametrize(
-    "make", [bomb, pickled, other_network, lambda path: path.write_bytes(b"PK"), lambda path: path.write_bytes(b"")]
+    "make",
+    [
+        bomb,
+        no_array,
+        other_names,
+        pickled,
+        other_network,
+        lambda path: path.write_bytes(b"PK"),
+        lambda path: path.write_bytes(b""),
+    ],
 )
 def test_weights_that_are_none_are_a_sentence(tmp_path, make):
     make(tmp_path / "weights.npz")

@@ -105,6 +105,19 @@ def test_a_lock_lets_one_in_and_names_the_holder(tmp_path):
         pass
 
 
+@pytest.mark.parametrize("kind", ["pipe", "huge"])
+def test_a_lock_that_somebody_else_put_there_is_not_read(tmp_path, kind):
+    """Also one that no write would end; then whoever comes second is not told a name."""
+    note = tmp_path / ".t.csv.lock"
+    if kind == "pipe":
+        os.mkfifo(note)
+    else:
+        note.touch()
+        os.truncate(note, 300 << 30)
+    tables.save(table_of(["a", "b"]), tmp_path / "t.csv")
+    assert len(tables.read(tmp_path / "t.csv")) == 2
+
+
 def test_a_killed_holder_holds_no_longer(tmp_path):
     script = "import os, sys; from cnnlab._common import locked\nwith locked(sys.argv[1]): os.kill(os.getpid(), 9)"
     subprocess.run([sys.executable, "-c", script, tmp_path / "a.csv"], check=False)
@@ -434,6 +447,19 @@ def test_tables_that_claim_gigabytes_are_refused_at_once(tmp_path):
         with pytest.raises(ValueError, match=r"at most 1,073,741,824 bytes. '.*t\.csv' has 214,748,364,800"):
             call(tmp_path / "t.csv")
     assert time.monotonic() - began < 5
+
+
+def test_folders_nested_without_end_are_a_sentence(tmp_path, monkeypatch):
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "1.png").touch()
+
+    def endless(*arguments, **options):
+        raise RecursionError
+
+    monkeypatch.setattr(os, "walk", endless)
+    with pytest.raises(ValueError, match="nested too deeply"):
+        tables.from_folder(tmp_path)
 
 
 def test_a_sidecar_that_is_a_folder_is_a_sentence(tmp_path):

@@ -164,9 +164,12 @@ def test_facts_that_are_none_are_refused(run, change):
         train(run)
 
 
-@pytest.mark.parametrize("state", [{}, {"python": [3, [1], None]}, {"python": 3, "numpy": 4, "keras": 5}], ids=str)
+FEW = {"numpy": ["MT19937", [1] * 623, 624, 0, 0.0]}
+
+
+@pytest.mark.parametrize("state", [{}, {"python": [3, [1], None]}, {"python": 3, "numpy": 4, "keras": 5}, FEW], ids=len)
 def test_random_state_that_is_none_is_refused(run, state):
-    forge(run, lambda facts: facts | {"random": state})
+    forge(run, lambda facts: facts | {"random": facts["random"] | state if state is FEW else state})
     with pytest.raises(ValueError, match=r"state of random generators.*Begin anew"):
         train(run)
 
@@ -220,6 +223,15 @@ def pipe(run):
 def sparse(run):
     with (run / "checkpoint" / "latest.ckpt").open("r+b") as file:
         file.truncate(2**38)
+
+
+@pytest.mark.parametrize("name", ["latest.ckpt", "previous.ckpt"])
+def test_a_folder_in_the_place_of_a_checkpoint_is_named_before_training(run, name):
+    path = run / "checkpoint" / name
+    path.unlink(missing_ok=True)
+    path.mkdir()
+    with pytest.raises(ValueError, match=rf"Expected a checkpoint.*{name}' is a folder.*Remove it"):
+        train(run)
 
 
 @pytest.mark.parametrize("damage", [bomb, giant, objects, text, deep, no_zip, link, pipe, sparse])

@@ -79,7 +79,12 @@ class Store:
 
     def has(self, name: str) -> bool:
         """Whether the results under `name` are complete."""
-        return name in self.memory if self.folder is None else (self._path(name) / "complete").is_file()
+        if self.folder is None:
+            return name in self.memory
+        mark = self._path(name) / "complete"
+        if mark.is_dir():
+            raise ValueError(f"Expected the mark of complete results. {str(mark)!r} is a folder. Remove it.")
+        return mark.is_file()
 
     def get(self, name: str, *, only: str = "*") -> dict[str, pd.DataFrame] | None:
         """The tables kept under `name`, or just one of them; None while they are not complete.
@@ -91,7 +96,10 @@ class Store:
             return None
         if self.folder is None:
             return self.memory[name]
-        return {path.stem: _read_table(path) for path in sorted(self._path(name).glob(f"{only}.csv"))}
+        found = {path.stem: _read_table(path) for path in sorted(self._path(name).glob(f"{only}.csv"))}
+        if len(found.get("scores", [0])) != 1:
+            raise ValueError(_damaged(self._path(name) / "scores.csv", f"it has {len(found['scores'])} rows, not one"))
+        return found
 
     def put(self, name: str, results: Mapping[str, pd.DataFrame]) -> None:
         """Keeps tables under `name`; the mark that they are complete comes last."""
@@ -162,10 +170,14 @@ def _read_table(path: Path) -> pd.DataFrame:
             raise ValueError(f"more than {LARGEST_TABLE:,} bytes")
         return tables.read(path)
     except (ValueError, KeyError, TypeError, AttributeError, OSError, RecursionError, OverflowError) as error:
-        raise ValueError(
-            f"{str(path)!r} cannot be read: {error}. Move the folder {path.parent.name!r} away and call again: it is "
-            "computed anew."
-        ) from error
+        raise ValueError(_damaged(path, error)) from error
+
+
+def _damaged(path: Path, reason: Any) -> str:
+    return (
+        f"{str(path)!r} cannot be read: {reason}. Move the folder {path.parent.name!r} away and call again: it is "
+        "computed anew."
+    )
 
 
 def _excerpt(value: Any) -> str:

@@ -296,6 +296,8 @@ def load_weights(model: keras.Model, path: Path) -> keras.Model:
                 raise ValueError("it would take more memory than the network has weights")
         with np.load(data, allow_pickle=False) as file:
             values = [file[f"arr_{number}"] for number in range(len(file.files))]
+        if not all(isinstance(value, np.ndarray) and value.dtype.kind in "biufV" for value in values):
+            raise ValueError("one of its parts holds no numbers")
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
         raise ValueError(f"{str(path)!r} holds no weights that can be read: {error}.") from error
     count = (

@@ -113,6 +113,11 @@ def cross_validate(
         for key in ("scores", "history", "predictions")
     )
     row = np.concatenate([run.rows.test.index for run in runs.values()])
+    if len(predictions) != len(row):
+        raise ValueError(
+            f"Expected {len(row)} predictions in {str(folder)!r}. Received {len(predictions)}: its results are "
+            "damaged. Move the folder away and call again: they are computed anew."
+        )
     predictions = predictions.iloc[np.lexsort((row, predictions["repeat"].to_numpy()))].reset_index(drop=True)
     front = ["repeat", "fold"]
     return Validation(

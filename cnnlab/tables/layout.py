@@ -65,14 +65,17 @@ def walk(folder: Path, unreadable: Callable[[OSError], None] | None = None) -> I
     # The folders above count as seen: a link back up would bring the other classes under this one's name.
     above = (parent.stat() for parent in folder.resolve().parents)
     seen = {(status.st_dev, status.st_ino) for status in above}
-    for root, folders, files in os.walk(folder, followlinks=True, onerror=unreadable):
-        status = Path(root).stat()
-        if (status.st_dev, status.st_ino) in seen:
-            folders.clear()
-            continue
-        seen.add((status.st_dev, status.st_ino))
-        folders[:] = sorted(name for name in folders if is_shown(name))
-        yield from (Path(root) / name for name in sorted(files))
+    try:
+        for root, folders, files in os.walk(folder, followlinks=True, onerror=unreadable):
+            status = Path(root).stat()
+            if (status.st_dev, status.st_ino) in seen:
+                folders.clear()
+                continue
+            seen.add((status.st_dev, status.st_ino))
+            folders[:] = sorted(name for name in folders if is_shown(name))
+            yield from (Path(root) / name for name in sorted(files))
+    except RecursionError:  # Python 3.12 goes on; there the system refuses such paths
+        raise ValueError(f"Expected folders of images. Those in {str(folder)!r} are nested too deeply.") from None
 
 
 def _holds_images(folder: Path) -> bool:

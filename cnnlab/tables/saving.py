@@ -254,7 +254,8 @@ def _untyped(path: Path) -> pd.DataFrame:
     table = read_csv(path, wanted=["path"])
     words = [name for name in ("path", "label", "predicted") if name in table]
     others = typed_columns(table.drop(columns=words))
-    table = table[words].where(table[words] != "").join(others)[[name for name in table if name in {*words, *others}]]
+    kept = {*words, *others}
+    table = table[words].where(table[words] != "").join(others)[[name for name in table if name in kept]]
     return table.astype({name: "category" for name in words if name != "path"})
 
 

@@ -63,6 +63,8 @@ def write(folder: Path, checkpoint: Checkpoint) -> None:
 def read(folder: Path, model: keras.Model) -> Checkpoint | None:
     """The latest whole checkpoint of a run, or None where there is none; `model`, built, says how large it can be."""
     paths = [folder / FOLDER / name for name in (LATEST, PREVIOUS)]
+    for path in filter(Path.is_dir, paths):
+        raise ValueError(f"Expected a checkpoint. {str(path)!r} is a folder, so none can be written there. Remove it.")
     there = [path for path in paths if path.exists() or path.is_symlink()]
     limit = SPARE + COPIES * 4 * model.count_params()
     for path in there:
@@ -136,7 +138,7 @@ def put_into(model: keras.Model, checkpoint: Checkpoint, folder: Path, *kinds: s
         assign(variables_of(model)[kind], values)
     try:
         set_random_state(checkpoint.facts["random"])
-    except (KeyError, TypeError, ValueError, OverflowError) as error:
+    except (LookupError, TypeError, ValueError, OverflowError) as error:
         raise ValueError(
             f"Expected the state of random generators in the checkpoint of {str(folder)!r}. Received none: {error}. "
             "Begin anew with `training.callbacks`."
