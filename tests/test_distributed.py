@@ -32,6 +32,29 @@ history = model.fit(data, epochs=3, verbose=0)
 np.savez({out!r}, *model.get_weights(), loss=history.history["loss"])
 """
 
+EIGHT_DEVICES = """
+import keras, numpy as np
+from cnnlab import models, training
+assert keras.backend.backend() == "jax" and len(keras.distribution.list_devices()) == 8
+
+def trained():
+    keras.utils.set_random_seed(0)
+    model = models.small_cnn(image_size=(8, 8), classes=list("0123456789"), filters=(8,), dropout=0.0)
+    training.compile(model, optimizer=keras.optimizers.SGD(0.1, momentum=0.9))
+    random = np.random.default_rng(0)
+    images, labels = random.integers(0, 256, (96, 8, 8, 3)).astype("uint8"), random.integers(0, 10, 96).astype("int32")
+    model.fit(images, labels, batch_size=16, epochs=3, shuffle=False, verbose=0)
+    return model
+
+alone = trained().get_weights()
+strategy = training.distributed()
+assert isinstance(strategy, keras.distribution.DataParallel)
+with strategy.scope():
+    model = trained()
+assert len(model.weights[0].value.sharding.device_set) == 8
+print("farthest", max(np.abs(one - other).max() for one, other in zip(alone, model.get_weights())))
+"""
+
 
 def start(tmp_path, table, name, several, **environment):
     tables.save(table, tmp_path / "table.csv")
@@ -66,6 +89,23 @@ def test_two_workers_train_what_one_process_trains(digits, tmp_path):
     for name in weights:
         np.testing.assert_array_equal(one[name], other[name])
         np.testing.assert_allclose(one[name], alone[name], atol=1e-4)
+
+
+def test_jax_trains_on_eight_devices_what_one_trains():
+    flags = {"KERAS_BACKEND": "jax", "XLA_FLAGS": "--xla_force_host_platform_device_count=8"}
+    command = [sys.executable, "-c", EIGHT_DEVICES]
+    said = subprocess.run(command, env=os.environ | flags, check=True, capture_output=True, text=True, timeout=280)
+    assert float(said.stdout.split()[-1]) <= 1e-4
+
+
+@pytest.mark.parametrize(
+    ("backend", "words"), [("torch", "TensorFlow or JAX"), ("jax", "keras.distribution.initialize")]
+)
+def test_what_it_cannot_do_is_said(monkeypatch, backend, words):
+    monkeypatch.setattr(keras.backend, "backend", lambda: backend)
+    monkeypatch.setenv("TF_CONFIG", '{"cluster": {"worker": ["a:1", "b:1"]}, "task": {"type": "worker", "index": 0}}')
+    with pytest.raises(RuntimeError, match=words):
+        training.distributed()
 
 
 def test_one_machine_gets_a_mirrored_strategy(monkeypatch):

@@ -322,6 +322,30 @@ def test_jax_on_its_card():
     assert "jax-cuda12-plugin 0.10.2" in " ".join(f.finding for f in findings if f.area == "gpu")
 
 
+def test_jax_without_tensorflow():
+    """A machine that trains with JAX alone: proved on JAX, with the driver that JAX's CUDA needs."""
+    environment = {"KERAS_BACKEND": "jax", "XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
+    plugin = {"jax": [Package("0.11.2")], "jax-cuda13-plugin": [Package("0.11.2")]}
+    facts = [fact | {"module": "jax"} if fact.get("module") == "tensorflow" else fact for fact in proof("NVIDIA H200")]
+    h200 = ("NVIDIA H200", "580.159.04", "9.0", 143771, 1)
+    folders = lambda name: None if name == "tensorflow" else f"{SITE}/{name}"  # noqa: E731
+    settings = {"environment": environment, "packages": plugin, "module_folder": folders}
+    findings = doctor.examine(pc(h200, facts=facts, **settings))
+    assert {f.status for f in findings if f.area in ("gpu", "proof")} == {"ok"}
+    assert "JAX computes with CUDA 13" in next(f.finding for f in findings if f.area == "gpu")
+    assert "need TensorFlow besides" in only(findings, "tensorflow", "warning").why
+    assert "JAX 2.21.0 and Keras 3.15.1 start in" in only(findings, "tensorflow", "ok").finding
+    old = only(look(pc(("NVIDIA H200", "575.1", "9.0", 143771, 1), **settings)), "gpu", "problem")
+    assert "CUDA 13 needs driver 580" in old.why
+
+
+def test_memory_that_jax_takes_in_advance():
+    machine = pc(RTX_4090, packages={"jax-cuda12-plugin": [Package("0.10.2")]}, **JAX)
+    finding = only(look(machine), "gpu", "note")
+    assert "JAX takes three quarters of the memory of a card" in finding.finding
+    assert finding.fix == "export XLA_PYTHON_CLIENT_PREALLOCATE=false"
+
+
 def test_memory_that_another_process_holds():
     finding = only(look(pc((RTX_4090[0], "550.1", "8.9", 24564, 23000))), "gpu", "warning")
     assert "22.5 of 24.0 GiB" in finding.finding

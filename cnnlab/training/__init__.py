@@ -2,7 +2,7 @@
 
 from cnnlab.models.losses import SmoothedCrossentropy
 from cnnlab.training.callbacks import callbacks, resume
-from cnnlab.training.compiling import compile
+from cnnlab.training.compiling import compile, precision
 from cnnlab.training.distributed import distributed
 from cnnlab.training.finding import LearningRates, find_learning_rate
 from cnnlab.training.fine_tuning import fine_tune
@@ -20,6 +20,7 @@ __all__ = [
     "fine_tune",
     "one_cycle",
     "plateau",
+    "precision",
     "preflight",
     "resized",
     "resume",

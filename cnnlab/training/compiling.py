@@ -1,11 +1,15 @@
-"""`model.compile` with the arguments that fit the labels and this hardware."""
+"""`model.compile` with the arguments that fit the labels and this hardware, and the precision that it gains by."""
 
 import inspect
 import math
+import re
+import time
+from pathlib import Path
 from typing import Any
 
 from cnnlab import _quiet  # noqa: F401  isort: skip
 import keras
+import numpy as np
 
 from cnnlab._upstream import schedules_of
 from cnnlab.models.losses import saved_plainly
@@ -14,6 +18,8 @@ from cnnlab.training.steps import count_exactly
 
 # Below this many multiply-adds a batch, starting a step costs as much as computing it on a CPU.
 CHEAP_STEP = 1.5e9
+HALVES = ("mixed_bfloat16", "mixed_float16")
+WORTH_IT = 1.3  # times as fast as float32, for half precision on a CPU
 
 
 def compile(
@@ -29,8 +35,10 @@ def compile(
 
     Loss: the cross-entropy that fits the network's last layer (softmax, one sigmoid, or none) and the labels: class
     numbers, or shares where `data` yields them (mixup, cutmix). On a CPU, small networks run several steps at a time
-    and without XLA, which is what is faster there; `steps_per_epoch` and the like are kept to all the same. The model
-    is saved so that plain Keras loads it. Anything given in `arguments` wins.
+    and without XLA, which is what is faster there; `steps_per_epoch` and the like are kept to all the same. On a GPU or
+    TPU each step is one execution, compiled with XLA; the precision is the network's own (`training.precision`), and
+    JAX copies the next batch to the device meanwhile. The model is saved so that plain Keras loads it. Anything given
+    in `arguments` wins.
 
     Args:
         model: Uncompiled or compiled; it is compiled anew.
@@ -78,7 +86,7 @@ def compile(
     loss_name = chosen["loss"] if isinstance(chosen["loss"], str) else getattr(chosen["loss"], "name", "own loss")
     print(  # noqa: T201  (the one line that says what was chosen)
         f"{type(rule).__name__} · learning rate {_describe(rule)} · {loss_name} · "
-        f"{chosen['steps_per_execution']} steps an execution · {'GPU' if on_gpu else 'CPU'}"
+        f"{chosen['steps_per_execution']} steps an execution · {'GPU' if on_gpu else 'CPU'}{_in_precision(model)}"
     )
     return model
 
@@ -110,6 +118,96 @@ def _describe(rule: keras.optimizers.Optimizer) -> str:
         peak = getattr(rate, "warmup_target", None) or getattr(rate, "initial_learning_rate", None)
         return f"{getattr(rate, 'name', type(rate).__name__)} up to {peak:.3g}" if peak else type(rate).__name__
     return f"{float(rule.learning_rate):.3g}"
+
+
+def precision(name: str = "auto") -> str:
+    """Sets the precision in which networks calculate that are built from now on; their weights stay in float32.
+
+    "auto" takes half precision where this hardware gains by it: bfloat16 on a TPU and on NVIDIA's cards since Ampere
+    (compute capability 8.0), float16 on older ones with tensor cores (7.0). A CPU that multiplies bfloat16 (AMX) is
+    tried for a second or two with ordinary convolutions; depthwise ones, as in MobileNet, may gain nothing there. On
+    other hardware half precision is slower, and "auto" sets float32.
+
+    Args:
+        name: "auto", or what `keras.config.set_dtype_policy` takes: "float32", "mixed_bfloat16", "mixed_float16".
+
+    Returns:
+        What was set.
+
+    Raises:
+        ValueError: If `name` is none of these.
+
+    Example:
+        >>> from cnnlab import models, training
+        >>> training.precision("mixed_bfloat16")
+        'mixed_bfloat16'
+        >>> models.small_cnn(image_size=(16, 16), classes=["cat", "dog"]).layers[-1].compute_dtype
+        'float32'
+        >>> training.precision("float32")
+        'float32'
+    """
+    if name not in ("auto", "float32", *HALVES):
+        raise ValueError(
+            f'`training.precision` expects "auto", "float32", "mixed_bfloat16" or "mixed_float16". Received: {name!r}.'
+        )
+    if name == "auto":
+        name = _accelerators_precision() if on_accelerator() else _processors_precision()
+    keras.config.set_dtype_policy(name)
+    return name
+
+
+def _accelerators_precision() -> str:
+    """What the tensor cores of all cards multiply."""
+    levels: list[str] = []
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        if tf.config.list_physical_devices("TPU"):
+            return HALVES[0]
+        details = map(tf.config.experimental.get_device_details, tf.config.list_physical_devices("GPU"))
+        levels = [".".join(map(str, each.get("compute_capability", ()))) for each in details]
+    elif keras.backend.backend() == "jax":
+        import jax
+
+        if jax.default_backend() == "tpu":
+            return HALVES[0]
+        levels = [str(getattr(device, "compute_capability", "")) for device in jax.devices()]
+    numbers = [re.fullmatch(r"(\d+)\.\d+", level) for level in levels]  # AMD's cards have names
+    oldest = min((int(each[1]) if each else 0 for each in numbers), default=0)
+    return HALVES[0] if oldest >= 8 else HALVES[1] if oldest == 7 else "float32"
+
+
+def _processors_precision() -> str:
+    """Half precision only where this processor has instructions for it and convolutions become faster by them."""
+    try:
+        flags = Path("/proc/cpuinfo").read_text(encoding="utf-8")
+    except OSError:
+        return "float32"
+    if "amx_bf16" not in flags:
+        return "float32"
+    return HALVES[0] if _step_seconds("float32") > WORTH_IT * _step_seconds(HALVES[0]) else "float32"
+
+
+def _step_seconds(policy: str) -> float:
+    """The fastest of a few training steps of ordinary convolutions."""
+    layers = [keras.layers.Conv2D(64, 3, padding="same", activation="relu", dtype=policy) for _ in range(2)]
+    model = keras.Sequential([keras.Input((32, 32, 64)), *layers, keras.layers.GlobalAveragePooling2D(dtype="float32")])
+    model.compile("sgd", "mse", jit_compile=worth_compiling())
+    images, times = np.random.default_rng(0).random((8, 32, 32, 64), np.float32), []
+    for _ in range(4):
+        began = time.perf_counter()
+        model.train_on_batch(images, np.zeros((8, 64), np.float32))
+        times.append(time.perf_counter() - began)
+    return min(times[1:])
+
+
+def _in_precision(model: keras.Model) -> str:
+    """The precision, where it is no matter of course."""
+    name = model.dtype_policy.name
+    if name != "float32":
+        return f" in {name}"
+    slow = on_accelerator() and _accelerators_precision() != "float32"
+    return ' in float32, slower than what `training.precision("auto")` sets for networks built after it' if slow else ""
 
 
 def on_accelerator() -> bool:

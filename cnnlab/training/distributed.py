@@ -1,4 +1,4 @@
-"""Training on several devices, or several machines, at once: `tf.distribute`, with what Keras 3 lacks for it."""
+"""Training on several devices, or several machines, at once: what TensorFlow and JAX have for it, ready for Keras 3."""
 
 import json
 import os
@@ -20,15 +20,20 @@ def distributed() -> Any:
 
         TF_CONFIG='{"cluster": {"worker": ["10.0.0.5:7078", "10.0.0.6:7078"]}, "task": {"type": "worker", "index": 0}}'
 
+    On JAX it holds from the call on, inside the scope or not, for all devices that JAX knows; it knows those of other
+    machines after `keras.distribution.initialize`. Every batch, the last one too, has to be a multiple of their number.
+
     Returns:
-        `tf.distribute.MultiWorkerMirroredStrategy` for several workers, else `tf.distribute.MirroredStrategy`.
+        `tf.distribute.MultiWorkerMirroredStrategy` for several workers, else `tf.distribute.MirroredStrategy`; on JAX
+        `keras.distribution.DataParallel`.
 
     Raises:
-        RuntimeError: If Keras runs on another backend, or TensorFlow has been used before.
+        RuntimeError: If Keras runs on a third backend, JAX is to find workers by itself, or TensorFlow has been used
+            before.
         ValueError: If TF_CONFIG cannot be understood.
 
     Source:
-        TensorFlow's `tf.distribute`; keras#20585.
+        TensorFlow's `tf.distribute`, keras#20585; `keras.distribution`.
 
     Example:
         >>> strategy = distributed()
@@ -38,14 +43,16 @@ def distributed() -> Any:
         >>> strategy.num_replicas_in_sync >= 1
         True
     """
-    if keras.backend.backend() != "tensorflow":
+    backend, several = keras.backend.backend(), _several_workers()
+    if backend == "jax":
+        return _on_jax(several)
+    if backend != "tensorflow":
         raise RuntimeError(
-            "`training.distributed` expects Keras to run on TensorFlow. Received: "
-            f"{keras.backend.backend()!r}. On JAX, use keras.distribution."
+            f"`training.distributed` expects Keras to run on TensorFlow or JAX. Received: {backend!r}. Set "
+            "KERAS_BACKEND before Keras is imported."
         )
     import tensorflow as tf
 
-    several = _several_workers()
     if several is None:
         return tf.distribute.MirroredStrategy()
     patch_multi_worker_fit()
@@ -57,6 +64,19 @@ def distributed() -> Any:
             "`training.distributed` expects to come before anything else that uses TensorFlow in this process: workers "
             "find each other when it starts. Call it right after the imports, or restart the kernel and do."
         ) from error
+
+
+def _on_jax(several: str | None) -> Any:
+    import jax
+
+    if several and jax.process_count() == 1:
+        raise RuntimeError(
+            "`training.distributed` expects JAX to know the other machines. Received one process, although "
+            f"{several.upper()} names several: call `keras.distribution.initialize` with their addresses first."
+        )
+    strategy = keras.distribution.DataParallel(auto_shard_dataset=False)
+    keras.distribution.set_distribution(strategy)
+    return strategy
 
 
 def _several_workers() -> str | None:
