@@ -63,6 +63,15 @@ def did_you_mean(word: object, names: Iterable[str], *, count: int) -> str:
     return f" Did you mean {' or '.join(map(repr, near))}?" if near else ""
 
 
+def require_seed(seed: object, *, caller: str) -> None:
+    """Refuses what would not give the same result again."""
+    if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or seed < 0:
+        raise TypeError(
+            f"`{caller}` expects a whole number from 0 as `seed`, so that it does the same again. Received: {seed!r}. "
+            "For example seed=0."
+        )
+
+
 class ColumnError(KeyError, ValueError):
     """A table lacks a column; prints as a plain sentence, which KeyError alone would put in quotes."""
 

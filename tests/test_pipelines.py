@@ -584,3 +584,9 @@ def test_floats_without_levels_are_never_judged_file_by_file(tmp_path):
     assert broken["problem"].str.contains(r"from 0 to 255, and nothing says which .* Pass `levels=\(low, high\)`").all()
     by_levels = next(iter(pipelines.load(table, image_size=(16, 16), levels=(0, 255))))[0]
     assert [int(image.numpy().max()) for image in by_levels] == [1, 0, 1, 255, 1]
+
+
+@pytest.mark.parametrize("seed", [-1, 1.5, True])
+def test_seeds_that_are_none_are_refused(table, seed):
+    with pytest.raises(TypeError, match=r"`pipelines.load` expects a whole number from 0 as `seed`"):
+        pipelines.load(table, image_size=(14, 14), training=True, seed=seed)

@@ -536,3 +536,11 @@ def test_outputs_named_in_another_order_than_the_training_images_are_said(wide):
     renamed = wide.assign(label=wide["label"].cat.set_categories(NAMES[::-1]))
     with pytest.warns(UserWarning, match="in the order left, none; the model names its outputs none, left"):
         experiments.predict(model, renamed)
+
+
+def test_answers_that_are_no_numbers_are_said(wide):
+    model = models.with_classes(functional(), NAMES)
+    model.layers[-2].bias.assign([np.nan, 0])
+    with pytest.warns(UserWarning, match=rf"{len(wide)} of {len(wide)} images have no prediction, because .* with NaN"):
+        predictions = experiments.predict(model, wide)
+    assert predictions["predicted"].isna().all()

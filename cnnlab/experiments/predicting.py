@@ -61,7 +61,14 @@ def predict(
     said = pipelines.prepared_otherwise(names, models.preparation(model))
     if said and resize is None:
         warnings.warn(said, stacklevel=2)
-    found = answers(model, table, batch_size=batch_size, resize=resize)
+    found, read = answers(model, table, batch_size=batch_size, resize=resize)
+    lost = int(np.isnan(found[read]).any(axis=1).sum())
+    if lost:
+        warnings.warn(
+            f"{lost} of {len(table)} images have no prediction, because {model.name!r} answers them with NaN: its "
+            "weights are no numbers, or what it makes of these images. Train it anew, with a lower learning rate.",
+            stacklevel=2,
+        )
     return with_probabilities(table, found, None if "label" in table else names)
 
 
@@ -72,8 +79,8 @@ def answers(
     batch_size: int = 64,
     resize: Resize | None = None,
     prepared: Preparation | None = None,
-) -> np.ndarray:
-    """Probabilities of shape (rows, classes) in the order of the table; not a number where an image cannot be read.
+) -> tuple[np.ndarray, np.ndarray]:
+    """Probabilities of shape (rows, classes) in the order of the table, and which of the images could be read.
 
     Warns:
         UserWarning: If images could not be read.
@@ -85,6 +92,7 @@ def answers(
     data = pipelines.load(unlabelled, like=prepared, batch_size=batch_size, cache=False)
     rows = np.array([], dtype=np.int64)
     probabilities = np.full((len(table), max(2, output_count(model, prepared))), np.nan, np.float32)
+    read = np.zeros(len(table), bool)
     try:
         found = models.class_probabilities(model, model.predict(data, verbose=0))
     except Exception:
@@ -93,11 +101,12 @@ def answers(
     else:
         rows = pipelines.delivered(data)
         probabilities[rows[rows >= 0]] = found[rows >= 0]
-    broken = len(table) - int((rows >= 0).sum())
+        read[rows[rows >= 0]] = True
+    broken = int((~read).sum())
     if broken:
         warnings.warn(
             f"{broken} of {len(table)} images could not be read and have no prediction; "
             "`audit.scan` says what is wrong with them.",
             stacklevel=3,
         )
-    return probabilities
+    return probabilities, read

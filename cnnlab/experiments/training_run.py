@@ -172,7 +172,7 @@ def train_on_images(model: keras.Model, run: TrainingRun) -> Outcome:
     )
     probabilities = np.empty((0, len(rows.test["label"].cat.categories)))
     if not rows.test.empty:
-        probabilities = answers(model, rows.test, prepared=prepared)
+        probabilities, _ = answers(model, rows.test, prepared=prepared)
     predictions, scores = with_probabilities(rows.test, probabilities), {}
     if recipe.objective and not rows.test.empty:
         scores = model.evaluate(pipelines.load(rows.test, cache=False, **reading), verbose=0, return_dict=True)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import pandas as pd
 
-from cnnlab._common import require_columns
+from cnnlab._common import require_columns, require_seed
 from cnnlab.images import Preparation, read_file
 from cnnlab.images.decoding import declared_size
 from cnnlab.images.levels import levels_of
@@ -86,6 +86,8 @@ def load(
     """
     _require_rows(table)
     _require_arguments(batch_size, training, augment, balance, cache, shard)
+    if seed is not None:
+        require_seed(seed, caller="pipelines.load")
     policy = FunctionPolicy(augment) if augment is not None and not hasattr(augment, "transform") else augment
     preparation = _with_levels(_preparation(image_size, like, resize, levels), table)
     one_hot = one_hot or (policy is not None and policy.mixes)

@@ -7,7 +7,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 
-from cnnlab._common import require_column, require_columns
+from cnnlab._common import require_column, require_columns, require_seed
 from cnnlab.tables.layout import SPLITS, split_of
 from cnnlab.tables.linking import Group, group_columns, linked_groups, say_once
 
@@ -62,7 +62,7 @@ def split(
             f"`val` + `test` must stay below 1 so that training rows remain. Received: val={val}, test={test}. "
             "Lower one of them, for example val=0.15."
         )
-    _require_seed(seed, "split")
+    require_seed(seed, caller="tables.split")
     shares = {"train": 1 - val - test, "val": val, "test": test}
     groups = linked_groups(table, group)
     sides = _ready_made(table, groups, keep)
@@ -78,14 +78,6 @@ def split(
     result = table.assign(split=pd.Categorical(sides, categories=SPLITS))
     _warn_missing(result, groups, [name for name, share in shares.items() if share > 0])
     return result
-
-
-def _require_seed(seed: object, caller: str) -> None:
-    if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or seed < 0:
-        raise TypeError(
-            f"`tables.{caller}` expects a whole number from 0 as `seed`, so that it splits the same way again. "
-            f"Received: {seed!r}. For example seed=0."
-        )
 
 
 def _class_codes(table: pd.DataFrame) -> NDArray[np.int64]:
@@ -231,7 +223,7 @@ def folds(table: pd.DataFrame, *, count: int = 5, group: Group = None, seed: int
         raise ValueError(
             f"`count` expects 2 folds or more, so that something is held out each time. Received: {count!r}."
         )
-    _require_seed(seed, "folds")
+    require_seed(seed, caller="tables.folds")
     groups = linked_groups(table, group)
     alone = len(np.unique(groups)) == len(groups)
     available = pd.Series(groups).groupby(table["label"].to_numpy()).nunique()
