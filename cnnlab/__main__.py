@@ -1,4 +1,4 @@
-"""The command line: `python -m cnnlab doctor` and `python -m cnnlab report NOTEBOOK --data FOLDER`."""
+"""The command line: `python -m cnnlab doctor`, `report`, `cache` and `refresh`."""
 
 from __future__ import annotations
 

@@ -52,7 +52,7 @@ FILES = sorted(path for path in PACKAGE.rglob("*.py"))
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
 def test_a_module_imports_lower_floors_only(path):
     room = room_of(path)
-    assert room in FLOOR_OF, f"{room} is on no floor: add it to CONTRIBUTING.md and here"
+    assert room in FLOOR_OF, f"{room} is on no floor: add it to docs/architecture.md and here"
     for other in cnnlab_imports(path) - {room}:
         floor = FLOOR_OF.get(other, 0)
         shared = other in SHARED

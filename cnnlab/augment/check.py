@@ -139,9 +139,9 @@ def _warn(suspects: pd.DataFrame) -> None:
     if suspects.empty:
         return
     found = "; ".join(
-        f"{row.operation}={row.setting!r} costs {-100 * row.change:.1f} points of accuracy "
-        f"({-100 * row.high:.1f} to {-100 * row.low:.1f})"
-        for row in suspects.itertuples()
+        f"{row['operation']}={row['setting']!r} costs {-100 * row['change']:.1f} points of accuracy "
+        f"({-100 * row['high']:.1f} to {-100 * row['low']:.1f})"
+        for row in suspects.to_dict("records")
     )
     warnings.warn(
         "These operations likely change what some images mean, as training with them loses on untouched images: "

@@ -82,10 +82,6 @@ def _holds_images(folder: Path) -> bool:
     return any(is_image(path.name) for path in walk(folder))
 
 
-def _has_loose_images(folder: Path) -> bool:
-    return any(is_image(entry.name) and not entry.is_dir() for entry in folder.iterdir())
-
-
 def _class_names(folder: Path) -> set[str]:
     return {entry.name for entry in subfolders(folder) if _holds_images(entry)}
 
@@ -163,7 +159,7 @@ def _named_splits(folder: Path) -> dict[Path, str]:
 def _unpacked(folder: Path) -> Path:
     """Where an archive was unpacked into a folder of its own name, or all lies in "images": the folder that counts."""
     holding = [entry for entry in subfolders(folder) if _holds_images(entry)]
-    if len(holding) != 1 or _has_loose_images(folder):
+    if len(holding) != 1 or any(is_image(entry.name) and not entry.is_dir() for entry in folder.iterdir()):
         return folder
     (inner,) = holding
     rest, split = _read_name(inner.name)

@@ -47,11 +47,9 @@ def fingerprint(table: pd.DataFrame) -> str:
         True
     """
     require_columns(table, "path", "label", caller="tables.fingerprint")
-    lines = []
     facts = table[[column for column in ("label", "split", "fold") if column in table]].astype(str)
-    for path, row in zip(table["path"], facts.itertuples(index=False), strict=True):
-        with Path(path).open("rb") as file:
-            lines.append(f"{hashlib.file_digest(file, 'sha256').hexdigest()} {tuple(row)!r}")
+    rows = zip(table["path"], facts.itertuples(index=False), strict=True)
+    lines = [f"{_digest(Path(path))} {tuple(row)!r}" for path, row in rows]
     return hashlib.sha256("\n".join(sorted(lines)).encode()).hexdigest()
 
 
