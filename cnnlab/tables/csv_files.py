@@ -66,12 +66,13 @@ def from_csv(
         ['cat', 'dog']
     """
     csv = Path(csv)
-    several = not isinstance(label, str)
-    columns = list(label) if several else [label]
+    columns = [label] if isinstance(label, str) else list(label)
     table = _rows_of(csv, path, *columns)
-    words = _one_hot(table[columns], csv) if several else _single_labels(table[columns[0]], csv)
+    words = _single_labels(table[label], csv) if isinstance(label, str) else _one_hot(table[columns], csv)
     paths = _images_of(table[path].tolist(), csv, Path(folder) if folder is not None else csv.parent)
-    labels = labels_of(words, str(csv), hint="Add rows of another class.", order=columns if several else None)
+    labels = labels_of(
+        words, str(csv), hint="Add rows of another class.", order=None if isinstance(label, str) else columns
+    )
     two = words.groupby(paths).nunique()
     if (two > 1).any():
         warnings.warn(
@@ -90,8 +91,8 @@ def _rows_of(csv: Path, *columns: str) -> pd.DataFrame:
     if not csv.is_file():
         raise FileNotFoundError(f"Expected a CSV file with one row per image. There is none at {str(csv)!r}.")
     table = read_csv(csv, wanted=columns)
-    plain = [name if name in columns else name.strip() for name in table]
-    table.columns = plain if len(set(plain)) == len(plain) else list(table)
+    plain = [name if name in columns else name.strip() for name in map(str, table)]
+    table.columns = plain if len(set(plain)) == len(plain) else table.columns
     for column in columns:
         require_column(table, column, caller="tables.from_csv")
     table = table[(table.apply(lambda cells: cells.str.strip()) != "").any(axis=1)].reset_index(drop=True)
