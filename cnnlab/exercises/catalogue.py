@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from cnnlab.exercises.answers import equal_number
+
 KINDS = ("predict", "change", "build")
 
 
@@ -60,11 +62,16 @@ def load(chapter: str) -> tuple[Exercise, ...]:
 
 def find(name: str) -> Exercise:
     """The exercise of this name, such as "05.2"; the judges of other notebooks are not loaded for it."""
-    chapter, place = name.split(".")
-    judges = importlib.import_module(f"cnnlab.exercises.nb{chapter}")
-    words = _words()[name]
-    question, hints = " ".join(words["question"].split()), tuple(words["hints"])
-    return Exercise(question, words["answer"], hints, words["right"], getattr(judges, KINDS[int(place) - 1]))  # type: ignore[arg-type]
+    words = dict(_words()[name])
+    judge: Callable[[Any], str | None]
+    if "truth" in words:
+        number = {key: words.pop(key) for key in ("truth", "within", "mistakes") if key in words}
+        judge = functools.partial(equal_number, **number | {"mistakes": dict(number["mistakes"])})
+    else:
+        chapter, place = name.split(".")
+        judge = getattr(importlib.import_module(f"cnnlab.exercises.nb{chapter}"), KINDS[int(place) - 1])
+    words |= {"question": " ".join(words["question"].split()), "hints": tuple(words["hints"])}
+    return Exercise(**words, judge=judge)
 
 
 def full_name(exercise: Any) -> str:

@@ -116,11 +116,10 @@ def progress(file: str | os.PathLike[str] | None = None) -> pd.DataFrame:
     return result.rename_axis("notebook")
 
 
-def _state(answer: record.Answered | None) -> str:
-    if answer is None:
-        return ""
-    tries = answer["wrong"]
-    return "solved" if answer["solved"] else f"{tries} {'try' if tries == 1 else 'tries'}"
+def _state(answer: dict[str, Any] | None) -> str:
+    if not answer or answer["solved"]:
+        return "solved" if answer else ""
+    return f"{answer['wrong']} {'try' if answer['wrong'] == 1 else 'tries'}"
 
 
 def _wrapped(words: str) -> str:

@@ -7,22 +7,6 @@ from sklearn.metrics import f1_score
 from cnnlab import metrics
 from cnnlab.exercises.answers import call, equal_number, expect, made_predictions, number
 
-PRECISION = 8 / (8 + 12)  # right alarms among all alarms
-
-
-def predict(answer: Any) -> str:
-    """The precision for cracks."""
-    mistakes = {
-        0.8: "That is the recall: of the cracks, how many were found.",
-        0.86: "That is the accuracy: of all parts, how many were judged rightly.",
-        8 / 92: "Divide by the parts that were called a crack.",
-        0.6: "That is the share of the false alarms; precision is about the others.",
-        8 / 15: "That is the F1 score, between precision and recall.",
-        0.12: "Those are the false alarms among all parts.",
-    }
-    equal_number(answer, PRECISION, within=0.005, mistakes=mistakes)
-    return "Of 20 alarms, 12 are false, though the accuracy is 0.86."
-
 
 def change(answer: Any) -> None:
     """A function that chooses a threshold with a recall of 0.95 and the fewest false alarms."""

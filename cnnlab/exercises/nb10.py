@@ -11,18 +11,6 @@ from cnnlab.exercises.answers import call, equal_number, expect, expect_type, ma
 COUNTS = {"good": 900, "crack": 75, "pit": 25}
 
 
-def predict(answer: Any) -> str:
-    """The balanced accuracy of always answering one of two classes."""
-    mistakes = {
-        0.95: "That is the plain accuracy. Balanced means: the mean of the recalls of the classes.",
-        0.05: "That is the share of the cracks.",
-        0.0: "It finds no crack, but all good parts: take the mean.",
-        0.475: "Take the recall of each class, not its share.",
-    }
-    equal_number(answer, 0.5, within=0.005, mistakes=mistakes)
-    return "With any two classes, always answering one of them gives one half."
-
-
 def change(answer: Any) -> None:
     """Weights by which the classes weigh the same in sum, and an image 1 on average."""
     expect_type(answer, Mapping, "a dictionary of class name and weight")

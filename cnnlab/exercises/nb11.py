@@ -7,19 +7,6 @@ import numpy as np
 
 from cnnlab.exercises.answers import call, equal_number, expect
 
-DROPPED = 1 - 20 / 30  # the model looks at 20 of the 30 frames of a second
-
-
-def predict(answer: Any) -> None:
-    """The share of the frames that is dropped."""
-    mistakes = {
-        2 / 3: "That is the share of the frames that are looked at.",
-        0.5: "It takes longer than one frame, but not as long as two.",
-        0.0: "A frame comes every 33 ms, and the model needs 50: not all of them can be looked at.",
-        10.0: "So many a second; the question is which share of all.",
-    }
-    equal_number(answer, DROPPED, within=0.02, mistakes=mistakes)
-
 
 def change(answer: Any) -> None:
     """A function that gives the time below which 95 of 100 frames stay."""

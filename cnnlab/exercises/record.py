@@ -3,7 +3,7 @@
 import json
 import time
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any
 
 from cnnlab._common import atomic_path, locked, read_json
 
@@ -11,12 +11,7 @@ FILE = "exercises.json"
 LARGEST = 1_000_000  # bytes; a record of every exercise has a few thousand
 
 
-class Answered(TypedDict):
-    """What is kept of one exercise."""
-
-    wrong: int
-    solved: bool
-    when: str
+ENTRY = {"wrong": int, "solved": bool, "when": str}  # what is kept of one exercise
 
 
 def default_file() -> Path:
@@ -28,7 +23,7 @@ def default_file() -> Path:
     return here / "runs" / FILE
 
 
-def read(file: Path) -> tuple[dict[str, Answered], str]:
+def read(file: Path) -> tuple[dict[str, dict[str, Any]], str]:
     """What was answered, by exercise, and a sentence on what in the file is no answer ("" where all is well)."""
     try:
         content = read_json(file, limit=LARGEST)
@@ -72,11 +67,5 @@ def write(file: Path, name: str, *, right: bool) -> str:
 
 
 def _is_answer(entry: Any) -> bool:
-    return (
-        isinstance(entry, dict)
-        and set(entry) >= set(Answered.__annotations__)
-        and type(entry["wrong"]) is int
-        and 0 <= entry["wrong"] < 1_000_000
-        and type(entry["solved"]) is bool
-        and isinstance(entry["when"], str)
-    )
+    whole = isinstance(entry, dict) and all(type(entry.get(key)) is kind for key, kind in ENTRY.items())
+    return whole and 0 <= entry["wrong"] < 1_000_000
