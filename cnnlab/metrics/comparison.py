@@ -60,8 +60,7 @@ def compare(
     """
     a, b = _paired(a, b)
     a = scored(a, caller="metrics.compare")
-    b = b.loc[a.index]
-    first, second = outcome(a, caller="metrics.compare"), outcome(b, caller="metrics.compare")
+    first, second = (outcome(table, caller="metrics.compare") for table in (a, b.loc[a.index]))
     units = units_of(a, group, caller="metrics.compare")
     freedom = int(units.max())  # one less than there are
     if not freedom and is_grouped(units):
@@ -69,19 +68,16 @@ def compare(
             "`metrics.compare` expects at least two groups of images, better 20. Received one. `group=False` takes "
             "the images as independent of each other."
         )
-
     score_first, score_second = scorer(first, top=top), scorer(second, top=top)
 
     def difference(weights: np.ndarray) -> dict[str, np.ndarray]:
         one, other = score_first(weights), score_second(weights)
         return {name: other[name] - one[name] for name in one if name in other}
 
-    drawn = intervals.bootstrap(difference, units, count=bootstrap, seed=seed)
     one, other = values(first, top=top), values(second, top=top)
-    rows = [
-        (name, one[name], other[name], *_judged(name, other[name] - one[name], moved, max(freedom, 1)))
-        for name, moved in drawn.items()
-    ]
+    drawn = intervals.bootstrap(difference, units, count=bootstrap, seed=seed).items()
+    found = [(name, one[name], other[name], other[name] - one[name], moved) for name, moved in drawn]
+    rows = [(name, *pair, *_judged(name, moved, spread, freedom)) for name, *pair, moved, spread in found]
     table = pd.DataFrame(rows, columns=["metric", "a", "b", "difference", "low", "high", "p_value", "verdict"])
     alone = (table["metric"] == "accuracy") & (not is_grouped(units))
     table.insert(7, "mcnemar", np.where(alone, mcnemar(first, second), np.nan))
@@ -90,6 +86,7 @@ def compare(
 
 def _judged(name: str, found: float, moved: np.ndarray, freedom: int) -> tuple[float, float, float, float, str]:
     """A difference, its interval and p-value by Student's t, and what that says."""
+    freedom = max(freedom, 1)
     # resampling n images varies as if divided by n, not by n - 1
     small = np.sqrt((freedom + 1) / freedom)
     error = small * float(np.nanstd(moved, ddof=1)) if (~np.isnan(moved)).sum() > len(moved) / 2 else np.nan

@@ -93,11 +93,9 @@ def _values(statistic: Statistic, blocks: Iterable[np.ndarray]) -> dict[str, np.
 
 def _leaving_out(units: np.ndarray) -> Iterator[np.ndarray]:
     """Blocks of row weights, each unit left out once; none is, where they are so many that it is of no consequence."""
-    size = int(units.max()) + 1
-    step = max(1, MOST_NUMBERS // len(units))
-    for start in range(0, size if size <= MOST_LEFT_OUT else 1, step):
-        places = np.arange(start, min(start + step, size)) if size <= MOST_LEFT_OUT else np.array([-1])
-        yield (units[:, None] != places).astype(float)
+    places = np.arange(units.max() + 1) if units.max() < MOST_LEFT_OUT else np.array([-1])
+    for part in np.array_split(places, -(-len(places) * len(units) // MOST_NUMBERS)):
+        yield (units[:, None] != part).astype(float)
 
 
 def bca(statistic: Statistic, units: np.ndarray, *, count: int, seed: int) -> dict[str, np.ndarray]:
@@ -122,10 +120,9 @@ def _bca(value: float, drawn: np.ndarray, left_out: np.ndarray) -> Limits:
     known = drawn[~np.isnan(drawn)]
     if np.isnan(value) or len(known) <= len(drawn) / 2:
         return np.nan, np.nan
-    below = np.mean(known < value - 1e-12) + np.mean(np.abs(known - value) <= 1e-12) / 2
     if np.ptp(known) < 1e-12:
         return value, value
-    levels = TAILS
+    levels, below = TAILS, np.mean(known < value - 1e-12) + np.mean(np.abs(known - value) <= 1e-12) / 2
     if 0 < below < 1:
         moved = np.nanmean(left_out) - left_out[~np.isnan(left_out)]
         pull = divide((moved**3).sum(), 6 * (moved**2).sum() ** 1.5)
@@ -167,21 +164,19 @@ def share_limits(
         count: Resamples.
         seed: Same seed, same resamples.
     """
-    counter_of = counter(seen)
-    found = {}
+    counter_of, found = counter(seen), {}
+
+    def statistic(weights: np.ndarray) -> dict[str, np.ndarray]:
+        return {name: divide(*pair, np.nan) for name, pair in shares(counter_of(weights)).items()}
+
     for name, (hits, images) in shares(counter_of(np.ones((len(seen), 1)))).items():
         value = divide(hits[0], images[0], np.nan)
         found[name] = (value, *wilson(value, np.minimum(images[0], units.max() + 1)))
-    if is_grouped(units):
-        drawn = bca(
-            lambda weights: {name: divide(*pair, np.nan) for name, pair in shares(counter_of(weights)).items()},
-            units,
-            count=count,
-            seed=seed,
-        )
-        for name, (value, low, high) in found.items():
-            blind = drawn[name][:, 0] == drawn[name][:, 1]
-            found[name] = (value, np.where(blind, low, drawn[name][:, 0]), np.where(blind, high, drawn[name][:, 1]))
+    drawn = bca(statistic, units, count=count, seed=seed) if is_grouped(units) else {}
+    for name, ends in drawn.items():
+        blind = ends[:, 0] == ends[:, 1]
+        value, low, high = found[name]
+        found[name] = (value, np.where(blind, low, ends[:, 0]), np.where(blind, high, ends[:, 1]))
     return found
 
 
@@ -191,7 +186,7 @@ def calibration(seen: Outcome, units: np.ndarray, *, count: int, seed: int) -> L
     Its upper limit is the normal one, 1.96 bootstrap standard errors above. Its lower limit is that of the basic
     bootstrap, which takes off what resampling adds; but 0 where a model whose confidence is honest would show as large
     an error in more than 2.5 of 100 draws of its outcomes (consistency resampling). It held the truth in 90 to 98 of
-    100 simulated tables.
+    100 simulated tables, where BCa held it in 34 to 90 and the basic bootstrap alone in 83 to 94.
 
     Source: Davison and Hinkley (1997), Bootstrap methods and their application, chapter 5; Bröcker and Smith (2007),
         Increasing the reliability of reliability diagrams.
