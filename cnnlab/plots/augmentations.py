@@ -93,10 +93,9 @@ def _mixed(table: pd.DataFrame, policy: Any, columns: int, size: int, seed: int)
     names = [str(name) for name in some["label"].cat.categories]
     labels = np.eye(len(names), dtype=np.float32)[some["label"].cat.codes]
     mixed, soft = policy.mix(images, labels, policy.sample(columns, seed=seed))
-    return mixed, [_parts(policy.operations[0], names, row) for row in soft]
-
-
-def _parts(operation: str, names: list[str], soft: np.ndarray) -> str:
-    largest = np.argsort(-soft, kind="stable")[:2]
-    parts = [f"{100 * soft[code]:.0f} % {shown(names[code], 12)}" for code in largest if soft[code] >= 0.005]
-    return f"{operation} " + "\n".join(parts)
+    titles = []
+    for shares in soft:
+        largest = [code for code in np.argsort(-shares, kind="stable")[:2] if shares[code] >= 0.005]
+        parts = [f"{100 * shares[code]:.0f} % {shown(names[code], 12)}" for code in largest]
+        titles.append(f"{policy.operations[0]} " + "\n".join(parts))
+    return mixed, titles

@@ -8,11 +8,11 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from cnnlab._common import require_columns
+from cnnlab.metrics.comparison import LOSSES
 from cnnlab.plots.style import BLUE, GREEN, GREY, RED, finish, shown, with_interval
 
 COLORS = {"baseline": BLUE, "better": GREEN, "worse": RED, "noise": GREY}
 NEEDED = ("remedy", "metric", "value", "low", "high", "difference", "difference_low", "difference_high", "verdict")
-LESS_IS_BETTER = ("calibration_error", "log_loss", "brier")
 
 
 def remedies(
@@ -77,5 +77,5 @@ def _differences(part: pd.DataFrame, tried: list[str], metric: str, ax: Axes) ->
     number = f", n = {int(part['images'].iloc[0]):,} images" if "images" in part else ""
     words = metric.replace("_", " ").replace("f1", "F1")
     ax.set_title(f"{words}{number}\nnone: {value:.2f} ({low:.2f} to {high:.2f})", fontsize=9)
-    side = "left" if metric in LESS_IS_BETTER else "right"
+    side = "left" if metric in LOSSES else "right"
     finish(ax, f"difference from none\n({side} is better)")
