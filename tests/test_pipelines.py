@@ -582,6 +582,8 @@ def test_floats_without_levels_are_never_judged_file_by_file(tmp_path):
     broken = pipelines.broken(dataset)
     assert broken["path"].tolist() == [table["path"][3]]
     assert broken["problem"].str.contains(r"from 0 to 255, and nothing says which .* Pass `levels=\(low, high\)`").all()
+    with pytest.raises(images.UnreadableImageError, match=r"d\.tif cannot be read: its numbers reach from 0 to 255"):
+        images.prepare(table["path"][3], images.Preparation((16, 16)))
     by_levels = next(iter(pipelines.load(table, image_size=(16, 16), levels=(0, 255))))[0]
     assert [int(image.numpy().max()) for image in by_levels] == [1, 0, 1, 255, 1]
 

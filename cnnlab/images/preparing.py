@@ -117,8 +117,9 @@ def read_reduced(
         if low < -colours.OVERSHOOT or high > 1 + colours.OVERSHOOT:
             raise UnreadableImageError(
                 f"its numbers reach from {low:.6g} to {high:.6g}, and nothing says which are black and white. Pass "
-                "`levels=(low, high)` for the whole data set, or let `audit.scan` find them", name or "the image",
-            )  # fmt: skip
+                "`levels=(low, high)` for the whole data set, or let `audit.scan` find them",
+                name or (os.fspath(source) if isinstance(source, str | os.PathLike) else "the image"),
+            )
     with MEMORY.hold(4 * picture.values.size if levels is None else picture.values.size):
         values = sizing.reduce_by(colours.toned(picture.values, levels, picture.window), reduce(picture.size))
     return colours.repeated(values)
