@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pandas as pd
@@ -128,6 +129,14 @@ def test_a_notebook_has_three_exercises_with_three_hints_each(chapter):
         assert question.question[-1] in ".?)"
         assert all(words[-1] in ".?!" for words in (*question.hints, question.right))
     assert exercises.markdown(chapter).count("\n") == 4
+
+
+def test_the_words_of_exercises_come_with_the_package():
+    project = tomllib.loads((Path(__file__).parent.parent / "pyproject.toml").read_text(encoding="utf-8"))
+    assert project["tool"]["setuptools"]["package-data"]["cnnlab.exercises"] == ["exercises.toml"]
+    code = "from cnnlab import exercises; print(exercises.judge('02.1', 15).words, exercises.judge('02.2', 1).words)"
+    result = subprocess.run([sys.executable, "-OO", "-c", code], capture_output=True, text=True, check=True)
+    assert "Right! You can now read" in result.stdout and "Hint 1 of 3: Below minus above" in result.stdout
 
 
 def test_exercises_load_only_the_notebook_that_is_asked_for():
