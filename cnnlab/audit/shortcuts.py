@@ -45,18 +45,15 @@ def shortcuts(table: pd.DataFrame, *, seed: int = 0) -> pd.DataFrame:
     """
     require_columns(table, "path", "label", caller="audit.shortcuts")
     facts = read_all([str(path) for path in table["path"]])
-    chosen = facts.shown & table["label"].notna().to_numpy()
     codes = table["label"].cat.codes.to_numpy()
-    counts = np.bincount(codes[chosen], minlength=1)
+    chosen = facts.shown & (codes >= 0)
+    counts = np.bincount(codes[chosen], minlength=len(table["label"].cat.categories))
     chosen &= np.isin(codes, np.flatnonzero(counts >= FEWEST))
     if len(np.unique(codes[chosen])) < 2:
+        found = ", ".join(f"{name} {n}" for name, n in zip(table["label"].cat.categories, counts, strict=True))
         raise ValueError(
-            f"`audit.shortcuts` expects two or more classes with at least {FEWEST} readable images each. Received: "
-            + ", ".join(
-                f"{name} {counts[code] if code < len(counts) else 0}"
-                for code, name in enumerate(table["label"].cat.categories)
-            )
-            + "."
+            f"`audit.shortcuts` expects two or more classes with at least {FEWEST} readable images each. "
+            f"Received: {found}."
         )
     group = table["group"].to_numpy() if "group" in table else np.arange(len(table))
     rows = []

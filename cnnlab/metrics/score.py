@@ -239,11 +239,4 @@ def baselines(predictions: pd.DataFrame, *, top: int = 3) -> pd.DataFrame:
     majority = values(constant, top=top)
     guessed = from_counts(Counts(support[None], support[None], (support * share)[None]))
     guess = majority | {name: float(value[0]) for name, value in guessed.items()}
-    names = list(majority)
-    return pd.DataFrame(
-        {
-            "metric": names,
-            "majority": [majority[name] for name in names],
-            "guess": [guess[name] for name in names],
-        }
-    )
+    return pd.DataFrame({"majority": majority, "guess": guess}).rename_axis("metric").reset_index()
