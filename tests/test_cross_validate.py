@@ -101,11 +101,15 @@ def test_early_stopping_never_sees_the_scored_fold(few, monkeypatch):
     result = run(few, patience=1, epochs=3)
     for fold in range(3):
         held_out = set(result.predictions.loc[result.predictions["fold"] == fold, "path"])
-        watched, trained, scored = seen[3 * fold : 3 * fold + 3]
-        assert scored == held_out
-        assert not watched & held_out
-        assert not trained & held_out
-        assert not watched & trained
+        train, val, test = seen[3 * fold : 3 * fold + 3]
+        assert test == held_out
+        assert not val & held_out
+        assert not train & held_out
+        assert not val & train
+        assert train | val | test == set(few["path"])
+        assert 0 < len(val) < 0.25 * len(train)
+        history = result.histories[result.histories["fold"] == fold]
+        assert history["val_loss"].notna().all()
 
 
 def test_groups_and_repeats(few):

@@ -4,7 +4,7 @@ import pytest
 from PIL import Image
 
 from cnnlab import experiments, models, pipelines
-from cnnlab.experiments import predicting
+from cnnlab._answers import with_probabilities
 
 
 def test_predictions_are_the_models_own_in_table_order(digits_model, digits):
@@ -58,8 +58,8 @@ def test_fitting_on_a_pipeline_learns(digits_model, digits):
 def test_a_hundred_classes_and_more_are_no_reason_to_warn():
     labels = pd.Categorical.from_codes([0, 1], [f"class {number}" for number in range(150)])
     table = pd.DataFrame({"path": ["a.png", "b.png"], "label": labels}, index=[7, 7])
-    found = predicting.with_probabilities(table, np.eye(150, dtype=np.float32)[[3, 149]])
+    found = with_probabilities(table, np.eye(150, dtype=np.float32)[[3, 149]])
     assert found["predicted"].tolist() == ["class 3", "class 149"]
     assert found["p_class 149"].tolist() == [0, 1]
-    again = predicting.with_probabilities(found, np.eye(150, dtype=np.float32)[[4, 5]])
+    again = with_probabilities(found, np.eye(150, dtype=np.float32)[[4, 5]])
     assert again.columns.tolist() == found.columns.tolist()

@@ -2,12 +2,14 @@ from pathlib import Path
 
 import keras
 import numpy as np
+import pandas as pd
 import pytest
 from PIL import Image
 
 from cnnlab import experiments, models, pipelines
-from cnnlab.experiments import embedding, heads, runner, training_run
-from cnnlab.experiments.backbone import split_backbone
+from cnnlab.experiments import heads, runner
+from cnnlab.experiments.frozen_features import split_backbone
+from cnnlab.experiments.training_run import FeatureBatches, Recipe, Rows, TrainingRun
 
 # KerasTuner asks threads for their names in the old way.
 pytestmark = [
@@ -63,8 +65,8 @@ def test_features_are_the_networks_own_in_table_order(backbone, table):
 
 
 def test_each_image_is_computed_once_whatever_it_is_called(backbone, table, tmp_path, monkeypatch):
-    seen, real = [], embedding._compute
-    monkeypatch.setattr(embedding, "_compute", lambda b, t, **o: seen.append(len(t)) or real(b, t, **o))
+    seen, real = [], pipelines.load
+    monkeypatch.setattr(pipelines, "load", lambda rows, **o: seen.append(len(rows)) or real(rows, **o))
     first = experiments.features(backbone, table[:20])
     copy = tmp_path / "copy.png"
     copy.write_bytes(Path(table["path"][3]).read_bytes())
@@ -91,9 +93,12 @@ def test_unreadable_images_have_no_features(backbone, table, tmp_path):
 
 def test_a_damaged_cache_is_computed_anew(backbone, table, tmp_path):
     first = experiments.features(backbone, table[:6])
-    (file,) = (tmp_path / "cache" / "features").rglob("*.npz")
+    (file,) = (tmp_path / "cache" / "features").rglob("*.npy")
+    whole = np.load(file)
     file.write_bytes(file.read_bytes()[:100])
-    np.testing.assert_allclose(experiments.features(backbone, table[:6]), first)
+    np.testing.assert_allclose(experiments.features(backbone, table[:6]), first, rtol=1e-5)
+    (file,) = (tmp_path / "cache" / "features").rglob("*.npy")
+    np.testing.assert_allclose(np.load(file)["values"], whole["values"], rtol=1e-5)  # and is whole again
 
 
 def test_features_refuse_what_is_no_network(table):
@@ -197,6 +202,17 @@ def test_what_features_would_change_is_trained_on_images(backbone, kind):
     assert split(inexact(backbone, kind)) is None
 
 
+def head_run(codes, train, val, test, *, seed, **recipe):
+    """A run on rows of features; of a network, only the head is of interest here."""
+    labels = pd.DataFrame({"label": pd.Categorical.from_codes(codes, list("abcde")[: codes.max() + 1])})
+    recipe = Recipe(recipe["epochs"], recipe.get("patience"), loading={"batch_size": recipe["batch_size"]})
+    return TrainingRun("run", None, Rows(*(labels.iloc[rows] for rows in (train, val, test))), seed, recipe)
+
+
+def probabilities(outcome):
+    return outcome.predictions.filter(like="p_").to_numpy()
+
+
 @pytest.mark.parametrize("hidden", [None, 8])
 def test_heads_trained_together_equal_plain_keras(hidden):
     """Without dropout, number by number: same weights to begin with, same order, Keras's own fit."""
@@ -205,29 +221,29 @@ def test_heads_trained_together_equal_plain_keras(hidden):
     features = (rng.normal(size=(4, 6))[codes] + rng.normal(size=(90, 6))).astype("float32")
     rates = [1e-3, 1e-2, keras.optimizers.schedules.CosineDecay(1e-2, 40)]
     runs, networks = [], []
+    rows = np.arange(90)
     for rate in rates:
         inputs = keras.Input((6,))
         x = keras.layers.Dense(hidden, activation="relu")(inputs) if hidden else inputs
         network = keras.Model(inputs, keras.layers.Dense(4, activation="softmax")(x))
         network.compile(keras.optimizers.AdamW(rate), "sparse_categorical_crossentropy", metrics=["accuracy"])
         head = heads.plain_head(network, compiled_as=network)
-        rows = np.arange(90)
-        runs.append(heads.HeadRun(head, 5, rows[:60], rows[60:75], rows[75:], 16, 12, 3))
+        run = head_run(codes, rows[:60], rows[60:75], rows[75:], seed=5, batch_size=16, epochs=12, patience=3)
+        runs.append((run, head))
         networks.append(network)
-    for run, network, found in zip(runs, networks, heads.train_heads(runs, features, codes), strict=True):
-        network.set_weights(run.head.initial(run.seed))
-        data = training_run.FeatureBatches(features, codes, run.train, seed=run.seed, batch_size=16, balance=None)
+    val = (features[60:75], codes[60:75])
+    for (run, head), network, found in zip(runs, networks, heads.train_heads(runs, features, codes), strict=True):
+        network.set_weights(head.initial(run.seed))
+        data = FeatureBatches(run, rows[:60], features, codes)
         stop = keras.callbacks.EarlyStopping(patience=3, restore_best_weights=True)
-        val = (features[run.val], codes[run.val])
-        history = network.fit(
-            data, validation_data=val, epochs=12, callbacks=[data.epoch_counter(), stop], shuffle=False, verbose=0
-        )
-        assert len(found.history) == len(history.epoch)
+        history = network.fit(data, validation_data=val, epochs=12, callbacks=[stop], shuffle=False, verbose=0)
+        outcome, weights = found
+        assert len(outcome.history) == len(history.epoch)
         for name in ("loss", "accuracy", "val_loss", "val_accuracy"):
-            np.testing.assert_allclose(found.history[name], history.history[name], rtol=2e-4, atol=1e-5)
-        for weight, expected in zip(found.weights, network.get_weights(), strict=True):
+            np.testing.assert_allclose(outcome.history[name], history.history[name], rtol=2e-4, atol=1e-5)
+        for weight, expected in zip(weights, network.get_weights(), strict=True):
             np.testing.assert_allclose(weight, expected, rtol=1e-3, atol=1e-5)
-        np.testing.assert_allclose(found.probabilities, network(features[run.test]), atol=1e-4)
+        np.testing.assert_allclose(probabilities(outcome), network(features[75:]), atol=1e-4)
 
 
 def test_a_run_does_not_depend_on_what_ran_beside_it():
@@ -242,12 +258,14 @@ def test_a_run_does_not_depend_on_what_ran_beside_it():
         network.compile("sgd", "sparse_categorical_crossentropy")
         head = heads.plain_head(network, compiled_as=network)
         for fold in range(3):
-            rows, held_out = np.flatnonzero(np.arange(60) % 3 != fold), np.arange(fold, 60, 3)
-            runs.append(heads.HeadRun(head, fold, rows, rows[:0], held_out, 8, 3))
+            rows, test = np.flatnonzero(np.arange(60) % 3 != fold), np.arange(fold, 60, 3)
+            runs.append((head_run(codes, rows, rows[:0], test, seed=fold, batch_size=8, epochs=3), head))
     together = heads.train_heads(runs, features, codes)
-    for run, expected in zip(runs, together, strict=True):
-        (alone,) = heads.train_heads([run], features, codes)
-        np.testing.assert_allclose(alone.probabilities, expected.probabilities, atol=1e-5)
+    for run, (expected, _) in zip(runs, together, strict=True):
+        ((alone, _),) = heads.train_heads([run], features, codes)
+        np.testing.assert_allclose(probabilities(alone), probabilities(expected), atol=1e-5)
+    first, _, _, fourth, *_ = (probabilities(outcome) for outcome, _ in together)
+    assert np.abs(first - fourth).max() > 1e-3  # dropout does something
 
 
 def test_dropout_agrees_with_keras_within_noise():
@@ -260,16 +278,16 @@ def test_dropout_agrees_with_keras_within_noise():
     network.compile(keras.optimizers.Adam(1e-2), "sparse_categorical_crossentropy", jit_compile=False)
     head = heads.plain_head(network, compiled_as=network)
     rows = np.arange(400)
-    runs = [heads.HeadRun(head, seed, rows[:200], rows[:0], rows[200:], 20, 6) for seed in range(8)]
-    ours = [found.history["loss"].iloc[-1] for found in heads.train_heads(runs, features, codes)]
+    options = {"batch_size": 20, "epochs": 6}
+    runs = [head_run(codes, rows[:200], rows[:0], rows[200:], seed=seed, **options) for seed in range(8)]
+    trained = heads.train_heads([(run, head) for run in runs], features, codes)
+    ours = [outcome.history["loss"].iloc[-1] for outcome, _ in trained]
     theirs = []
-    for seed in range(5):
-        network.set_weights(head.initial(seed))
+    for run in runs[:5]:
+        network.set_weights(head.initial(run.seed))
         network.compile(keras.optimizers.Adam(1e-2), "sparse_categorical_crossentropy", jit_compile=False)
-        data = training_run.FeatureBatches(features, codes, rows[:200], seed=seed, batch_size=20, balance=None)
-        theirs.append(
-            network.fit(data, epochs=6, shuffle=False, callbacks=[data.epoch_counter()], verbose=0).history["loss"][-1]
-        )
+        data = FeatureBatches(run, rows[:200], features, codes)
+        theirs.append(network.fit(data, epochs=6, shuffle=False, verbose=0).history["loss"][-1])
     spread = np.sqrt(np.var(ours, ddof=1) / 8 + np.var(theirs, ddof=1) / 5)
     assert abs(np.mean(ours) - np.mean(theirs)) < 4 * spread
 
@@ -294,8 +312,6 @@ def test_other_heads_are_left_to_keras(unlike):
 
 
 def test_cross_validation_and_search_use_features_by_themselves(backbone, table, tmp_path, monkeypatch):
-    from cnnlab.experiments import embedding
-
     loads, real = [], pipelines.load
     monkeypatch.setattr(pipelines, "load", lambda rows, **o: loads.append(len(rows)) or real(rows, **o))
 
@@ -318,7 +334,29 @@ def test_cross_validation_and_search_use_features_by_themselves(backbone, table,
     columns = [f"p_{name}" for name in table["label"].cat.categories]
     np.testing.assert_allclose(held_out[columns], model(pixels(held_out)), atol=1e-4)
     assert search.best_model().trainable_weights
-    assert embedding.digest(backbone)
+
+
+def test_a_grid_over_resize_reads_the_images_in_each_way(backbone, tmp_path, monkeypatch):
+    """Features belong to a network and to how its images were prepared, in memory as on disk."""
+    rng = np.random.default_rng(0)
+    for number in range(12):
+        image = rng.integers(0, 256, (20, 60, 3), np.uint8)
+        image[:, :20] = 255 * (number % 2)
+        Image.fromarray(image).save(tmp_path / f"{number}.png")
+    labels = pd.Categorical(["a", "b"] * 6)
+    rows = pd.DataFrame({"path": [str(tmp_path / f"{number}.png") for number in range(12)], "label": labels})
+    options = {"folds": 2, "image_size": SIZE, "epochs": 3, "seed": 0}
+    modes, answers = ["fit", "pad", "stretch"], ["p_a", "p_b"]
+    search = experiments.grid_search(
+        lambda hp: classifier(backbone, rows), {"resize": modes}, rows, folder=tmp_path / "s", **options
+    )
+    found = [part[answers].to_numpy() for _, part in search.predictions.groupby("trial")]
+    for mode, part in zip(modes, found, strict=True):
+        monkeypatch.setenv("CNNLAB_CACHE", str(tmp_path / mode))
+        alone = experiments.cross_validate(lambda: classifier(backbone, rows), rows, resize=mode, **options)
+        order = np.argsort(alone.predictions["fold"], kind="stable")  # as a search keeps them
+        np.testing.assert_allclose(part, alone.predictions[answers].to_numpy()[order], atol=1e-5)
+    assert all(np.abs(found[one] - found[other]).max() > 1e-3 for one, other in ((0, 1), (0, 2), (1, 2)))
 
 
 def test_another_head_is_fitted_on_features_by_keras(backbone, table, monkeypatch):

@@ -172,8 +172,6 @@ def test_an_unknown_room_is_named():
 PUBLIC = {"_asdict", "_fields", "_replace", "_repr_html_", "_repr_mimebundle_"}
 # Subclasses of KerasTuner's Oracle and Tuner, which use its hooks.
 HOOKS = {"experiments/oracles.py", "experiments/tuning.py", "experiments/search.py", "experiments/searching.py"}
-# On their way to `_upstream.py`.
-HOOKS |= {f"experiments/{name}.py" for name in ("backbone", "fingerprint", "heads", "memory")}
 
 
 def private_uses(tree: ast.Module) -> list[tuple[int, str]]:

@@ -14,7 +14,7 @@ import pandas as pd
 import pytest
 
 from cnnlab import experiments, models, tables
-from cnnlab.experiments import embedding, tuning
+from cnnlab.experiments import tuning
 from cnnlab.experiments.runner import Runner
 from cnnlab.experiments.store import Store
 
@@ -301,27 +301,30 @@ def test_weights_come_back(tmp_path):
         np.testing.assert_array_equal(one, two)
 
 
-@pytest.mark.parametrize("kind", ["bomb", "shape", "nan", "text", "missing", "directory"])
+@pytest.mark.parametrize("kind", ["bomb", "shape", "nan", "text", "missing", "directory", "code"])
 def test_a_hostile_feature_cache_is_computed_anew(few, tmp_path, monkeypatch, kind):
     monkeypatch.setenv("CNNLAB_CACHE", str(tmp_path))
     inputs = keras.Input((*SIZE, 3))
     network = keras.Model(inputs, keras.layers.GlobalMaxPooling2D()(keras.layers.Conv2D(5, 3)(inputs)))
     expected = experiments.features(network, few)
-    (path,) = (tmp_path / "features").rglob("*.npz")
-    with np.load(path) as file:
-        keys, values = file["keys"], file["values"]
+    (path,) = (tmp_path / "features").rglob("*.npy")
+    rows = np.load(path)
     path.unlink()
     if kind == "bomb":
-        bomb(path)
+        huge = {"descr": rows.dtype.descr, "fortran_order": False, "shape": (2**40,)}
+        with path.open("wb") as file:
+            np.lib.format.write_array_header_1_0(file, huge)
     elif kind == "directory":
         path.mkdir()
     elif kind == "text":
         path.write_text("features")
+    elif kind == "code":
+        np.save(path, np.array([os.system], dtype=object), allow_pickle=True)
     else:
-        other = {"shape": values[:, :3], "nan": np.full_like(values, np.nan), "missing": values[:2]}[kind]
-        np.savez(path, keys=keys, values=other)
+        shape = [("key", "U32"), ("values", np.float32, (3,))]
+        rows["values"] = np.nan if kind == "nan" else rows["values"]
+        np.save(path, {"shape": np.zeros(len(rows), shape), "nan": rows, "missing": rows[:2]}[kind])
     np.testing.assert_array_equal(experiments.features(network, few), expected)
-    assert embedding.FeatureCache("x", shape=(5,)).get(["a"]) == {}
 
 
 HOLD = """

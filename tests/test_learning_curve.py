@@ -1,7 +1,5 @@
 """Learning curve over the number of training images: nested, stratified parts, scored on the same held-out images."""
 
-import importlib
-
 import keras
 import numpy as np
 import pandas as pd
@@ -12,8 +10,8 @@ from hypothesis import strategies as st
 
 from cnnlab import experiments, models, pipelines, plots, tables, training
 from cnnlab.experiments.runner import Runner, Trained
+from cnnlab.experiments.validation import _first_rows
 
-module = importlib.import_module("cnnlab.experiments.learning_curve")  # beside the function of the same name
 SIZE = (8, 8)
 
 
@@ -109,7 +107,7 @@ def test_beginnings_keep_groups_whole_and_every_class(data):
     table["path"] = [f"{row}.png" for row in range(rows)]
     last = set()
     for count in range(1, rows + 1):
-        part = module._beginning(table, "patient" if grouped else None, count=count, seed=3)
+        part = _first_rows(table, "patient" if grouped else None, count=count, seed=3)
         assert last <= set(part.index)
         last = set(part.index)
         assert part.index.is_monotonic_increasing

@@ -1,15 +1,13 @@
 """Everything that loops over images, folds or settings, and returns tables."""
 
-from cnnlab.experiments.augmented import predict_augmented
-from cnnlab.experiments.confirming import Confirmation
-from cnnlab.experiments.embedding import features
+from cnnlab.experiments.frozen_features import features
 from cnnlab.experiments.imbalance_bench import Imbalance, imbalance
 from cnnlab.experiments.imbalance_remedies import REMEDIES, Remedy
 from cnnlab.experiments.imbalance_synthetic import synthesize
-from cnnlab.experiments.learning_curve import learning_curve
-from cnnlab.experiments.predicting import predict
-from cnnlab.experiments.searching import Search, grid_search
-from cnnlab.experiments.validating import Validation, cross_validate
+from cnnlab.experiments.predicting import predict, predict_augmented
+from cnnlab.experiments.search import Confirmation, Search
+from cnnlab.experiments.searching import grid_search
+from cnnlab.experiments.validation import Validation, cross_validate, learning_curve
 
 __all__ = [
     "REMEDIES",

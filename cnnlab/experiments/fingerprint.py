@@ -17,24 +17,14 @@ import keras
 import numpy as np
 import pandas as pd
 
+from cnnlab import _upstream
 from cnnlab._common import in_threads
 from cnnlab.images import read_file
 
 DEEP = 6  # levels of objects within objects that are looked at
 LONG = 200  # characters; what is longer is told apart by its hash
-CHANGING = {
-    "append",
-    "extend",
-    "insert",
-    "add",
-    "update",
-    "setdefault",
-    "pop",
-    "remove",
-    "clear",
-}  # what they are asked
+CHANGING = {"append", "extend", "insert", "add", "update", "setdefault", "pop", "remove", "clear"}  # methods
 STORING = ("STORE_SUBSCR", "DELETE_SUBSCR", "STORE_ATTR")
-COMPILED = ("optimizer", "loss", "loss_weights", "metrics", "weighted_metrics")  # the rest changes speed alone
 
 
 def describe(value: Any) -> str:
@@ -49,23 +39,24 @@ def describe(value: Any) -> str:
 
 def network_facts(model: keras.Model) -> dict[str, str]:
     """What decides how a network learns, by name: layers, frozen weights, own code, optimizer, loss, metrics."""
-    compiled = _compile_config(model)
-    frozen = [variable for variable in model.weights if not variable.trainable]
+    given = _upstream.compiled_with(model)
+    try:
+        compiled = model.get_compile_config() or {}
+    except Exception:  # an object of somebody's own that cannot be written down: its code is looked at
+        compiled = {"optimizer": model.optimizer.get_config(), "loss": _text(model.loss, ())}
+    things = [*_upstream.layers_within(model), *keras.tree.flatten(given)]
+    kinds = {thing if _is_code(thing) else type(thing) for thing in things}
+    own_code = sorted(_code(kind, ()) for kind in kinds if not _from_library(kind))
     return {
         "the network's layers": layers_digest(model),
-        "the network's frozen weights": weights_digest(frozen),
-        "the network's own code": _short(_own_code(model)),
-        **{f"the network's {name}": _short(_plain_json(compiled.get(name))) for name in COMPILED},
+        "the network's frozen weights": weights_digest(model.non_trainable_weights),
+        "the network's own code": _short(repr(own_code)),
+        **{f"the network's {name}": _short(_plain_json(compiled.get(name))) for name in given},
     }
 
 
 def layers_digest(model: keras.Model, *, trainable: bool = True) -> str:
-    """A hash of the layers of a network, their settings and how they are joined, whatever they are called.
-
-    Args:
-        model: Of any class; of one that cannot be written down, its direct layers are looked at.
-        trainable: Whether it counts which of them may learn.
-    """
+    """A hash of a network's layers, how they are joined and, if `trainable`, which may learn, whatever their names."""
     try:
         config: Any = model.get_config()
     except (NotImplementedError, TypeError, AttributeError):  # a class of somebody's own
@@ -105,28 +96,6 @@ def _hash_of_file(path: str) -> str:
         return _hash(read_file(path))
     except (OSError, ValueError):
         return ""
-
-
-def _compile_config(model: keras.Model) -> dict[str, Any]:
-    try:
-        return model.get_compile_config() or {}
-    except Exception:  # an object of somebody's own that cannot be written down: its code is looked at
-        return {"optimizer": model.optimizer.get_config(), "loss": _text(model.loss, ())}
-
-
-def _own_code(model: keras.Model) -> str:
-    """The code of everything in a network that is not Keras's: layers, train_step, losses, metrics."""
-    given = keras.tree.flatten(compiled_with(model))
-    things = [model, *model._flatten_layers(include_self=False), *(thing for thing in given if _is_code(thing))]
-    kinds = {thing if _is_code(thing) else type(thing) for thing in [*things, *given]}
-    return repr(sorted(_code(kind, ()) for kind in kinds if not _from_library(kind)))
-
-
-def compiled_with(model: keras.Model) -> dict[str, Any]:
-    """The optimizer, loss and metrics as they were given to `compile`."""
-    config = getattr(getattr(model, "_compile_config", None), "config", None)
-    found = config if isinstance(config, dict) else {"optimizer": model.optimizer, "loss": model.loss}
-    return {name: found.get(name) for name in COMPILED}
 
 
 def _is_code(thing: Any) -> bool:
@@ -185,8 +154,13 @@ def _code(thing: Any, seen: tuple[int, ...]) -> str:
         if _from_library(thing):
             return f"{thing.__module__}.{thing.__qualname__}"
         own = [part for part in thing.__mro__ if not _from_library(part)]
-        methods = {f"{part.__qualname__}.{name}": value for part in own for name, value in vars(part).items()}
-        return _text({name: _unwrapped(value) for name, value in methods.items() if _matters(name)}, seen)
+        methods = {
+            f"{part.__qualname__}.{name}": getattr(value, "__func__", None) or getattr(value, "fget", value)
+            for part in own
+            for name, value in vars(part).items()
+            if not name.startswith("__") or name in ("__init__", "__call__")
+        }
+        return _text(methods, seen)
     owner = getattr(thing, "__self__", None)
     function = inspect.unwrap(getattr(thing, "__func__", thing))
     code = getattr(function, "__code__", None)
@@ -195,16 +169,6 @@ def _code(thing: Any, seen: tuple[int, ...]) -> str:
     around = _around(function)
     bound = "" if owner is None or isinstance(owner, type) else _text(owner, seen)
     return f"{_bytes_of(code)} {_text(around, seen)} {bound}"
-
-
-def _matters(name: str) -> bool:
-    return not (name.startswith("__") and name.endswith("__")) or name in ("__init__", "__call__")
-
-
-def _unwrapped(value: Any) -> Any:
-    if isinstance(value, staticmethod | classmethod):
-        return value.__func__
-    return value.fget if isinstance(value, property) else value
 
 
 def _around(function: Any) -> dict[str, Any]:
@@ -219,11 +183,7 @@ def _around(function: Any) -> dict[str, Any]:
             outside[name] = cell.cell_contents
         except ValueError:  # not set yet
             continue
-    kept = {
-        name: outside[name]
-        for name in sorted(outside)
-        if name not in changed and not isinstance(outside[name], types.ModuleType)
-    }
+    kept = {name: value for name, value in sorted(outside.items()) if name not in changed}
     return {"defaults": (function.__defaults__, function.__kwdefaults__), **kept}
 
 
@@ -257,11 +217,9 @@ def _codes(code: types.CodeType) -> Iterator[types.CodeType]:
 
 
 def _bytes_of(code: types.CodeType) -> str:
-    facts = [
-        (part.co_code, part.co_names, part.co_varnames, [c for c in part.co_consts if not hasattr(c, "co_code")])
-        for part in _codes(code)
-    ]
-    return _hash(repr(facts))
+    plain = [[value for value in part.co_consts if not hasattr(value, "co_code")] for part in _codes(code)]
+    parts = zip(_codes(code), plain, strict=True)
+    return _hash(repr([(part.co_code, part.co_names, part.co_varnames, values) for part, values in parts]))
 
 
 def _from_library(thing: Any) -> bool:

@@ -1,5 +1,6 @@
 """Remedies for rare classes, compared on the same folds: which help, and which differences are noise."""
 
+import itertools
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -13,9 +14,9 @@ import pandas as pd
 from cnnlab import metrics, tables
 from cnnlab._common import progress
 from cnnlab.experiments.imbalance_remedies import REMEDIES, Remedy, RemedyRun, RemedyRunner
-from cnnlab.experiments.runner import build_facts, experiment_facts, plain_table, require_counts
+from cnnlab.experiments.runner import build_facts, experiment_facts, fold_runs, joined, plain_table, require_counts
 from cnnlab.experiments.store import Store, owned
-from cnnlab.experiments.training_run import Recipe, rows_of_fold
+from cnnlab.experiments.training_run import Recipe, TrainingRun
 from cnnlab.tables.linking import Group, group_columns
 
 DEFAULT = ("none", "class_weights", "oversample", "undersample", "focal", "logit_adjustment", "smote", "threshold")
@@ -72,7 +73,7 @@ def imbalance(
         image_size: Height and width in pixels.
         epochs: Of the plain table.
         seed: Decides folds, initial weights, order and augmentation.
-        repeats: How often all folds are dealt anew.
+        repeats: How often the folds are assigned anew.
         group: A column whose equal values stay in one fold, and are drawn as a whole for the intervals; or several, as
             in `tables.linked_groups`.
         folder: Where finished folds are kept, so that an interrupted call goes on; in memory only where None.
@@ -99,38 +100,33 @@ def imbalance(
         >>> plots.remedies(bench.scores)  # doctest: +SKIP
     """
     plain = plain_table(table, caller="experiments.imbalance")
+    plain["label"] = plain["label"].cat.remove_unused_categories()
     require_counts(epochs=epochs, repeats=repeats)
-    tried = _remedies(remedies)
-    plain = plain.assign(label=plain["label"].cat.remove_unused_categories())
-    rare = _minority(plain, minority)
+    tried, rare = _remedies(remedies), _minority(plain, minority)
     rows = plain.assign(**{LINKED: tables.linked_groups(plain, group)}) if group_columns(plain, group) else plain
-    assigned = [tables.folds(rows, count=folds, group=group, seed=seed + repeat) for repeat in range(repeats)]
     recipe = Recipe(epochs, loading={"image_size": tuple(image_size)} | loading)
-    settings = experiment_facts(plain, recipe, group=group, folds=folds, seed=seed)
-    if folder is not None:
-        settings |= build_facts(build, seed)
-    runs, predictions = [], []
-    with owned(folder):
-        for name, remedy in progress(tried.items(), label="remedies", unit="remedy"):
-            store = Store(None if folder is None else Path(folder) / name, settings | remedy.facts())
-            planned = {}
-            for repeat, table_with_folds in enumerate(assigned):
-                for fold in range(folds):
-                    place = seed + 1000 * repeat + fold
-                    parts = rows_of_fold(table_with_folds, fold, seed=place, group=group, patience=None)
-                    run_name = f"repeat_{repeat}_fold_{fold}"
-                    planned[repeat, fold] = RemedyRun(run_name, build, parts, place, recipe, remedy, group)
-            results = RemedyRunner(rows, store).results(list(planned.values()))
-            for (repeat, fold), found in zip(planned, results, strict=True):
-                front: dict[str, Any] = {"remedy": name, "repeat": repeat, "fold": fold}
-                runs.append(found["runs"].assign(**front)[[*front, "images", "steps", "seconds"]])
-                predictions.append(found["predictions"].assign(**front))
-    together = _in_order(pd.concat(predictions, ignore_index=True), plain, list(tried))
+    runs = fold_runs(build, rows, recipe, folds=folds, repeats=repeats, seed=seed, group=group)
+    settings = experiment_facts(plain, recipe, group=group, folds=folds, seed=seed) | build_facts(build, seed, folder)
+    trained, predictions = _trained_under(tried, runs, rows, folder, settings, group)
     unit = LINKED if LINKED in rows else None
-    scores = compare_remedies(together, minority=rare, group=unit, bootstrap=bootstrap, seed=seed)
-    return Imbalance(
-        scores, together.drop(columns=LINKED, errors="ignore"), pd.concat(runs, ignore_index=True), verdict(scores)
-    )
+    scores = compare_remedies(predictions, minority=rare, group=unit, bootstrap=bootstrap, seed=seed)
+    return Imbalance(scores, predictions.drop(columns=LINKED, errors="ignore"), trained, verdict(scores))
+
+
+def _trained_under(
+    remedies: Mapping[str, Remedy], runs: dict[tuple[int, int], TrainingRun], table: pd.DataFrame,
+    folder: str | os.PathLike[str] | None, settings: dict[str, str], group: Group,
+) -> tuple[pd.DataFrame, pd.DataFrame]:  # fmt: skip
+    """What `Imbalance` holds as runs and predictions: the same runs under each remedy."""
+    parts = []
+    with owned(folder):
+        for name, remedy in progress(remedies.items(), label="remedies", unit="remedy"):
+            store = Store(None if folder is None else Path(folder) / name, settings | remedy.facts())
+            planned = [RemedyRun(**vars(run), remedy=remedy, group=group) for run in runs.values()]
+            found = joined(runs, list(RemedyRunner(table, store).results(planned)))
+            parts.append({key: part.assign(remedy=name) for key, part in found.items()})
+    trained, predictions = (pd.concat([part[key] for part in parts], ignore_index=True) for key in parts[0])
+    return trained[["remedy", "repeat", "fold", "images", "steps", "seconds"]], predictions
 
 
 def _remedies(remedies: Sequence[str] | Mapping[str, Remedy]) -> dict[str, Remedy]:
@@ -171,60 +167,35 @@ def _minority(table: pd.DataFrame, minority: Sequence[str] | None) -> list[str]:
     return minority
 
 
-def _in_order(predictions: pd.DataFrame, table: pd.DataFrame, remedies: list[str]) -> pd.DataFrame:
-    """Predictions sorted by remedy, repeat and row of the table."""
-    place = predictions["path"].map({path: row for row, path in enumerate(table["path"])})
-    order = np.lexsort([place, predictions["repeat"], predictions["remedy"].map(remedies.index)])
-    return predictions.iloc[order].reset_index(drop=True)
-
-
 def compare_remedies(
     predictions: pd.DataFrame, *, minority: Sequence[str], group: str | None, bootstrap: int, seed: int
 ) -> pd.DataFrame:
     """The scores of `imbalance` from its predictions, in which all remedies have the same rows in the same order."""
     kept = {name: part.reset_index(drop=True) for name, part in predictions.groupby("remedy", sort=False)}
     unread = np.any([part["predicted"].isna() for part in kept.values()], axis=0)
-    kept = {name: part[~unread] for name, part in kept.items()}
-    unit = group
-    if unit is None and predictions["repeat"].nunique() > 1:
-        unit = "path"  # an image that is predicted several times is still one witness
+    # An image that is predicted several times is still one witness. Without `path`, rows are compared in their order.
+    unit = "image" if group is None and predictions["repeat"].nunique() > 1 else group
     options: dict[str, Any] = {"group": unit, "bootstrap": bootstrap, "seed": seed}
+    moves = {"difference": "difference", "low": "difference_low", "high": "difference_high", "p_value": "p_value"}
     rows = []
-    for name, part in kept.items():
-        for metric in SCORES:
-            chosen, score = _question(metric, part["label"], minority)
-            mine, base = part[chosen], kept["none"][chosen]
-            found = metrics.scores(mine, **options).set_index("metric").loc[score, ["value", "low", "high"]]
-            row: dict[str, Any] = {"remedy": name, "metric": metric, "images": int(chosen.sum())}
-            row |= {str(key): value for key, value in found.items()}
-            if name != "none":
-                # without paths rows are compared in their order, which repeats need
-                pair = [base.rename(columns={"path": "image"}), mine.rename(columns={"path": "image"})]
-                paired = options | {"group": "image" if unit == "path" else unit}
-                moved = metrics.compare(*pair, **paired).set_index("metric").loc[score]
-                row |= {
-                    "difference": moved["difference"],
-                    "difference_low": moved["low"],
-                    "difference_high": moved["high"],
-                    "p_value": moved["p_value"],
-                    "verdict": WORDS[str(moved["verdict"])],
-                }
-            rows.append(row)
+    for name, metric in itertools.product(kept, SCORES):
+        recall = metric == "minority_recall"
+        asked = ~unread & (kept[name]["label"].isin(list(minority)).to_numpy() if recall else True)
+        score = "accuracy" if recall else metric
+        base, mine = (kept[one][asked].rename(columns={"path": "image"}) for one in ("none", name))
+        found = metrics.scores(mine, **options).set_index("metric").loc[score, ["value", "low", "high"]]
+        row = {"remedy": name, "metric": metric, "images": int(asked.sum())} | found.to_dict()
+        if name != "none":
+            moved = metrics.compare(base, mine, **options).set_index("metric").loc[score]
+            row |= moved[list(moves)].rename(moves).to_dict() | {"verdict": WORDS[str(moved["verdict"])]}
+        rows.append(row)
     scores = pd.DataFrame(rows)
-    columns = ["difference", "difference_low", "difference_high", "p_value", "verdict"]
-    scores = scores.reindex(columns=["remedy", "metric", "images", "value", "low", "high", *columns])
+    scores = scores.reindex(columns=["remedy", "metric", "images", "value", "low", "high", *moves.values(), "verdict"])
     for _, part in scores[scores["remedy"] != "none"].groupby("metric"):
         scores.loc[part.index, "p_value"] = holm(part["p_value"].to_numpy())
     scores["verdict"] = scores["verdict"].where(scores["p_value"] < 0.05, "noise")
     scores.loc[scores["remedy"] == "none", "verdict"] = "baseline"
     return scores
-
-
-def _question(metric: str, label: pd.Series, minority: Sequence[str]) -> tuple[np.ndarray, str]:
-    """Which rows a score is of, and what `metrics` calls it."""
-    if metric == "minority_recall":
-        return label.isin(list(minority)).to_numpy(), "accuracy"
-    return np.full(len(label), True), metric
 
 
 def holm(p_values: np.ndarray) -> np.ndarray:
@@ -236,11 +207,10 @@ def holm(p_values: np.ndarray) -> np.ndarray:
         >>> holm(np.array([0.01, 0.04, 0.03])).round(2).tolist()
         [0.03, 0.06, 0.06]
     """
-    adjusted = np.full(len(p_values), np.nan)
-    known = np.flatnonzero(~np.isnan(p_values))
-    order = known[np.argsort(p_values[known], kind="stable")]
-    raised = p_values[order] * np.arange(len(order), 0, -1)
-    adjusted[order] = np.minimum(np.maximum.accumulate(raised), 1.0) if len(order) else raised
+    order = np.argsort(p_values, kind="stable")  # unknown ones come last
+    times = np.sum(~np.isnan(p_values)) - np.arange(len(order))
+    adjusted = np.empty(len(order))
+    adjusted[order] = np.minimum(np.maximum.accumulate(p_values[order] * times), 1.0)
     return adjusted
 
 

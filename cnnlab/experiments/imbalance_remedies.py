@@ -1,12 +1,11 @@
 """What can be done about rare classes, each in the same training loop, so that they can be compared."""
 
+import functools
 import os
 import tempfile
 import time
 import warnings
-import weakref
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass, fields, replace
 from typing import Any, Literal
 
@@ -15,14 +14,13 @@ import keras
 import numpy as np
 import pandas as pd
 
-from cnnlab import metrics, models, pipelines, tables
+from cnnlab import metrics, models, tables
+from cnnlab._answers import with_probabilities
 from cnnlab.experiments.fingerprint import describe
 from cnnlab.experiments.imbalance_synthetic import METHODS, synthesize
-from cnnlab.experiments.memory import fresh_session, graphs_released
-from cnnlab.experiments.predicting import predict, with_probabilities
+from cnnlab.experiments.predicting import outputs_by_row, predict
 from cnnlab.experiments.runner import Runner, Trained
-from cnnlab.experiments.training_run import Rows, TrainingRun, compiled, train_on_images
-from cnnlab.images.sizing import Resize
+from cnnlab.experiments.training_run import Rows, TrainingRun, compiled
 from cnnlab.models.losses import LogitAdjusted
 from cnnlab.tables.linking import Group
 
@@ -42,8 +40,8 @@ class Remedy:
         mix: "mixup" or "cutmix": new images of the rare classes, see `synthesize`.
         extra: Further training rows, path and label, such as rendered images. They are never scored.
         smote: Whether the last layer is fitted anew, on the network's features balanced by imbalanced-learn's SMOTE.
-        threshold: Whether probabilities are divided by a power of their class's share, chosen for macro-F1 on inner
-            validation rows; with two classes, this moves the threshold.
+        threshold: Whether probabilities are divided by a power of their class's share, chosen for macro-F1 on
+            validation rows from inside the training part; with two classes, this moves the threshold.
 
     Raises:
         ValueError: If `loss` or `mix` is an unknown word.
@@ -124,41 +122,30 @@ class RemedyRunner(Runner):
         """Nothing: a remedy changes the images, the loss or the network."""
 
     def train(self, run: TrainingRun) -> Trained:
-        """Trains one model under its remedy and predicts the test rows."""
+        """Trains one network on the rows of its remedy, as any other run, and predicts the test rows."""
         assert isinstance(run, RemedyRun)
-        began, remedy, loading = time.perf_counter(), run.remedy, run.recipe.loading
+        began, remedy, loading, test = time.perf_counter(), run.remedy, run.recipe.loading, run.rows.test
+        steps = run.recipe.epochs * -(-len(run.rows.train) // run.recipe.batch_size)
         train, threshold_rows = _threshold_rows(run)
-        steps = run.recipe.epochs * -(-len(run.rows.train) // loading.get("batch_size", 32))
-        resize = {key: loading[key] for key in ("resize",) if key in loading}
-        fresh_session(run.seed)
-        model = compiled(run.build)
-        self._require_untrained(model)
-        with tempfile.TemporaryDirectory() if remedy.mix else nullcontext("") as folder, graphs_released():
+        with tempfile.TemporaryDirectory() as folder:
             rows = _more_rows(train, remedy, folder, loading, run.seed)
-            _set_loss(model, remedy, rows)
-            changed = replace(
+            recipe = replace(
                 run.recipe,
-                fit=lambda model, data, **options: _fit_steps(model, data, steps, options.get("class_weight")),
+                fit=functools.partial(_fit_steps, steps=steps),
                 class_weight="balanced" if remedy.class_weights else None,
                 loading=loading | {"balance": remedy.balance} | ({"one_hot": True} if remedy.loss == "focal" else {}),
             )
-            rows_of_run = Rows(rows, rows.iloc[:0], run.rows.test)
-            predictions = train_on_images(model, replace(run, rows=rows_of_run, recipe=changed)).predictions
+            build = functools.partial(_build_with_loss, run.build, remedy, rows)
+            tables, model = super().train(replace(run, build=build, rows=Rows(rows, rows[:0], test), recipe=recipe))
+            predictions = tables["predictions"]
             if remedy.smote:
-                model = with_smote(model, rows, seed=run.seed, **resize)
-                predictions = predict(model, run.rows.test, **resize)
-        self.learned |= {id(variable): weakref.ref(variable) for variable in model.trainable_variables}
+                model = with_smote(model, rows, seed=run.seed)
+                predictions = predict(model, test).drop(columns="fold")
         if threshold_rows is not None:
             share = train["label"].value_counts(sort=False, normalize=True).to_numpy()
-            predictions = shift(predictions, share, choose_power(predict(model, threshold_rows, **resize), share))
+            predictions = shift(predictions, share, choose_power(predict(model, threshold_rows), share))
         facts = {"images": len(rows), "steps": steps, "seconds": round(time.perf_counter() - began, 3)}
-        return Trained(
-            {
-                "runs": pd.DataFrame([facts]),
-                "predictions": predictions.drop(columns=["split", "fold"], errors="ignore"),
-            },
-            model,
-        )
+        return Trained({"runs": pd.DataFrame([facts]), "predictions": predictions}, model)
 
 
 def _threshold_rows(run: RemedyRun) -> tuple[pd.DataFrame, pd.DataFrame | None]:
@@ -184,42 +171,27 @@ def _more_rows(
     return pd.concat([part[["path", "label"]] for part in parts], ignore_index=True) if len(parts) > 1 else rows
 
 
-def _set_loss(model: keras.Model, remedy: Remedy, rows: pd.DataFrame) -> None:
-    """Compiles the model anew with the loss of a remedy, if it has one."""
-    if remedy.loss is None:
-        return
-    make = LOSSES[remedy.loss] if isinstance(remedy.loss, str) else remedy.loss
-    model.compile(
-        optimizer=model.optimizer,
-        loss=make(rows),
-        steps_per_execution=model.steps_per_execution,
-        jit_compile=model.jit_compile,
-    )
+def _build_with_loss(build: Callable[..., keras.Model], remedy: Remedy, rows: pd.DataFrame) -> keras.Model:
+    """The network of `build`, compiled anew with the loss of a remedy, if it has one."""
+    model = compiled(build)
+    if remedy.loss is not None:
+        make = LOSSES[remedy.loss] if isinstance(remedy.loss, str) else remedy.loss
+        options = {"steps_per_execution": model.steps_per_execution, "jit_compile": model.jit_compile}
+        model.compile(optimizer=model.optimizer, loss=make(rows), **options)
+    return model
 
 
-def _fit_steps(model: keras.Model, data: Any, steps: int, class_weight: Any) -> Any:
+def _fit_steps(model: keras.Model, data: Any, *, steps: int, class_weight: Any = None, **_: Any) -> Any:
     """So many steps, however many images an epoch has under a remedy."""
     return type(model).fit(model, data.repeat().take(steps), class_weight=class_weight, verbose=0)
 
 
-def with_smote(model: keras.Model, rows: pd.DataFrame, *, seed: int, resize: Resize = "fit") -> keras.Model:
-    """The network with its last layer fitted anew, on features of `rows` that SMOTE has balanced.
-
-    Args:
-        model: Trained; ends in a Dense layer with one output per class.
-        rows: The rows that it was trained on.
-        seed: Of SMOTE.
-        resize: As in `pipelines.load`.
-
-    Returns:
-        A model of the same shapes that shares its layers with the one given.
-
-    Raises:
-        ValueError: If the model does not end in a Dense layer.
+def with_smote(model: keras.Model, rows: pd.DataFrame, *, seed: int) -> keras.Model:
+    """The network, sharing its layers, with the last one fitted anew on features that SMOTE has balanced.
 
     Source:
-        Chawla et al. (2002), SMOTE, by imbalanced-learn; on features as in Kang et al. (2020), Decoupling
-        representation and classifier.
+        Chawla et al. (2002), SMOTE; on features as in Kang et al. (2020), Decoupling representation and
+        classifier.
     """
     from sklearn.linear_model import LogisticRegression
 
@@ -232,10 +204,10 @@ def with_smote(model: keras.Model, rows: pd.DataFrame, *, seed: int, resize: Res
         )
     features = last[-1].input
     embed = keras.Model(model.inputs, features)
-    data = pipelines.load(rows, image_size=tuple(model.input_shape[1:3]), batch_size=64, cache=False, resize=resize)
-    batches = [(embed.predict_on_batch(images), labels) for images, labels in data.as_numpy_iterator()]
-    x, y = (np.concatenate(part) for part in zip(*batches, strict=True))
-    x, y = smote(x, y, seed=seed)
+    prepared = models.preparation(model)
+    x, _ = outputs_by_row(embed, rows, prepared, tuple(features.shape[1:]), batch_size=64)
+    readable = ~np.isnan(x).any(axis=1)
+    x, y = smote(x[readable], rows["label"].cat.codes.to_numpy()[readable], seed=seed)
     head = LogisticRegression(max_iter=2000).fit(x, y)
     weights, bias = head.coef_.T, head.intercept_
     if len(head.classes_) == 2:  # scikit-learn keeps half of what a softmax has
@@ -244,16 +216,13 @@ def with_smote(model: keras.Model, rows: pd.DataFrame, *, seed: int, resize: Res
     start = np.full(len(names), -1e3, np.float32)  # a class without images is never called
     kernel[:, head.classes_], start[head.classes_] = weights, bias
     layer = keras.layers.Dense(len(names), activation="softmax", dtype="float32", name="probabilities")
-    result = models.with_classes(keras.Model(model.inputs, layer(features), name=f"{model.name}_smote"), names)
+    whole = keras.Model(model.inputs, layer(features), name=f"{model.name}_smote")
     layer.set_weights([kernel, start])
-    return result
+    return models.with_classes(whole, names, resize=prepared.resize, levels=prepared.levels)
 
 
 def smote(x: np.ndarray, y: np.ndarray, *, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Features (rows, features) and classes (rows,), balanced; a class of one row, which has no neighbour, is copied.
-
-    Source: imbalanced-learn's `SMOTE` and `RandomOverSampler`.
-    """
+    """Features and classes, balanced by imbalanced-learn; the one row of a class without neighbours is copied."""
     from imblearn.over_sampling import SMOTE, RandomOverSampler
 
     classes, counts = np.unique(y, return_counts=True)
@@ -265,12 +234,7 @@ def smote(x: np.ndarray, y: np.ndarray, *, seed: int) -> tuple[np.ndarray, np.nd
 
 
 def shift(predictions: pd.DataFrame, share: np.ndarray, power: float) -> pd.DataFrame:
-    """Predictions with each class's probability divided by its share to a power: 0 leaves them, 1 levels all classes.
-
-    Args:
-        predictions: With p_<class>.
-        share: Of each class in training, 0 to 1.
-        power: 0 or more.
+    """Predictions, each probability divided by its class's share to a power; 0 leaves them, 1 levels classes.
 
     Source: Menon et al. (2021), post-hoc logit adjustment.
     """
@@ -282,11 +246,7 @@ def shift(predictions: pd.DataFrame, share: np.ndarray, power: float) -> pd.Data
 def choose_power(validation: pd.DataFrame, share: np.ndarray) -> float:
     """The power for `shift` with the best macro-F1 on validation predictions; of equal ones the middle."""
     known = validation[validation["predicted"].notna()]
-    found = [_macro_f1(shift(known, share, float(power))) for power in POWERS]
+    moved = (metrics.scores(shift(known, share, float(power))).set_index("metric")["value"] for power in POWERS)
+    found = [float(scores["macro_f1"]) for scores in moved]
     best = np.flatnonzero(np.isclose(found, np.max(found)))
     return float(POWERS[best[len(best) // 2]])
-
-
-def _macro_f1(predictions: pd.DataFrame) -> float:
-    scores = metrics.scores(predictions)
-    return float(scores["value"].to_numpy(dtype=float)[(scores["metric"] == "macro_f1").argmax()])

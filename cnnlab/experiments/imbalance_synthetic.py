@@ -72,7 +72,7 @@ def synthesize(
     codes = table["label"].cat.codes.to_numpy()
     counts = np.bincount(codes[codes >= 0], minlength=len(categories))
     wanted = np.maximum(np.ceil(share * counts.max() - 1e-9).astype(int) - counts, 0) * (counts > 0)
-    made_paths, made_codes, made_from = [], [], []
+    rows = []
     for code in progress(np.flatnonzero(wanted), label=method, unit="class"):
         paths = table["path"].to_numpy()[codes == code]
         made = _mixed(paths, int(wanted[code]), METHODS[method], size, resize, seed=[seed, int(code)])
@@ -80,11 +80,9 @@ def synthesize(
             path = Path(folder) / str(code) / f"{method}_{number:05d}.png"
             with atomic_path(path) as temporary:
                 Image.fromarray(image).save(temporary, "PNG")
-            made_paths.append(str(path))
-            made_codes.append(int(code))
-            made_from.append(" + ".join(sources))
-    labels = pd.Categorical.from_codes(np.array(made_codes, dtype=int), categories=categories)
-    return pd.DataFrame({"path": pd.Series(made_paths, dtype=str), "label": labels, "made_from": made_from})
+            rows.append((str(path), int(code), " + ".join(sources)))
+    new = pd.DataFrame(rows, columns=["path", "label", "made_from"]).astype({"path": str, "label": int})
+    return new.assign(label=pd.Categorical.from_codes(new["label"], categories=categories))
 
 
 def _mixed(

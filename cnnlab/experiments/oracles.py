@@ -1,7 +1,6 @@
 """KerasTuner's oracles with a complete state: whenever the process ends, the search goes on as if it had not."""
 
-import json
-import os
+import contextlib
 import re
 from pathlib import Path
 from typing import Any
@@ -12,67 +11,62 @@ import keras_tuner as kt
 import numpy as np
 from keras_tuner.engine.trial import Trial, TrialStatus
 
-from cnnlab._common import atomic_path
-from cnnlab.experiments.store import read_state, require_name
+from cnnlab import _upstream
+from cnnlab.experiments.search_space import Space
+from cnnlab.experiments.store import PROBLEM, read_state, require_name, write_json
 
-METHODS = ("grid", "random", "hyperband", "bayesian")
 SCORES = ("val_accuracy", "val_balanced_accuracy")  # from predictions, whatever the network logs
 STATUSES = {value for name, value in vars(TrialStatus).items() if name.isupper()}
-ENDED = (TrialStatus.COMPLETED, TrialStatus.FAILED)
-PROBLEM = "problem.txt"  # in the folder of a trial that ended with an error
+PLAIN = (bool, int, float, str, type(None))  # what a value of a point may be
 FACTOR = 3  # of Hyperband: one in so many goes on to the next round
 
 
-class Complete:
+class Complete(kt.Oracle):  # type: ignore[misc]
     """Keeps the state of an oracle in one file, trials included, which is written whole or not at all.
 
     KerasTuner writes several files one after the other, and notes that a trial is over only after it has written that
     it is still running: a process that ends in between loses a trial, or runs one again.
     """
 
+    start_order: list[str]
+    end_order: list[str]
+    ongoing_trials: dict[str, Trial]
+    _retry_queue: list[str]
+
     def get_state(self) -> dict[str, Any]:
         """Everything."""
-        return super().get_state() | {"trials": {name: trial.get_state() for name, trial in self.trials.items()}}  # type: ignore[misc, attr-defined]
+        return super().get_state() | {"trials": {name: trial.get_state() for name, trial in self.trials.items()}}
 
     def save(self) -> None:
         """Writes the state."""
-        write_json(self._get_oracle_fname(), self.get_state())  # type: ignore[attr-defined]
+        write_json(self._get_oracle_fname(), self.get_state())
 
     def reload(self) -> None:
-        """Reads the state. Trials that were running, or that ended with an error, are run again.
-
-        Raises:
-            ValueError: If the file is damaged.
-        """
-        path = Path(self._get_oracle_fname())  # type: ignore[attr-defined]
+        """Reads the state. Trials that were running, or that ended with an error, are run again."""
+        path = Path(self._get_oracle_fname())
         state = read_oracle(path)
         try:
             self.trials = {name: Trial.from_state(trial) for name, trial in state["trials"].items()}
-            self.set_state(state)  # type: ignore[attr-defined]
-            named = {*self.start_order, *self.end_order, *self._id_to_hash, *self._retry_queue}  # type: ignore[has-type, attr-defined]
-            for name in named:
+            self.set_state(state)
+            for name in {*self.start_order, *self.end_order, *self._id_to_hash, *self._retry_queue}:
                 require_name(name, path.parent)
-            again = [name for name, trial in self.trials.items() if not self.is_over(trial)]
-            self.end_order = [name for name in self.end_order if name in self.trials and name not in again]  # type: ignore[has-type]
+            again = {name for name, trial in self.trials.items() if not self._is_over(trial)}
+            self.end_order = [name for name in self.end_order if name in self.trials and name not in again]
         except (KeyError, TypeError, AttributeError, ValueError, IndexError) as error:
-            raise ValueError(
-                f"{str(path)!r} is damaged: {type(error).__name__}: {error}. Move the folder away and call again, or "
-                "name another one."
-            ) from error
-        self.ongoing_trials: dict[str, Trial] = {}
+            raise damaged(path, f"{type(error).__name__}: {error}") from error
+        self.ongoing_trials = {}
         self._retry_queue = sorted(again, reverse=True)  # taken from the end
 
-    def is_over(self, trial: Trial) -> bool:
+    def _is_over(self, trial: Trial) -> bool:
         """Whether a trial has a result, if only that its loss is not a number; an error may have been repaired."""
-        return trial.status == TrialStatus.COMPLETED or (
-            trial.status == TrialStatus.FAILED and not (Path(self._get_trial_dir(trial.trial_id)) / PROBLEM).is_file()  # type: ignore[attr-defined]
-        )
+        note = Path(self._get_trial_dir(trial.trial_id)) / PROBLEM
+        return trial.status == TrialStatus.COMPLETED or (trial.status == TrialStatus.FAILED and not note.is_file())
 
-    @kt.synchronized
+    @kt.synchronized  # type: ignore[untyped-decorator]
     def give_up(self, tuner_id: str) -> None:
         """Takes the trial of a worker that died, for the next one that asks."""
         trial = self.ongoing_trials.pop(tuner_id, None)
-        self.tuner_ids.discard(tuner_id)  # type: ignore[attr-defined]
+        self.tuner_ids.discard(tuner_id)
         if trial is not None:
             self._retry_queue.append(trial.trial_id)
 
@@ -82,8 +76,7 @@ class GridOracle(Complete, kt.oracles.GridSearchOracle):
 
     def populate_space(self, trial_id: str) -> dict[str, Any]:
         """The values of the next point; waits for other workers before it says that there is none."""
-        last = self.trials[max(self.trials)].hyperparameters.values if self.trials else None
-        values = self.after(last)
+        values = self.after(self.trials[max(self.trials)].hyperparameters.values if self.trials else None)
         if values is not None:
             return {"status": TrialStatus.RUNNING, "values": values}
         return {"status": TrialStatus.IDLE if self.ongoing_trials else TrialStatus.STOPPED, "values": None}
@@ -101,10 +94,9 @@ class GridOracle(Complete, kt.oracles.GridSearchOracle):
 
     def points(self) -> list[dict[str, Any]]:
         """All of them, in order."""
-        found, values = [], self.after(None)
-        while values is not None:
+        found: list[dict[str, Any]] = []
+        while (values := self.after(found[-1] if found else None)) is not None:
             found.append(values)
-            values = self.after(values)
         return found
 
 
@@ -128,42 +120,32 @@ class BayesianOracle(Complete, kt.oracles.BayesianOptimizationOracle):
         return found
 
 
-def read_oracle(path: Path) -> dict[str, Any]:
-    """The state of an oracle, with trials whose names stay inside the folder and whose values are plain.
+def damaged(path: Path, why: str) -> ValueError:
+    """An error about a file that somebody may have changed."""
+    return ValueError(f"{str(path)!r} is damaged: {why}. Move the folder away and call again, or name another one.")
 
-    Raises:
-        ValueError: If the file is damaged.
-    """
+
+def read_oracle(path: Path) -> dict[str, Any]:
+    """The state of an oracle, with trials whose names stay inside the folder and whose values are plain."""
     state = read_state(path)
     trials = state.get("trials") if isinstance(state, dict) else None
     if not isinstance(trials, dict):
-        raise ValueError(f"{str(path)!r} is damaged: it names no trials. Move the folder away, or name another one.")
+        raise damaged(path, "it names no trials")
     for name, trial in trials.items():
         require_name(name, path.parent)
         known = isinstance(trial, dict) and trial.get("trial_id") == name and trial.get("status") in STATUSES
         space = trial.get("hyperparameters") if known else None
         values = space.get("values") if isinstance(space, dict) else None
-        if not isinstance(values, dict) or not all(_is_plain(value) for value in values.values()):
-            raise ValueError(
-                f"{str(path)!r} is damaged: its trial {name!r} does not have the fields of a trial. Move the folder "
-                "away and call again, or name another one."
-            )
+        if not isinstance(values, dict) or not all(isinstance(value, PLAIN) for value in values.values()):
+            raise damaged(path, f"its trial {name!r} does not have the fields of a trial")
     return state
-
-
-def _is_plain(value: Any) -> bool:
-    return value is None or isinstance(value, bool | int | float | str)
 
 
 def objective_of(objective: Any) -> kt.Objective:
     """A name that training logs, with its direction as Keras has it.
 
-    Example:
-        >>> objective_of("val_loss").direction
-        'min'
-
-    Raises:
-        ValueError: If nobody knows which direction is better.
+    >>> objective_of("val_loss").direction
+    'min'
     """
     if isinstance(objective, kt.Objective):
         return objective
@@ -172,75 +154,41 @@ def objective_of(objective: Any) -> kt.Objective:
             "`objective` expects a score of the held-out images, such as 'val_accuracy' or 'val_loss', or a "
             f"kt.Objective. Received: {objective!r}."
         )
-    name = objective.removeprefix("val_")
-    known = "max" if objective in SCORES else "min" if name.endswith("loss") else _direction(name)
-    if known is None:
+    name = re.sub(r"_\d+$", "", objective.removeprefix("val_"))  # auc_1 is the second AUC of a session
+    direction = "max" if objective in SCORES else "min" if name.endswith("loss") else None
+    kinds = {kind.lower(): kind for kind in dir(keras.metrics)}
+    for candidate in (name, kinds.get(name.replace("_", ""), name)):
+        with contextlib.suppress(ValueError, TypeError):  # no metric of Keras's, or one that needs arguments
+            metric = keras.metrics.get(candidate)
+            direction = direction or _upstream.metric_direction(metric() if isinstance(metric, type) else metric)
+    if direction is None:
         raise ValueError(
             f"`objective` expects a name whose direction Keras knows. Received: {objective!r}. Say which is better: "
             f"kt.Objective({objective!r}, 'max') or 'min', after `import keras_tuner as kt`."
         )
-    return kt.Objective(objective, known)
+    return kt.Objective(objective, direction)
 
 
-def _direction(name: str) -> str | None:
-    """Which is better of a metric of Keras's, "max" or "min", by the name it logs under; None for any other."""
-    plain = re.sub(r"_\d+$", "", name)  # auc_1 is the second AUC of a session
-    camel = "".join(part.capitalize() for part in plain.split("_"))
-    kinds = {kind.lower(): kind for kind in dir(keras.metrics)}
-    for candidate in (plain, kinds.get(camel.lower(), camel)):
-        try:
-            metric = keras.metrics.get(candidate)
-            metric = metric() if isinstance(metric, type) else metric
-        except (ValueError, TypeError):
-            continue
-        if getattr(metric, "_direction", None) in ("up", "down"):
-            return "max" if metric._direction == "up" else "min"
-    return None
-
-
-def make_oracle(
-    method: str, *, objective: Any, hyperparameters: Any, fixed: bool, seed: int, trials: int | None, epochs: int
-) -> Any:
-    """The oracle for a method.
-
-    Args:
-        method: One of METHODS.
-        objective: What is best at the best point.
-        hyperparameters: The space, or None.
-        fixed: Whether nothing may be added to the space.
-        seed: Any whole number.
-        trials: How many points; for random and Bayesian search.
-        epochs: The most that Hyperband trains.
-
-    Raises:
-        ValueError: If there is no such method, or `trials` does not go with it.
-    """
-    if method not in METHODS:
-        raise ValueError(f"`method` expects one of {', '.join(map(repr, METHODS))}. Received: {method!r}.")
-    if (trials is None) == (method in ("random", "bayesian")):
+def make_oracle(method: str, *, objective: Any, space: Space, seed: int, trials: int | None, epochs: int) -> kt.Oracle:
+    """The oracle for a method: grid, random, hyperband or bayesian."""
+    kinds = {"grid": GridOracle, "random": RandomOracle, "hyperband": HyperbandOracle, "bayesian": BayesianOracle}
+    if method not in kinds:
+        raise ValueError(f"`method` expects one of {', '.join(map(repr, kinds))}. Received: {method!r}.")
+    counted = method in ("random", "bayesian")
+    if (trials is not None) != counted:
         raise ValueError(
             "`trials`, the number of points to try, is for method='random' and method='bayesian', which need it. "
             f"Received: method={method!r}, trials={trials!r}."
         )
     if trials is not None and (isinstance(trials, bool) or not isinstance(trials, int) or trials < 1):
         raise ValueError(f"`trials` expects a number of points, 1 or more. Received: {trials!r}.")
-    common: dict[str, Any] = {
-        "objective": objective_of(objective),
-        "hyperparameters": hyperparameters,
-        "tune_new_entries": not fixed,
-        "seed": seed + 1,  # KerasTuner takes 0 for none
-        "max_consecutive_failed_trials": 10**9,  # a point that cannot be trained is no reason to lose the others
-    }
-    if method == "grid":
-        return GridOracle(**common)
-    if method == "random":
-        return RandomOracle(max_trials=trials, **common)
-    if method == "bayesian":
-        return BayesianOracle(max_trials=trials, **common)
-    return HyperbandOracle(max_epochs=epochs, factor=FACTOR, **common)
-
-
-def write_json(path: str | os.PathLike[str], state: dict[str, Any]) -> None:
-    """Writes a state whole or not at all."""
-    with atomic_path(path) as temporary:
-        temporary.write_text(json.dumps(state, default=float), encoding="utf-8")
+    options: dict[str, Any] = {"max_trials": trials} if counted else {}
+    options |= {"max_epochs": epochs, "factor": FACTOR} if method == "hyperband" else {}
+    return kinds[method](
+        objective=objective_of(objective),
+        hyperparameters=space.hyperparameters,
+        tune_new_entries=not space.fixed,
+        seed=seed + 1,  # KerasTuner takes 0 for none
+        max_consecutive_failed_trials=10**9,  # a point that cannot be trained is no reason to lose the others
+        **options,
+    )

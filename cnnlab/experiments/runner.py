@@ -1,8 +1,10 @@
 """The one runner behind every experiment: what is still missing is trained, scored and kept."""
 
+import os
 import time
 import weakref
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from numbers import Integral
 from typing import Any, NamedTuple
 
@@ -11,35 +13,35 @@ import keras
 import numpy as np
 import pandas as pd
 
-from cnnlab._common import require_columns
-from cnnlab.experiments.backbone import BackboneAndHead, split_backbone
-from cnnlab.experiments.embedding import digest, embed
+from cnnlab import _upstream, tables
+from cnnlab._common import progress, require_columns
 from cnnlab.experiments.fingerprint import describe, network_facts, table_facts, weights_digest
-from cnnlab.experiments.heads import plain_head, train_heads
-from cnnlab.experiments.memory import fresh_session, graphs_released
-from cnnlab.experiments.store import Store
+from cnnlab.experiments.frozen_features import digest, embed, split_backbone
+from cnnlab.experiments.heads import Head, plain_head, train_heads
+from cnnlab.experiments.store import Store, Tables, owned
 from cnnlab.experiments.training_run import (
     PIXELS,
     Outcome,
     Recipe,
-    Tables,
+    Rows,
     TrainingRun,
     compiled,
-    head_outcome,
-    head_run,
     names_of,
     settle_preparation,
     train_on_features,
     train_on_images,
+    train_val_rows,
 )
 from cnnlab.pipelines.cache import MEMORY_SHARE, free_memory
 from cnnlab.tables.linking import Group, group_columns
 
+HELP = "A lower learning rate, or gradient clipping (clipnorm=1.0 in the optimizer), is the usual remedy."
 NO_ANSWERS = (
     "No held-out image was answered with numbers. The last steps of training broke the weights, or no image can be "
-    "read. A lower learning rate, or gradient clipping (clipnorm=1.0 in the optimizer), is the usual remedy."
+    f"read. {HELP}"
 )
 ON_FEATURES = {*PIXELS, "batch_size", "cache", "balance", "augment"}
+PREFIX = "CustomGradient-"  # tf.custom_gradient registers under this and a number
 
 
 class Trained(NamedTuple):
@@ -52,10 +54,7 @@ class Trained(NamedTuple):
 class Runner:
     """Trains what is not kept yet; heads of frozen backbones on features, plain ones of them side by side.
 
-    Args:
-        table: All rows; its index counts from 0.
-        store: Where results are kept.
-        keep: Called with each run that was trained and what it gave, before that is kept.
+    `keep` is called with each run that was trained, and what it gave, before that is kept.
     """
 
     def __init__(
@@ -80,10 +79,12 @@ class Runner:
         fresh_session(run.seed)
         model = compiled(run.build)
         self._require_untrained(model)
-        own = run.recipe.fit or run.recipe.callbacks
-        parts = None if own else self._parts(model, run.recipe)
+        parts = self._head_and_features(model, run.recipe)
         with graphs_released():
-            outcome = train_on_images(model, run) if parts is None else self._train_head(model, *parts, run)
+            if parts is None:
+                outcome = train_on_images(model, run)
+            else:
+                outcome = train_on_features(model, run, *parts, self.codes)
         self.learned |= {id(variable): weakref.ref(variable) for variable in model.trainable_variables}
         return Trained(collect(outcome, time.perf_counter() - began), model)
 
@@ -93,55 +94,37 @@ class Runner:
         for run in runs:
             if not self.store.has(run.name) and _takes_features(run.recipe) and not run.recipe.class_weight:
                 by_build.setdefault(run.build, []).append(run)
-        together: dict[int, list[tuple[TrainingRun, Any, keras.Model, np.ndarray]]] = {}
-        for number, (build, members) in enumerate(by_build.items()):
+        together: dict[int, list[tuple[TrainingRun, Head, keras.Model, np.ndarray]]] = {}
+        for build, members in by_build.items():
             fresh_session(members[0].seed)
             try:
                 model = compiled(build)
-                split = split_backbone(model)
-                if split is None and number == 0:
-                    return  # nothing is frozen: not worth building the others
-                settle_preparation(model, members[0].recipe, names_of(self.table))
+                parts = self._head_and_features(model, members[0].recipe)
             except Exception:  # whoever comes to this run says what is wrong
                 continue
-            parts = self._parts(model, members[0].recipe, split)
+            if parts is None and not together:
+                return  # nothing is frozen: not worth building the others
             head = None if parts is None else plain_head(parts[0], compiled_as=model)
             if parts is not None and head is not None:
-                features = parts[1]
-                together.setdefault(id(features), []).extend((run, head, model, features) for run in members)
+                together.setdefault(id(parts[1]), []).extend((run, head, model, parts[1]) for run in members)
         for beside in together.values():
-            self._train_together(beside)
-
-    def _train_together(self, members: list[tuple[TrainingRun, Any, keras.Model, np.ndarray]]) -> None:
-        began, features = time.perf_counter(), members[0][3]
-        with graphs_released():
-            trained = train_heads([head_run(head, run, features) for run, head, _, _ in members], features, self.codes)
-        seconds = (time.perf_counter() - began) / len(members)
-        for (run, head, model, _), result in zip(members, trained, strict=True):
-            head.assign(result.weights)
-            self._done(run, Trained(collect(head_outcome(run, result, self.codes), seconds), model))
-
-    def _train_head(self, model: keras.Model, head: keras.Model, features: np.ndarray, run: TrainingRun) -> Outcome:
-        plain = None if run.recipe.class_weight else plain_head(head, compiled_as=model)
-        if plain is None:
-            return train_on_features(model, head, run, features=features, codes=self.codes)
-        (result,) = train_heads([head_run(plain, run, features)], features, self.codes)
-        plain.assign(result.weights)
-        return head_outcome(run, result, self.codes)
+            began = time.perf_counter()
+            with graphs_released():
+                trained = train_heads([(run, head) for run, head, *_ in beside], beside[0][3], self.codes)
+            seconds = (time.perf_counter() - began) / len(beside)
+            for (run, head, model, _), (outcome, weights) in zip(beside, trained, strict=True):
+                for variable, value in zip(head.variables, weights, strict=True):
+                    variable.assign(value)
+                self._done(run, Trained(collect(outcome, seconds), model))
 
     def _done(self, run: TrainingRun, trained: Trained) -> None:
         if self.keep is not None:
             self.keep(run, trained)
         self.store.put(run.name, trained.tables)
 
-    def _parts(
-        self, model: keras.Model, recipe: Recipe, split: BackboneAndHead | None = None
-    ) -> tuple[keras.Model, np.ndarray] | None:
-        """The head and the features of all rows; None where images are needed.
-
-        They are needed where pixels are augmented, nothing is frozen, or the features do not fit into memory.
-        """
-        split = (split or split_backbone(model)) if _takes_features(recipe) else None
+    def _head_and_features(self, model: keras.Model, recipe: Recipe) -> tuple[keras.Model, np.ndarray] | None:
+        """Head and features of all rows; None where pixels are augmented, nothing is frozen, memory is short."""
+        split = split_backbone(model) if _takes_features(recipe) else None
         if split is None:
             return None
         if 4 * float(np.prod(split.backbone.output_shape[1:])) * len(self.table) > MEMORY_SHARE * free_memory():
@@ -149,7 +132,7 @@ class Runner:
         prepared = settle_preparation(model, recipe, names_of(self.table))
         key = (digest(split.backbone), prepared)
         if key not in self.features:
-            self.features[key] = embed(split.backbone, self.table, prepared=prepared)
+            self.features[key] = embed(split.backbone, self.table, prepared)
         return split.head, self.features[key]
 
     def _require_untrained(self, model: keras.Model) -> None:
@@ -175,30 +158,18 @@ def collect(outcome: Outcome, seconds: float) -> Tables:
     known = guesses >= 0
     right, classes = (labels == guesses)[known], labels[known]
     recalls = [right[classes == code].mean() for code in np.unique(classes)]
-    score = {
+    scores = outcome.scores | {
         "accuracy": float(right.mean()) if len(right) else np.nan,
         "balanced_accuracy": float(np.mean(recalls)) if recalls else np.nan,
-        **{
-            name: float(value)
-            for name, value in outcome.scores.items()
-            if name not in ("accuracy", "balanced_accuracy")
-        },
     }
-    problem = _problem(history) or ("" if len(right) or predictions.empty else NO_ANSWERS)
-    score = dict.fromkeys(score, np.nan) if problem else score
+    losses = history["loss"].to_numpy(dtype=float) if "loss" in history else np.zeros(0)
+    problem = "" if len(right) or predictions.empty else NO_ANSWERS
+    if not np.isfinite(losses).all():
+        problem = f"The loss is not a number from epoch {int(np.argmin(np.isfinite(losses))) + 1} on. {HELP}"
+    first = {name: np.nan if problem else float(scores.pop(name)) for name in ("accuracy", "balanced_accuracy")}
+    others = {name: np.nan if problem else float(value) for name, value in scores.items()}
     facts = {"images": len(right), "epochs": len(history), "seconds": round(seconds, 3), "problem": problem}
-    return {"scores": pd.DataFrame([score | facts]), "history": history, "predictions": predictions}
-
-
-def _problem(history: pd.DataFrame) -> str:
-    losses = history["loss"] if "loss" in history else pd.Series(dtype=float)
-    bad = np.flatnonzero(~np.isfinite(losses.to_numpy(dtype=float)))
-    if not len(bad):
-        return ""
-    return (
-        f"The loss is not a number from epoch {int(bad[0]) + 1} on. A lower learning rate, or gradient clipping "
-        "(clipnorm=1.0 in the optimizer), is the usual remedy."
-    )
+    return {"scores": pd.DataFrame([first | others | facts]), "history": history, "predictions": predictions}
 
 
 def plain_table(table: pd.DataFrame, *, caller: str) -> pd.DataFrame:
@@ -209,17 +180,78 @@ def plain_table(table: pd.DataFrame, *, caller: str) -> pd.DataFrame:
 
 def require_counts(**counts: int) -> None:
     """Refuses what is no whole number from 1."""
-    wrong = [
-        value for value in counts.values() if isinstance(value, bool) or not isinstance(value, Integral) or value < 1
-    ]
-    if wrong:
+    if any(isinstance(value, bool) or not isinstance(value, Integral) or value < 1 for value in counts.values()):
         names = " and ".join(f"`{name}`" for name in counts)
         received = ", ".join(f"{name}={value!r}" for name, value in counts.items())
         raise ValueError(f"{names} expects a whole number, 1 or more. Received: {received}.")
 
 
-def build_facts(build: Callable[..., keras.Model], seed: int) -> dict[str, str]:
-    """What the network of `build` is, with the weights that no seed changes, such as pretrained ones."""
+def rows_of_folds(
+    table: pd.DataFrame, *, folds: int, repeats: int = 1, seed: int, group: Group, patience: int | None
+) -> dict[tuple[int, int], tuple[int, Rows]]:
+    """Seed and rows of each repeat and fold; those for early stopping come from the training rows."""
+    found = {}
+    for repeat in range(repeats):
+        assigned = tables.folds(table, count=folds, group=group, seed=seed + repeat)
+        for fold in range(folds):
+            place, test = seed + 1000 * repeat + fold, assigned["fold"] == fold
+            train, val = train_val_rows(assigned[~test], seed=place, group=group, patience=patience)
+            found[repeat, fold] = place, Rows(train, val, assigned[test])
+    return found
+
+
+def fold_runs(
+    build: Callable[..., keras.Model], table: pd.DataFrame, recipe: Recipe, **folds: Any
+) -> dict[tuple[int, int], TrainingRun]:
+    """The training run of each repeat and fold."""
+    return {
+        (repeat, fold): TrainingRun(f"repeat_{repeat}_fold_{fold}", build, rows, seed, recipe)
+        for (repeat, fold), (seed, rows) in rows_of_folds(table, patience=recipe.patience, **folds).items()
+    }
+
+
+def run_all(
+    runs: Sequence[TrainingRun], table: pd.DataFrame, folder: str | os.PathLike[str] | None, settings: dict[str, str],
+    *, label: str, unit: str,
+) -> list[Tables]:  # fmt: skip
+    """The tables of all runs of an experiment, in order; kept in a folder, if there is one, for a later call."""
+    with owned(folder):
+        found = Runner(table, Store(folder, settings)).results(runs)
+        return list(progress(found, label=label, total=len(runs), unit=unit))
+
+
+def joined(runs: dict[tuple[int, int], TrainingRun], results: Sequence[Tables]) -> Tables:
+    """The tables of all runs as one of each kind, with repeat and fold; predictions in the order of the table."""
+    whole: Tables = {
+        key: pd.concat(
+            [part[key].assign(repeat=repeat, fold=fold) for (repeat, fold), part in zip(runs, results, strict=True)],
+            ignore_index=True,
+        )
+        for key in ("runs", "scores", "history", "predictions")
+        if key in results[0]
+    }
+    row = np.concatenate([run.rows.test.index for run in runs.values()])
+    if len(whole["predictions"]) != len(row):
+        raise ValueError(
+            f"Expected {len(row)} predictions. Received {len(whole['predictions'])}: the results in the folder are "
+            "damaged. Move it away and call again: they are computed anew."
+        )
+    order = np.lexsort((row, whole["predictions"]["repeat"].to_numpy()))
+    return whole | {"predictions": whole["predictions"].iloc[order].reset_index(drop=True)}
+
+
+def experiment_facts(table: pd.DataFrame, recipe: Recipe, *, group: Group, **settings: Any) -> dict[str, str]:
+    """What the results of an experiment depend on, beside the network, as text by name."""
+    columns = group_columns(table, group)
+    require_columns(table, *columns, caller="group")
+    facts = {name: describe(value) for name, value in {**settings, "group": columns}.items()}
+    return table_facts(table, columns) | recipe.facts() | facts
+
+
+def build_facts(build: Callable[..., keras.Model], seed: int, folder: str | os.PathLike[str] | None) -> dict[str, str]:
+    """What the network of `build` is, with the weights that no seed changes; nothing where no folder is to know it."""
+    if folder is None:
+        return {}
     fresh_session(seed)
     model = compiled(build)
     facts = network_facts(model)
@@ -230,9 +262,33 @@ def build_facts(build: Callable[..., keras.Model], seed: int) -> dict[str, str]:
     return facts | {"the network's given weights": weights_digest(given)}
 
 
-def experiment_facts(table: pd.DataFrame, recipe: Recipe, *, group: Group, **settings: Any) -> dict[str, str]:
-    """What the results of an experiment depend on, beside the network, as text by name."""
-    columns = group_columns(table, group)
-    require_columns(table, *columns, caller="group")
-    facts = {name: describe(value) for name, value in {**settings, "group": columns}.items()}
-    return table_facts(table, columns) | recipe.facts() | facts
+def fresh_session(seed: int) -> None:
+    """`keras.utils.clear_session` and a seed, with the settings that Keras would reset as well."""
+    policy, distribution = keras.config.dtype_policy(), keras.distribution.distribution()
+    names = ("interactive_logging", "traceback_filtering", "flash_attention")
+    switches = {name: getattr(keras.config, f"is_{name}_enabled")() for name in names}
+    keras.utils.clear_session()
+    keras.config.set_dtype_policy(policy)
+    keras.distribution.set_distribution(distribution)
+    for name, on in switches.items():
+        if on is not None:
+            getattr(keras.config, f"{'enable' if on else 'disable'}_{name}")()
+    keras.utils.set_random_seed(seed)
+
+
+@contextmanager
+def graphs_released() -> Iterator[None]:
+    """Lets go of the graphs of networks trained inside, which would stay in memory until the process ends.
+
+    Keras's optimizers sum gradients by a function that TensorFlow enters into a register of its own, with the
+    whole graph of the training step, and nothing takes it out again (keras-tuner#395). By then the gradient
+    is part of the traced step, so that nobody looks it up any more: the network can be used and trained on.
+    """
+    register = _upstream.gradient_register()
+    before = set(register)
+    try:
+        yield
+    finally:
+        for name in set(register) - before:
+            if name.startswith(PREFIX):
+                register.pop(name, None)

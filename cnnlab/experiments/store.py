@@ -19,22 +19,16 @@ SETTINGS = "experiment.json"
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,200}")
 LARGEST_JSON = 64 * 2**20
 LARGEST_TABLE = 2**30
+PROBLEM = "problem.txt"  # in the folder of a trial that ended with an error
 SHOWN = 60  # characters of a setting that an error shows
+Tables = dict[str, pd.DataFrame]
 
 
 class Store:
-    """Tables under names, kept in memory, and on disk where there is a folder.
+    """Tables under names, in memory, and on disk where there is a folder; one of other `settings` is refused.
 
-    Whatever is read from the folder may have come from a stranger: names, types and sizes are checked, and nothing
-    outside the folder is touched.
-
-    Args:
-        folder: Where to; in memory only where None.
-        settings: What the results depend on, name → text. A folder of other settings is refused, never mixed.
-
-    Raises:
-        FileExistsError: If the folder holds an experiment with other settings, or of another version.
-        ValueError: If the folder is damaged.
+    Whatever is read from the folder may have come from a stranger: names, types and sizes are checked, and
+    nothing outside the folder is touched.
     """
 
     def __init__(self, folder: str | os.PathLike[str] | None, settings: Mapping[str, str]) -> None:
@@ -45,18 +39,12 @@ class Store:
             self.claim("", settings)
 
     def claim(self, name: str, settings: Mapping[str, str]) -> None:
-        """Writes down what the results under `name` depend on; refuses if they were made with anything else.
-
-        Raises:
-            FileExistsError: Naming what differs.
-        """
+        """Writes down what the results under `name` depend on; refuses if they depend on anything else."""
         if self.folder is None:
             return
         note = self._path(name) / SETTINGS
         if not note.is_file():
-            new = {"format": FORMAT, "settings": dict(settings)}
-            with atomic_path(note) as temporary:
-                temporary.write_text(json.dumps(new, indent=1, ensure_ascii=False), encoding="utf-8")
+            write_json(note, {"format": FORMAT, "settings": dict(settings)})
             return
         state: Any = read_state(note)
         if not isinstance(state, dict) or state.get("format") != FORMAT or not isinstance(state.get("settings"), dict):
@@ -87,11 +75,7 @@ class Store:
         return mark.is_file()
 
     def get(self, name: str, *, only: str = "*") -> dict[str, pd.DataFrame] | None:
-        """The tables kept under `name`, or just one of them; None while they are not complete.
-
-        Raises:
-            ValueError: If a table is damaged.
-        """
+        """The tables kept under `name`, or just one of them; None while they are not complete."""
         if not self.has(name):
             return None
         if self.folder is None:
@@ -121,11 +105,7 @@ class Store:
 
 
 def require_name(name: Any, where: Path) -> str:
-    """A name that stays inside a folder: letters, digits, `_`, `-` and `.` alone.
-
-    Raises:
-        ValueError: Otherwise.
-    """
+    """A name that stays inside a folder: letters, digits, `_`, `-` and `.` alone."""
     if not isinstance(name, str) or not NAME.fullmatch(name):
         raise ValueError(
             f"{str(where)!r} is damaged, or was made by somebody to do harm: it names a result {_excerpt(name)}, where "
@@ -136,11 +116,7 @@ def require_name(name: Any, where: Path) -> str:
 
 
 def require_plain_files(folder: Path) -> None:
-    """Refuses a folder in which a link or a device could lead what is written there to somewhere else.
-
-    Raises:
-        ValueError: Naming the first.
-    """
+    """Refuses a folder in which a link or a device could lead what is written there to somewhere else."""
     for place, names, files in os.walk(folder):
         for path in (Path(place, name) for name in (*names, *files)):
             mode = path.lstat().st_mode
@@ -153,15 +129,17 @@ def require_plain_files(folder: Path) -> None:
 
 
 def read_state(path: Path) -> Any:
-    """What a JSON file of a folder of results holds.
-
-    Raises:
-        ValueError: If it is too large, nested too deeply, or not JSON.
-    """
+    """What a JSON file of a folder of results holds."""
     try:
         return read_json(path, limit=LARGEST_JSON)
     except ValueError as error:
         raise ValueError(f"{error} Move the folder away and call again, or name another one.") from None
+
+
+def write_json(path: str | os.PathLike[str], state: dict[str, Any]) -> None:
+    """Writes a state whole or not at all."""
+    with atomic_path(path) as temporary:
+        temporary.write_text(json.dumps(state, default=float, indent=1, ensure_ascii=False), encoding="utf-8")
 
 
 def _read_table(path: Path) -> pd.DataFrame:
@@ -189,9 +167,5 @@ def _excerpt(value: Any) -> str:
 
 
 def owned(folder: str | os.PathLike[str] | None) -> AbstractContextManager[None]:
-    """Keeps other processes out of a folder of results inside the block, who are told which one has it.
-
-    Raises:
-        TimeoutError: If another process has it.
-    """
+    """Keeps other processes out of a folder of results inside the block, who are told which one has it."""
     return nullcontext() if folder is None else locked(folder, timeout=0)

@@ -2,7 +2,7 @@
 
 import copy
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, NamedTuple
 
@@ -12,9 +12,9 @@ import numpy as np
 import pandas as pd
 
 from cnnlab import models, pipelines, tables
+from cnnlab._answers import with_probabilities
 from cnnlab.experiments.fingerprint import describe
-from cnnlab.experiments.heads import HeadRun, TrainedHead
-from cnnlab.experiments.predicting import answers, with_probabilities
+from cnnlab.experiments.predicting import probabilities_of
 from cnnlab.images import Preparation
 from cnnlab.models.metadata import find_metadata, input_shape, set_preparation
 from cnnlab.pipelines.order import epoch_rows
@@ -22,7 +22,13 @@ from cnnlab.tables.linking import Group
 
 VAL_SHARE = 0.15  # of the training rows, for early stopping
 PIXELS = ("image_size", "resize", "levels")  # what the preparation of a network says, too
-Tables = dict[str, pd.DataFrame]
+SPEED = (
+    "training",
+    "seed",
+    "cache",
+    "shard",
+    "like",
+)  # arguments of `pipelines.load` that change no result
 
 
 class Rows(NamedTuple):
@@ -33,116 +39,58 @@ class Rows(NamedTuple):
     test: pd.DataFrame
 
 
-def rows_of_fold(folds: pd.DataFrame, fold: int, *, seed: int, group: Group, patience: int | None) -> Rows:
-    """The rows of one fold of a table with the column `fold`; those for early stopping come from the training rows."""
-    test, train = folds[folds["fold"] == fold], folds[folds["fold"] != fold]
-    return Rows(*validation_rows(train, seed=seed, group=group, patience=patience), test)
-
-
-def validation_rows(
-    train: pd.DataFrame, *, seed: int, group: Group, patience: int | None
+def train_val_rows(
+    rows: pd.DataFrame, *, seed: int, group: Group, patience: int | None
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Training rows in two: to learn from, and to stop by; the second is empty without patience."""
     if patience is None:
-        return train, train.iloc[:0]
-    parts = tables.split(train, val=VAL_SHARE, test=0.0, group=group, seed=seed)
-    return parts[parts["split"] != "val"], parts[parts["split"] == "val"]
+        return rows, rows.iloc[:0]
+    part = tables.split(rows, val=VAL_SHARE, test=0.0, group=group, seed=seed)["split"]
+    return rows[part != "val"], rows[part == "val"]
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a network is trained.
-
-    Attributes:
-        epochs: At most so many.
-        patience: Epochs without improvement on validation rows before it stops; None: all epochs.
-        fit: Called in place of the model's own `fit`, with the model first; or None.
-        callbacks: Keras callbacks, or a function that makes them; each run gets new ones.
-        class_weight: As in `model.fit`, class names or "balanced" as well.
-        objective: A name that `model.evaluate` gives for the test rows, beside accuracy; or None.
-        loading: What `pipelines.load` takes.
-    """
+    """How a network is trained: at most `epochs`, fewer where `patience` sees no improvement on validation rows."""
 
     epochs: int
     patience: int | None = None
-    fit: Callable[..., Any] | None = None
-    callbacks: Any = None
-    class_weight: Any = None
-    objective: str | None = None
-    loading: dict[str, Any] = field(default_factory=dict)
+    fit: Callable[..., Any] | None = None  # in place of the model's own, with the model first
+    callbacks: Any = None  # of Keras, or a function that makes them; each run gets new ones
+    class_weight: Any = None  # as in `model.fit`, class names or "balanced" as well
+    objective: str | None = None  # what `model.evaluate` is asked of the test rows, beside accuracy
+    loading: dict[str, Any] = field(default_factory=dict)  # what `pipelines.load` takes
+
+    @property
+    def batch_size(self) -> int:
+        """Images in a batch."""
+        return self.loading.get("batch_size", 32)
 
     def facts(self) -> dict[str, str]:
         """What a result depends on, as text by name."""
-        defaults = {
-            name: parameter.default
-            for name, parameter in inspect.signature(pipelines.load).parameters.items()
-            if parameter.default is not parameter.empty
-        }
-        same = ("training", "seed", "cache", "shard", "like")
-        loading = {name: value for name, value in (defaults | self.loading).items() if name not in same}
+        arguments = inspect.signature(pipelines.load).parameters.values()
+        loading = {part.name: part.default for part in arguments if part.default is not part.empty} | self.loading
         own = {part.name: getattr(self, part.name) for part in fields(self) if part.name != "loading"}
-        return {name: describe(value) for name, value in (own | loading).items()}
+        return {name: describe(value) for name, value in (own | loading).items() if name not in SPEED}
+
+    def new_callbacks(self) -> list[Any]:
+        """Callbacks for one run."""
+        given = self.callbacks or []
+        own = given() if callable(given) else copy.deepcopy(list(given))
+        if self.patience is None:
+            return own
+        return [keras.callbacks.EarlyStopping(patience=self.patience, restore_best_weights=True), *own]
 
 
 @dataclass(frozen=True)
 class TrainingRun:
-    """One training: which network, on which rows, how.
-
-    Attributes:
-        name: Under which its results are kept.
-        build: Returns a new, compiled model.
-        rows: Those of the experiment's table, by its index, which counts from 0.
-        seed: Of initial weights, order and augmentation.
-        recipe: How it is trained.
-    """
+    """One training, kept under `name`: which network, on which rows of the experiment's table, how."""
 
     name: str
     build: Callable[..., keras.Model]
     rows: Rows
     seed: int
     recipe: Recipe
-
-
-class Trained(NamedTuple):
-    """scores (one row), history (one row per epoch) and predictions of the test rows; and the model."""
-
-    tables: Tables
-    model: keras.Model
-
-
-def settle_preparation(model: keras.Model, recipe: Recipe, classes: Sequence[str]) -> Preparation:
-    """How images are prepared for a network: as the recipe says, else as it says itself; from now on it says so, too.
-
-    Raises:
-        ValueError: If the recipe's image size is not the network's, or it does not tell apart these classes, in this
-            order.
-    """
-    _settle_size(model, recipe, classes)
-    prepared = models.require_supported(model, classes=classes, caller="build")
-    own = find_metadata(model)
-    if own is not None and list(own.classes) != list(classes):
-        raise ValueError(
-            f"`build` expects to return a network for the classes of the table, in their order: {list(classes)[:20]}. "
-            f"It returned one for {list(own.classes)[:20]}. Pass `classes=table['label'].cat.categories`."
-        )
-    return prepared
-
-
-def _settle_size(model: keras.Model, recipe: Recipe, classes: Sequence[str]) -> None:
-    asked = {name: recipe.loading[name] for name in PIXELS if recipe.loading.get(name) is not None}
-    size = tuple(asked.pop("image_size"))
-    height, width, channels = input_shape(model)
-    if height is None or width is None:
-        set_preparation(model, Preparation(size, channels or 3, **asked), classes)
-        return
-    own = models.preparation(model)
-    if own.image_size != size:
-        raise ValueError(
-            f"`image_size` expects the size that the network of `build` takes, {own.image_size}. Received: {size}."
-        )
-    prepared = replace(own, **asked)
-    if prepared != own:
-        set_preparation(model, prepared, classes)
 
 
 class Outcome(NamedTuple):
@@ -160,89 +108,91 @@ def train_on_images(model: keras.Model, run: TrainingRun) -> Outcome:
     loading = {name: value for name, value in recipe.loading.items() if name not in PIXELS} | {"like": prepared}
     reading = {name: loading[name] for name in ("like", "batch_size", "one_hot") if name in loading}
     reading |= {"one_hot": True} if getattr(loading.get("augment"), "mixes", False) else {}
-    weights = class_weights(recipe.class_weight, rows.train)
-    history = (recipe.fit or type(model).fit)(
+    return _fit(
         model,
+        run,
         pipelines.load(rows.train, training=True, seed=run.seed, **loading),
-        validation_data=None if rows.val.empty else pipelines.load(rows.val, **reading),
-        epochs=recipe.epochs,
-        callbacks=_callbacks(recipe),
-        verbose=0,
-        **({} if weights is None else {"class_weight": weights}),
+        None if rows.val.empty else pipelines.load(rows.val, **reading),
+        lambda: probabilities_of(model, rows.test, prepared)[0],
+        lambda: {"x": pipelines.load(rows.test, cache=False, **reading)},
     )
-    probabilities = np.empty((0, len(rows.test["label"].cat.categories)))
-    if not rows.test.empty:
-        probabilities, _ = answers(model, rows.test, prepared=prepared)
-    predictions, scores = with_probabilities(rows.test, probabilities), {}
-    if recipe.objective and not rows.test.empty:
-        scores = model.evaluate(pipelines.load(rows.test, cache=False, **reading), verbose=0, return_dict=True)
-    return Outcome(_history(history), predictions, scores)
 
 
 def train_on_features(
-    model: keras.Model, head: keras.Model, run: TrainingRun, *, features: np.ndarray, codes: np.ndarray
+    model: keras.Model, run: TrainingRun, head: keras.Model, features: np.ndarray, codes: np.ndarray
 ) -> Outcome:
-    """Trains the head of a network, by Keras, on the features of its frozen backbone.
-
-    Args:
-        model: The whole network, compiled.
-        head: Shares its layers with it.
-        run: What is trained; its rows count from 0, as the features do.
-        features: Of shape (rows, …).
-        codes: Class of each row.
-    """
-    recipe = run.recipe
-    train, val, test = (readable(rows, features) for rows in run.rows)
+    """Trains the head, which shares its layers with the network, by Keras on features of the frozen backbone."""
+    train, val, test = (readable_rows(rows, features) for rows in run.rows)
     head.compile_from_config(model.get_compile_config())
-    options: dict[str, Any] = {
-        name: recipe.loading.get(name, value) for name, value in (("batch_size", 32), ("balance", None))
-    }
-    data = FeatureBatches(features, codes, train, seed=run.seed, **options)
-    history = head.fit(
-        data,
-        validation_data=(features[val], codes[val]) if len(val) else None,
-        epochs=recipe.epochs,
-        callbacks=[data.epoch_counter(), *_callbacks(recipe)],
-        class_weight=class_weights(recipe.class_weight, run.rows.train),
+    return _fit(
+        head,
+        run,
+        FeatureBatches(run, train, features, codes),
+        (features[val], codes[val]) if len(val) else None,
+        lambda: models.class_probabilities(
+            model, keras.ops.convert_to_numpy(head(features[run.rows.test.index.to_numpy()]))
+        ),
+        lambda: {"x": features[test], "y": codes[test]},
         shuffle=False,
-        verbose=0,
     )
-    rows = run.rows.test.index.to_numpy()
-    probabilities = np.empty((0, len(run.rows.test["label"].cat.categories)))
-    if len(rows):
-        probabilities = models.class_probabilities(model, keras.ops.convert_to_numpy(head(features[rows])))
+
+
+def _fit(
+    learner: keras.Model,
+    run: TrainingRun,
+    data: Any,
+    val: Any,
+    answer: Callable[[], np.ndarray],
+    test: Callable[[], dict[str, Any]],
+    **options: Any,
+) -> Outcome:
+    """Trains, predicts the test rows by `answer`, and scores them on the data of `test` if there is an objective."""
+    recipe, rows = run.recipe, run.rows
+    weights = class_weights(recipe.class_weight, rows.train)
+    options |= {} if weights is None else {"class_weight": weights}
+    found = (recipe.fit or type(learner).fit)(
+        learner, data, validation_data=val, epochs=recipe.epochs, callbacks=recipe.new_callbacks(), verbose=0, **options
+    )
+    nothing = np.empty((0, len(names_of(rows.test))))
+    predictions = with_probabilities(rows.test, nothing if rows.test.empty else answer())
     scores = {}
-    if recipe.objective and len(test):
-        scores = head.evaluate(features[test], codes[test], verbose=0, return_dict=True)
-    return Outcome(_history(history), with_probabilities(run.rows.test, probabilities), scores)
+    if recipe.objective and not rows.test.empty:
+        scores = learner.evaluate(**test(), verbose=0, return_dict=True)
+    return Outcome(_history(found), predictions, scores)
 
 
-def head_outcome(run: TrainingRun, trained: TrainedHead, codes: np.ndarray) -> Outcome:
-    """The outcome of a run whose head was trained beside others."""
-    probabilities = trained.probabilities
-    known = ~np.isnan(probabilities).any(axis=1)
-    labels = codes[run.rows.test.index.to_numpy()][known]
-    scores = {}
-    if run.recipe.objective and len(labels):
-        chance = np.maximum(probabilities[known, labels], 1e-7)
-        scores = {"loss": float(-np.log(chance).mean())}
-    return Outcome(trained.history, with_probabilities(run.rows.test, probabilities), scores)
+def _history(found: Any) -> pd.DataFrame:
+    """What `fit` gave as a table: a History, or the numbers that somebody's own `fit` returns."""
+    if isinstance(found, keras.callbacks.History):
+        return pd.DataFrame({"epoch": found.epoch} | found.history)
+    if isinstance(found, dict):
+        return pd.DataFrame([{"epoch": 0} | {key: float(value) for key, value in found.items()}])
+    return pd.DataFrame({"epoch": pd.Series(dtype=int)})
 
 
-def head_run(head: Any, run: TrainingRun, features: np.ndarray) -> HeadRun:
-    """A run as `heads.train_heads` takes it."""
-    train, val = (readable(rows, features) for rows in run.rows[:2])
-    options = {name: run.recipe.loading[name] for name in ("batch_size", "balance") if name in run.recipe.loading}
-    recipe, test = run.recipe, run.rows.test.index.to_numpy()
-    return HeadRun(head, run.seed, train, val, test, epochs=recipe.epochs, patience=recipe.patience, **options)
-
-
-def _callbacks(recipe: Recipe) -> list[Any]:
-    given = recipe.callbacks or []
-    own = given() if callable(given) else copy.deepcopy(list(given))
-    if recipe.patience is None:
-        return own
-    return [keras.callbacks.EarlyStopping(patience=recipe.patience, restore_best_weights=True), *own]
+def settle_preparation(model: keras.Model, recipe: Recipe, classes: list[str]) -> Preparation:
+    """How images are prepared for a network: as the recipe says, else as it says; from now on it says so."""
+    asked = {name: recipe.loading[name] for name in PIXELS if recipe.loading.get(name) is not None}
+    size = tuple(asked.pop("image_size"))
+    height, width, channels = input_shape(model)
+    if height is None or width is None:
+        set_preparation(model, Preparation(size, channels or 3, **asked), classes)
+    else:
+        own = models.preparation(model)
+        if own.image_size != size:
+            raise ValueError(
+                f"`image_size` expects the size that the network of `build` takes, {own.image_size}. Received: {size}."
+            )
+        if replace(own, **asked) != own:
+            set_preparation(model, replace(own, **asked), classes)
+    prepared = models.require_supported(model, classes=classes, caller="build")
+    metadata = find_metadata(model)
+    if metadata is not None and list(metadata.classes) != classes:
+        raise ValueError(
+            f"`build` expects to return a network for the classes of the table, in their order: {classes[:20]}. "
+            f"It returned one for {list(metadata.classes)[:20]}. Pass `classes=table['label'].cat.categories`."
+        )
+    return prepared
 
 
 def names_of(table: pd.DataFrame) -> list[str]:
@@ -251,11 +201,7 @@ def names_of(table: pd.DataFrame) -> list[str]:
 
 
 def class_weights(given: Any, train: pd.DataFrame) -> dict[int, float] | None:
-    """Weights by class number: as given, by class name, or "balanced" for those of `tables.class_weights`.
-
-    Raises:
-        ValueError: If a name is no class.
-    """
+    """Weights by class number: as given, by class name, or "balanced" for those of `tables.class_weights`."""
     if given is None:
         return None
     if isinstance(given, str) and given == "balanced":
@@ -272,68 +218,46 @@ def class_weights(given: Any, train: pd.DataFrame) -> dict[int, float] | None:
     return weights | {int(key): float(value) for key, value in zip(keys, given.values(), strict=True)}
 
 
-def _history(found: Any) -> pd.DataFrame:
-    """What `fit` gave as a table: a History, or the numbers that somebody's own `fit` returns."""
-    if isinstance(found, keras.callbacks.History):
-        return pd.DataFrame({"epoch": found.epoch} | found.history)
-    if isinstance(found, dict):
-        return pd.DataFrame([{"epoch": 0} | {key: float(value) for key, value in found.items()}])
-    return pd.DataFrame({"epoch": pd.Series(dtype=int)})
-
-
-def readable(rows: pd.DataFrame, features: np.ndarray) -> np.ndarray:
-    """The rows that have features."""
+def readable_rows(rows: pd.DataFrame, features: np.ndarray) -> np.ndarray:
+    """The numbers of the rows that have features."""
     index = rows.index.to_numpy()
     return index[~np.isnan(features[index]).any(axis=tuple(range(1, features.ndim)))]
 
 
-class FeatureBatches(keras.utils.PyDataset):
-    """Features in the order in which `pipelines.load` would show their images."""
+def epoch_order(run: TrainingRun, rows: np.ndarray, codes: np.ndarray, epoch: int) -> np.ndarray:
+    """The rows that an epoch shows, in the order in which `pipelines.load` would show their images."""
+    balance = run.recipe.loading.get("balance")
+    order = epoch_rows(codes[rows], epoch=epoch, seed=run.seed, training=True, balance=balance, shard=(0, 1))
+    return rows[order[:, 0]]
 
-    def __init__(
-        self, features: np.ndarray, codes: np.ndarray, rows: Any, *, seed: int, batch_size: int, balance: Any
-    ) -> None:
+
+class FeatureBatches(keras.utils.PyDataset):
+    """Stored features of a run's training rows, in the order of each epoch."""
+
+    def __init__(self, run: TrainingRun, rows: np.ndarray, features: np.ndarray, codes: np.ndarray) -> None:
         super().__init__()
-        self.features, self.codes, self.rows = features, codes, np.asarray(rows)
-        self.seed, self.size, self.balance = seed, batch_size, balance
-        self.set_epoch(0)
+        self.run, self.rows, self.features, self.codes = run, rows, features, codes
+        self.epoch, self.order = -1, epoch_order(run, rows, codes, 0)  # Keras looks at batches before the first epoch
 
     def __len__(self) -> int:
-        return -(-len(self.order) // self.size)
+        return -(-len(self.order) // self.run.recipe.batch_size)
 
     def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray]:
-        rows = self.order[index * self.size : (index + 1) * self.size]
+        size = self.run.recipe.batch_size
+        rows = self.order[index * size : (index + 1) * size]
         return self.features[rows], self.codes[rows]
 
-    def set_epoch(self, epoch: int, logs: Any = None) -> None:
-        """Sets the order to that of an epoch."""
-        codes = self.codes[self.rows]
-        order = epoch_rows(codes, epoch=epoch, seed=self.seed, training=True, balance=self.balance, shard=(0, 1))
-        self.order = self.rows[order[:, 0]]
-
-    def epoch_counter(self) -> keras.callbacks.Callback:
-        """Tells which epoch it is; as Keras looks at batches before the first, the data cannot count itself."""
-        return keras.callbacks.LambdaCallback(on_epoch_begin=self.set_epoch)
+    def on_epoch_begin(self) -> None:
+        """Goes on to the next epoch."""
+        self.epoch += 1
+        self.order = epoch_order(self.run, self.rows, self.codes, self.epoch)
 
 
 def compiled(build: Callable[..., keras.Model], *arguments: Any) -> keras.Model:
-    """Calls `build` and checks what comes back.
-
-    Raises:
-        TypeError: If it is no compiled Keras model.
-    """
+    """Calls `build` and checks what comes back."""
     if not callable(build):
         raise TypeError(f"`build` expects a function that returns a compiled model. Received: {type(build).__name__}.")
-    takes = [p for p in inspect.signature(build).parameters.values() if p.default is p.empty and p.kind not in (2, 4)]
-    return checked(build(*arguments[: len(takes)]))
-
-
-def checked(model: Any) -> keras.Model:
-    """What `build` returned, if it is a compiled model.
-
-    Raises:
-        TypeError: Otherwise.
-    """
+    model = build(*arguments)
     if not isinstance(model, keras.Model):
         raise TypeError(f"`build` expects to return a keras.Model. It returned: {type(model).__name__}.")
     if not model.compiled:

@@ -1,8 +1,9 @@
 """The tuner: a `kt.Tuner` whose trial is a cross-validation, kept fold by fold."""
 
 import contextlib
+import functools
 import io
-import re
+import os
 import time
 import zipfile
 from dataclasses import replace
@@ -18,39 +19,23 @@ from keras_tuner.engine.trial import TrialStatus
 
 from cnnlab._common import atomic_path, is_quiet, read_bytes
 from cnnlab.experiments.fingerprint import network_facts
-from cnnlab.experiments.memory import fresh_session
-from cnnlab.experiments.oracles import write_json
-from cnnlab.experiments.points import Space, recipe_at
-from cnnlab.experiments.runner import Runner, Trained
-from cnnlab.experiments.store import Store
-from cnnlab.experiments.training_run import (
-    Recipe,
-    Rows,
-    TrainingRun,
-    checked,
-    names_of,
-    rows_of_fold,
-    settle_preparation,
-)
+from cnnlab.experiments.runner import Runner, Trained, fresh_session, rows_of_folds
+from cnnlab.experiments.search_space import Space, recipe_at
+from cnnlab.experiments.store import PROBLEM, Store, write_json
+from cnnlab.experiments.training_run import Recipe, TrainingRun, compiled, names_of, settle_preparation
 from cnnlab.models.naming import is_built
 from cnnlab.tables.linking import Group
 
 WEIGHTS = "weights.npz"  # of the best fold of a trial
-PROBLEM = "problem.txt"
-FOLD = re.compile(r"(trial_\w+)/fold_(\d+)")
 ROOM = 1024  # bytes that names and shapes of one array take in a file of weights
 
 
 class CheckedHyperModel(kt.HyperModel):
-    """A hypermodel whose `build` and `fit` get the values of the grid themselves, and whose model is checked.
-
-    Args:
-        inner: A function of `hp`, or a person's own HyperModel.
-        space: What stands behind KerasTuner's values.
-    """
+    """A hypermodel whose `build` and `fit` get the values of the grid themselves, and whose model is checked."""
 
     def __init__(self, inner: Any, space: Space) -> None:
-        if not callable(inner) and not isinstance(inner, kt.HyperModel):
+        own = isinstance(inner, kt.HyperModel)
+        if not own and not callable(inner):
             raise TypeError(
                 "`build` expects a function `build(hp)` that returns a compiled model, or a kt.HyperModel. "
                 f"Received: {type(inner).__name__}."
@@ -58,13 +43,12 @@ class CheckedHyperModel(kt.HyperModel):
         super().__init__(name=getattr(inner, "name", None))
         self.inner, self.space = inner, space
         self.read: set[str] = set()
-        own = isinstance(inner, kt.HyperModel) and type(inner).fit is not kt.HyperModel.fit
-        self.own_fit = type(inner).fit if own else None
+        self.own_fit = type(inner).fit if own and type(inner).fit is not kt.HyperModel.fit else None
 
     def build(self, hp: kt.HyperParameters) -> keras.Model:
         """The model at a point."""
         with self.space.opened(hp, self.read):
-            return checked(self.inner.build(hp) if isinstance(self.inner, kt.HyperModel) else self.inner(hp))
+            return compiled(self.inner.build if isinstance(self.inner, kt.HyperModel) else self.inner, hp)
 
     def fit(self, hp: kt.HyperParameters, model: keras.Model, *arguments: Any, **options: Any) -> Any:
         """Trains by the person's own `fit`, if there is one."""
@@ -75,46 +59,37 @@ class CheckedHyperModel(kt.HyperModel):
 
 
 class FoldTuner(kt.Tuner):
-    """KerasTuner's Tuner, with a trial that trains and scores k folds and keeps each of them.
-
-    Args:
-        oracle: Which points.
-        hypermodel: How they are built.
-        table: With the column `fold`; its index counts its rows from 0.
-        store: Where results are kept, and KerasTuner keeps its files, too.
-        recipe: How networks are trained; a point may change it.
-        seed: That of fold 0; each further fold has the next, the same at every point, so that points are compared on
-            equal terms.
-        group: As in `tables.folds`.
-    """
+    """KerasTuner's Tuner; a trial trains and scores k folds, the same at every point, and keeps each of them."""
 
     def __init__(
         self,
         oracle: Any,
         hypermodel: CheckedHyperModel,
-        *,
         table: pd.DataFrame,
-        store: Store,
         recipe: Recipe,
+        *,
+        folds: int,
         seed: int,
         group: Group,
+        folder: str | os.PathLike[str],
+        settings: dict[str, str],
     ) -> None:
-        self.table, self.store, self.recipe, self.seed, self.group = table, store, recipe, seed, group
-        self.folds = int(table["fold"].max()) + 1
-        self.runner = Runner(table.drop(columns="fold"), store, keep=self._keep_best)
-        self.rows: dict[tuple[int, Any], Rows] = {}
+        self.table, self.recipe, self.folds, self.seed, self.group = table, recipe, folds, seed, group
+        self.parts = functools.cache(functools.partial(rows_of_folds, table, folds=folds, seed=seed, group=group))
+        self.parts(patience=recipe.patience)  # refuses what cannot be done before anything is written
+        self.store = Store(folder, settings)
+        self.runner = Runner(table, self.store, keep=self._keep_best)
         self.bar: Any = None
         self.waits = False
-        assert store.folder is not None
-        folder = store.folder.resolve()
+        where = Path(folder).resolve()
         with contextlib.redirect_stdout(io.StringIO()):  # "Reloading Tuner from …"
-            super().__init__(oracle, hypermodel, directory=str(folder.parent), project_name=folder.name)
+            super().__init__(oracle, hypermodel, directory=str(where.parent), project_name=where.name)
 
     def _populate_initial_space(self) -> None:
-        if not self.hypermodel.space.fixed:
-            super()._populate_initial_space()
-        else:
+        if self.hypermodel.space.fixed:
             self.oracle.update_space(self.hypermodel.space.hyperparameters)
+        else:
+            super()._populate_initial_space()
 
     def save(self) -> None:
         """Writes the state, whole or not at all."""
@@ -147,8 +122,7 @@ class FoldTuner(kt.Tuner):
     def on_trial_end(self, trial: Any) -> None:
         """Counts."""
         super().on_trial_end(trial)
-        if self.bar is not None:
-            self.bar.update()
+        self.bar.update()
 
     def _try_run_and_update_trial(self, trial: Any, *arguments: Any, **options: Any) -> None:
         """As KerasTuner's, without the traceback on the screen: the search says at its end what went wrong."""
@@ -159,18 +133,15 @@ class FoldTuner(kt.Tuner):
             trial.status, trial.message = TrialStatus.FAILED, str(error)
 
     def run_trial(self, trial: Any, **options: Any) -> dict[str, float]:
-        """Trains the folds of a point that are not kept yet.
-
-        Raises:
-            kt.errors.FailedTrialError: If the point cannot be trained; in words.
-        """
+        """Trains the folds of a point that are not kept yet; FailedTrialError says in words why it cannot be."""
         name, hp = f"trial_{trial.trial_id}", trial.hyperparameters
         note = Path(self.project_dir) / name / PROBLEM
         note.unlink(missing_ok=True)
         try:
             self.claim(name, hp)
-            scores = [found["scores"] for found in self.runner.results(self.runs(name, hp))]
-            value = self.value_of(pd.concat(scores, ignore_index=True))
+            found = self.runner.results(self.runs(name, hp))
+            scores = pd.concat([tables["scores"] for tables in found], ignore_index=True)
+            value = self._value(scores)
         except FileExistsError:
             raise
         except Exception as error:  # whatever a model or its data may raise: the other points are still wanted
@@ -178,17 +149,13 @@ class FoldTuner(kt.Tuner):
             with atomic_path(note) as temporary:
                 temporary.write_text(problem, encoding="utf-8")
             raise kt.errors.FailedTrialError(problem) from error
-        problems = [text for part in scores for text in part["problem"] if isinstance(text, str) and text]
+        problems = [text for text in scores["problem"] if isinstance(text, str) and text]
         if problems:
             raise kt.errors.FailedTrialError(problems[0])
         return {self.oracle.objective.name: value}
 
-    def value_of(self, scores: pd.DataFrame) -> float:
-        """The objective of a trial: the mean over its folds.
-
-        Raises:
-            ValueError: If nothing of that name was measured.
-        """
+    def _value(self, scores: pd.DataFrame) -> float:
+        """The objective of a trial: the mean over its folds."""
         name = str(self.oracle.objective.name).removeprefix("val_")
         if name not in scores:
             known = [f"val_{column}" for column in scores if column not in ("images", "epochs", "seconds", "problem")]
@@ -198,11 +165,7 @@ class FoldTuner(kt.Tuner):
         return float(scores[name].mean())
 
     def claim(self, name: str, hp: kt.HyperParameters) -> None:
-        """Writes down which network a trial trains, and refuses results of another one.
-
-        Raises:
-            FileExistsError: Naming what differs.
-        """
+        """Writes down which network a trial trains, and refuses results of another one."""
         fresh_session(self.seed)
         self.store.claim(name, network_facts(self.hypermodel.build(hp)))
 
@@ -214,22 +177,17 @@ class FoldTuner(kt.Tuner):
 
     def runs(self, name: str, hp: kt.HyperParameters) -> list[TrainingRun]:
         """The training runs of a point, one for each fold."""
-        fit = (lambda model, *given, **options: self.hypermodel.fit(hp, model, *given, **options)) if (
-            self.hypermodel.own_fit is not None
-        ) else None  # fmt: skip
-        recipe = replace(recipe_at(self.recipe, self.hypermodel.space.behind(hp.values)), fit=fit)
 
-        def build() -> keras.Model:
-            return self.hypermodel.build(hp)
+        def fit(model: keras.Model, *arguments: Any, **options: Any) -> Any:
+            return self.hypermodel.fit(hp, model, *arguments, **options)
 
-        runs = []
-        for fold in range(self.folds):
-            key = (fold, recipe.patience)
-            if key not in self.rows:
-                seed, patience = self.seed + fold, recipe.patience
-                self.rows[key] = rows_of_fold(self.table, fold, seed=seed, group=self.group, patience=patience)
-            runs.append(TrainingRun(f"{name}/fold_{fold}", build, self.rows[key], self.seed + fold, recipe))
-        return runs
+        recipe = recipe_at(self.recipe, self.hypermodel.space.behind(hp.values))
+        recipe = replace(recipe, fit=None if self.hypermodel.own_fit is None else fit)
+        build = functools.partial(self.hypermodel.build, hp)
+        return [
+            TrainingRun(f"{name}/fold_{fold}", build, rows, seed, recipe)
+            for (_, fold), (seed, rows) in self.parts(patience=recipe.patience).items()
+        ]
 
     def train_together(self, points: list[dict[str, Any]]) -> None:
         """Trains all points of a grid whose heads can be trained side by side, before the search comes to them."""
@@ -238,20 +196,14 @@ class FoldTuner(kt.Tuner):
             hp = self.oracle.get_space()
             hp.values = dict(values)
             runs += self.runs(f"trial_{number:04d}", hp)
-        if self.hypermodel.own_fit is None:
-            self.runner.train_heads(runs)
+        self.runner.train_heads(runs)
 
     def _keep_best(self, run: TrainingRun, trained: Trained) -> None:
         """Keeps the weights of a fold if it is the best of its trial so far."""
-        found = FOLD.fullmatch(run.name)
-        if found is None:
-            return
-        trial, fold = found[1], int(found[2])
-        earlier = [
-            self.store.get(f"{trial}/fold_{other}", only="scores") for other in range(self.folds) if other != fold
-        ]
-        value = self._rank(trained.tables["scores"])
-        if all(value > self._rank(other["scores"]) for other in earlier if other is not None):
+        trial, _, _ = run.name.partition("/")
+        kept = [self.store.get(f"{trial}/fold_{fold}", only="scores") for fold in range(self.folds)]
+        others = [self._rank(tables["scores"]) for tables in kept if tables is not None]
+        if self._rank(trained.tables["scores"]) > max(others, default=-np.inf) or not others:
             save_weights(trained.model, Path(self.project_dir) / trial / WEIGHTS)
 
     def _rank(self, scores: pd.DataFrame) -> float:
@@ -277,15 +229,11 @@ def save_weights(model: keras.Model, path: Path) -> None:
     """Writes the weights, and the state of the optimizer, whole or not at all."""
     variables = [*model.weights, *model.optimizer.variables]
     with atomic_path(path) as temporary, temporary.open("wb") as file:
-        np.savez(file, *[keras.ops.convert_to_numpy(variable) for variable in variables])
+        np.savez(file, *map(keras.ops.convert_to_numpy, variables))
 
 
 def load_weights(model: keras.Model, path: Path) -> keras.Model:
-    """Reads what `save_weights` wrote into a network of the same layers.
-
-    Raises:
-        ValueError: If the file is damaged, or of another network.
-    """
+    """Reads what `save_weights` wrote into a network of the same layers."""
     model.optimizer.build(model.trainable_variables)
     variables = [*model.weights, *model.optimizer.variables]
     expected = sum(int(np.prod(variable.shape)) * 8 + ROOM for variable in variables)
@@ -300,12 +248,10 @@ def load_weights(model: keras.Model, path: Path) -> keras.Model:
             raise ValueError("one of its parts holds no numbers")
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
         raise ValueError(f"{str(path)!r} holds no weights that can be read: {error}.") from error
-    count = (
-        len(variables) if len(values) == len(variables) else len(model.weights)
-    )  # a head has an optimizer of its own
-    shapes = [tuple(variable.shape) for variable in variables[:count]]
-    if [value.shape for value in values[:count]] != shapes:
+    if len(values) != len(variables):
+        variables = model.weights  # a head that was trained on features has an optimizer of its own
+    if [value.shape for value in values[: len(variables)]] != [tuple(variable.shape) for variable in variables]:
         raise ValueError(f"`build` returns another model than the one whose weights are in {str(path)!r}.")
-    for variable, value in zip(variables[:count], values, strict=False):
+    for variable, value in zip(variables, values, strict=False):
         variable.assign(value)
     return model

@@ -26,12 +26,7 @@ NAMES = ("KERASTUNER_TUNER_ID", "KERASTUNER_ORACLE_IP", "KERASTUNER_ORACLE_PORT"
 
 
 class Part:
-    """What this process is in a search.
-
-    Args:
-        name: KERASTUNER_TUNER_ID, or "" where it is alone.
-        folder: Where workers show that they live.
-    """
+    """What this process is in a search: chief, worker, or alone where it has no name."""
 
     def __init__(self, name: str, folder: Path) -> None:
         self.name, self.folder = name, folder / "alive"
@@ -67,15 +62,7 @@ class Part:
 
 @contextmanager
 def role(distributed: str | None, folder: Path) -> Iterator[Part]:
-    """Finds out which part this process has, and tells KerasTuner for the time of the block.
-
-    Args:
-        distributed: "address:port" of the chief, or None for what the environment says.
-        folder: Of the search.
-
-    Raises:
-        ValueError: If the address is none, or nothing says which process this is.
-    """
+    """Finds out which part this process has, and tells KerasTuner for the time of the block."""
     before = {name: os.environ.get(name) for name in NAMES}
     if distributed is not None:
         address, colon, port = distributed.rpartition(":")

@@ -1,7 +1,7 @@
 """The points of a search: what a person writes as a grid, as KerasTuner's HyperParameters, and back."""
 
 import numbers
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
@@ -18,25 +18,16 @@ KERAS_TUNERS = "tuner/"  # how the names begin that Hyperband adds
 
 
 class Space:
-    """What is searched.
+    """What is searched: a grid, `kt.HyperParameters`, or None where `build` names its own.
 
-    KerasTuner's values are numbers, words and truth values of one type each. Any other value of a grid, such as an
-    `augment.Policy`, None or a tuple, goes by its name, and `build` gets the value itself.
-
-    Args:
-        grid: Name → values to try; or `kt.HyperParameters`; or None where `build` names its own.
-
-    Attributes:
-        hyperparameters: For the oracle; None where `build` names its own.
-        values: Of each name, what stands behind a value that KerasTuner knows.
-        fixed: Whether the grid is all there is to search.
-
-    Raises:
-        TypeError: If `grid` is none of these.
-        ValueError: If there is no point, or values cannot be told apart.
+    KerasTuner's values are numbers, words and truth values of one type each. Any other value of a grid, such
+    as an `augment.Policy`, None or a tuple, goes by its name, and `build` gets the value itself.
     """
 
-    def __init__(self, grid: Any) -> None:
+    def __init__(self, grid: Any, *, beside: Iterable[str] = ()) -> None:
+        clash = [name for name in beside if name in FITTING or (isinstance(grid, Mapping) and name in grid)]
+        if clash:
+            raise ValueError(f"{clash[0]!r} is in the grid and given beside it. Leave one of the two out.")
         self.values: dict[str, dict[Any, Any]] = {}
         self.fixed = isinstance(grid, Mapping)
         self.hyperparameters: kt.HyperParameters | None = None
@@ -110,13 +101,10 @@ class Noticing(dict):  # type: ignore[type-arg]
 def coded(name: str, values: list[Any]) -> dict[Any, Any]:
     """What KerasTuner can hold for each value → the value.
 
-        >>> coded("filters", [(8, 16), None])
-        {'(8, 16)': (8, 16), 'None': None}
-        >>> coded("weight_decay", [0, 1e-4])
-        {0.0: 0.0, 0.0001: 0.0001}
-
-    Raises:
-        ValueError: If there is no value, or two have the same name.
+    >>> coded("filters", [(8, 16), None])
+    {'(8, 16)': (8, 16), 'None': None}
+    >>> coded("weight_decay", [0, 1e-4])
+    {0.0: 0.0, 0.0001: 0.0001}
     """
     if not values:
         raise ValueError(f"`grid` has no points: the list of values for {name!r} is empty.")
