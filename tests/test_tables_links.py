@@ -49,6 +49,21 @@ def linked_pairs(table, columns):
                 yield first, second
 
 
+def linked_table(rows, group, scanned, seed):
+    """A table of the rows drawn, with files spelled in two ways, and the pairs of rows that belong together."""
+    table = table_of([row[0] for row in rows])
+    table["path"] = [f"{row[1]}.png" if number % 2 else f"./x/../{row[1]}.png" for number, row in enumerate(rows)]
+    table["patient"], table["day"] = [pd.Series([row[column] for row in rows], dtype=object) for column in (2, 3)]
+    table["split"] = pd.Series([row[5] for row in rows], dtype=object)
+    columns = [group] if isinstance(group, str) else list(group or [])
+    if scanned or "group" in columns:
+        table["group"] = [row[4] for row in rows]
+        columns += ["group"] if group is None or columns else []
+    plain = table.assign(path=[f"{row[1]}.png" for row in rows])
+    table.index = np.random.default_rng(seed).integers(0, 5, len(table))  # as after pd.concat
+    return table, list(linked_pairs(plain, columns))
+
+
 @settings(max_examples=120, deadline=None)
 @given(
     st.lists(ROW, min_size=4, max_size=40),
@@ -58,18 +73,8 @@ def linked_pairs(table, columns):
     st.integers(0, 9),
 )
 def test_no_link_crosses(rows, group, keep, scanned, seed):
-    table = table_of([row[0] for row in rows])
-    table["path"] = [f"{row[1]}.png" if number % 2 else f"./x/../{row[1]}.png" for number, row in enumerate(rows)]
-    table["patient"], table["day"] = [pd.Series([row[column] for row in rows], dtype=object) for column in (2, 3)]
-    table["split"] = pd.Series([row[5] for row in rows], dtype=object)
-    columns = [group] if isinstance(group, str) else list(group or [])
-    if scanned or "group" in columns:
-        table["group"] = [row[4] for row in rows]
-        columns += ["group"] if group is None or columns else []
-    table.index = np.random.default_rng(seed).integers(0, 5, len(table))  # as after pd.concat
+    table, links = linked_table(rows, group, scanned, seed)
     before = table.copy()
-    plain = table.reset_index(drop=True).assign(path=[f"{row[1]}.png" for row in rows])
-    links = list(linked_pairs(plain, columns))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
@@ -94,6 +99,37 @@ def test_no_link_crosses(rows, group, keep, scanned, seed):
     assert all(numbers[one] == numbers[other] for one, other in links)
     assert len(set(numbers)) == len(table) - len(spanning(links))
     pd.testing.assert_frame_equal(table, before)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(ROW, min_size=8, max_size=40),
+    st.sampled_from([None, False, "patient", ["patient", "day"], ["patient", "group"]]),
+    st.booleans(),
+    st.sampled_from([None, 2]),
+    st.integers(0, 9),
+)
+def test_no_link_crosses_in_an_experiment(rows, group, scanned, patience, seed):
+    """Of the rows that `cross_validate` and `grid_search` train on, stop by and test on, no two sides share a link."""
+    from cnnlab.experiments.runner import plain_table, rows_of_folds
+
+    table, links = linked_table(rows, group, scanned, seed)
+    plain = plain_table(table, caller="test")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            found = rows_of_folds(plain, folds=2, repeats=2, seed=seed, group=group, patience=patience)
+        except ValueError as error:
+            assert "in each class, one for each fold" in str(error)
+            return
+    for _, parts in found.values():
+        side = {row: name for name, part in parts._asdict().items() for row in part.index}
+        assert sorted(side) == list(range(len(rows))) and sum(map(len, parts)) == len(rows)
+        assert all(side[one] == side[other] for one, other in links)
+        assert len(parts.val) == 0 or patience
+    for repeat in (0, 1):
+        tested = [row for fold in (0, 1) for row in found[repeat, fold][1].test.index]
+        assert sorted(tested) == list(range(len(rows)))
 
 
 def spanning(links):
