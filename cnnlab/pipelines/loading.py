@@ -85,9 +85,7 @@ def load(
         FileNotFoundError: If none of the first files exist.
     """
     _require_rows(table)
-    _require_arguments(batch_size, training, augment, balance, cache, shard)
-    if seed is not None:
-        require_seed(seed, caller="pipelines.load")
+    _require_arguments(batch_size, training, augment, seed, balance, cache, shard)
     policy = FunctionPolicy(augment) if augment is not None and not hasattr(augment, "transform") else augment
     preparation = _with_levels(_preparation(image_size, like, resize, levels), table)
     one_hot = one_hot or (policy is not None and policy.mixes)
@@ -210,8 +208,10 @@ def _require_rows(table: pd.DataFrame) -> None:
 
 
 def _require_arguments(
-    batch_size: object, training: bool, augment: Any, balance: object, cache: object, shard: Any
+    batch_size: object, training: bool, augment: Any, seed: object, balance: object, cache: object, shard: Any
 ) -> None:
+    if seed is not None:
+        require_seed(seed, caller="pipelines.load")
     if isinstance(batch_size, bool) or not isinstance(batch_size, (int, np.integer)) or batch_size < 1:
         raise ValueError(f"`batch_size` must be a whole number from 1. Received: batch_size={batch_size!r}.")
     if augment is not None and not (hasattr(augment, "transform") or callable(augment)):
