@@ -38,11 +38,18 @@ def few(digits):
     )
 
 
-def build(hp):
+def build(hp, *, run_eagerly=True):
+    """A network whose few steps cost less one by one than a graph for them, which each fold would trace anew."""
     model = models.small_cnn(image_size=SIZE, classes=["0", "1", "7"], filters=(4,))
-    rate = hp["learning_rate"]
-    model.compile(keras.optimizers.AdamW(rate), loss="sparse_categorical_crossentropy", metrics=["accuracy"])
+    model.compile(
+        keras.optimizers.AdamW(hp["learning_rate"]), loss="sparse_categorical_crossentropy", metrics=["accuracy"],
+        run_eagerly=run_eagerly,
+    )  # fmt: skip
     return model
+
+
+def build_graph(hp):
+    return build(hp, run_eagerly=False)
 
 
 def search(table, folder, grid=None, builder=build, **options):
@@ -163,7 +170,7 @@ def test_any_value_can_be_in_a_grid(few, tmp_path):
         model = models.small_cnn(
             image_size=SIZE, classes=["0", "1", "7"], filters=hp["filters"], batch_norm=hp["batch_norm"]
         )
-        model.compile("adam", "sparse_categorical_crossentropy")
+        model.compile("adam", "sparse_categorical_crossentropy", run_eagerly=True)
         return model
 
     grid = {"filters": [(4,), (4, 8)], "batch_norm": [True, False]}
@@ -204,7 +211,7 @@ def test_a_persons_own_hypermodel_and_hyperparameters_work(few, tmp_path):
                     x = keras.layers.Dense(hp.Int("width", 4, 8, step=4), activation="relu")(x)
             x = keras.layers.Dense(units, activation="relu")(x)
             model = keras.Model(inputs, keras.layers.Dense(3, activation="softmax")(x))
-            model.compile("adam", "sparse_categorical_crossentropy", metrics=["accuracy"])
+            model.compile("adam", "sparse_categorical_crossentropy", metrics=["accuracy"], run_eagerly=True)
             return model
 
         def fit(self, hp, model, *arguments, **options):
@@ -307,7 +314,9 @@ def trouble(hp):
     model = models.small_cnn(image_size=SIZE, classes=["0", "1", "7"], filters=(4,))
     rate = 1e30 if hp["kind"] == "diverges" else 1e-2
     if hp["kind"] != "uncompiled":
-        model.compile(keras.optimizers.SGD(rate), loss="sparse_categorical_crossentropy", metrics=["accuracy"])
+        model.compile(
+            keras.optimizers.SGD(rate), "sparse_categorical_crossentropy", metrics=["accuracy"], run_eagerly=True
+        )
     return None if hp["kind"] == "nothing" else model
 
 
@@ -399,7 +408,7 @@ def test_no_graph_of_a_finished_fold_stays_behind(few, tmp_path):
 
     counts = []
     for name in "ab":
-        found = search(few, tmp_path / name, {"learning_rate": [1e-3]})
+        found = search(few, tmp_path / name, {"learning_rate": [1e-3]}, build_graph)
         counts.append(graphs())
     assert counts[1] <= counts[0]
     data = pipelines.load(few, image_size=SIZE, training=True, seed=0)

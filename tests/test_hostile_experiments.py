@@ -1,5 +1,6 @@
 """Folders of results that were damaged, or made by somebody to do harm: a sentence, and nothing outside is touched."""
 
+import errno
 import hashlib
 import json
 import os
@@ -7,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import zipfile
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -346,3 +348,33 @@ def test_the_second_process_is_told_who_has_the_folder(few, folder):
         first.kill()
         first.communicate()
     assert len(validate(few, folder / "cv").scores) == 2  # who dies lets go
+
+
+def test_results_are_whole_or_not_there_when_the_disk_fills(tmp_path, monkeypatch):
+    """At each rename, one after the other; predictions and scores that lack the mark are computed anew."""
+    table = pd.DataFrame({"path": ["a.png", "b.png"], "label": pd.Categorical(["a", "b"])})
+    results = {"predictions": table, "scores": pd.DataFrame({"accuracy": [0.5]})}
+    real, done = Path.replace, 0
+    for number in range(20):
+        store, calls = Store(tmp_path / str(number), {}), []
+
+        def replace(self, target, number=number, calls=calls):
+            calls.append(target)
+            if len(calls) == number + 1:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            return real(self, target)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Path, "replace", replace)
+            try:
+                store.put("run", results)
+                done = number
+            except OSError as error:
+                assert error.errno == errno.ENOSPC
+                assert not store.has("run") and store.get("run") is None
+        if done:
+            break
+        assert not [path for path in (tmp_path / str(number)).rglob(".*") if not path.name.endswith(".lock")]
+        store.put("run", results)
+    assert done == 5  # two tables with a file for their types each, and the mark
+    pd.testing.assert_frame_equal(store.get("run")["predictions"], table)
