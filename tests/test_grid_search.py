@@ -236,7 +236,9 @@ def test_a_persons_own_hypermodel_and_hyperparameters_work(few, tmp_path):
     assert found.results["learning_rate"].between(1e-3, 1e-2).all()
 
 
-@pytest.mark.parametrize("method", ["random", "bayesian", "hyperband"])
+@pytest.mark.parametrize(
+    "method", ["random", *(pytest.param(m, marks=pytest.mark.slow) for m in ("bayesian", "hyperband"))]
+)
 def test_other_methods_resume_the_same(few, tmp_path, monkeypatch, method):
     from cnnlab.experiments import tuning
 
@@ -379,7 +381,7 @@ def test_confirming_uses_fresh_seeds_and_finds_equals_equal(few, tmp_path):
         hp["copy"]
         return build({"learning_rate": 1e-2})
 
-    found = search(few, tmp_path / "s", {"copy": [1, 2, 3]}, builder, epochs=3)
+    found = search(few, tmp_path / "s", {"copy": [1, 2]}, builder, epochs=1)
     confirmed = found.confirm(seeds=3)
     assert confirmed.comparison["difference"].item() == 0
     assert confirmed.comparison["verdict"].item() == "noise"

@@ -72,7 +72,7 @@ def test_loading_again_and_again_stays_flat(table, kind):
             data = pipelines.load(large, image_size=(100, 120), training=True, seed=0, cache="memory")
             model.fit(data, epochs=1, verbose=0)
         grown.append(process.memory_info().rss)
-    assert grown[-1] - grown[0] < 100 * MB
+    assert grown[-1] - grown[0] < (100 if kind == "load" else 250) * MB  # the cell traces a graph each time, too
 
 
 # On disk

@@ -1,5 +1,6 @@
 """training.precision sets what this hardware gains by; compile says what a network calculates in."""
 
+import sys
 import types
 
 import keras
@@ -41,11 +42,11 @@ def test_cards_on_both_sides_of_tensor_cores(monkeypatch, levels, expected):
 
 
 def jax_devices(monkeypatch, platform, *levels):
-    jax = pytest.importorskip("jax")
+    devices = [types.SimpleNamespace(compute_capability=level) for level in levels]
+    jax = types.SimpleNamespace(default_backend=lambda: platform, devices=lambda: devices)
+    monkeypatch.setitem(sys.modules, "jax", jax)  # the real one warns, from then on, of every fork in this process
     monkeypatch.setattr(keras.backend, "backend", lambda: "jax")
     monkeypatch.setattr(keras.distribution, "list_devices", lambda: [f"{platform}:{n}" for n in range(len(levels))])
-    monkeypatch.setattr(jax, "default_backend", lambda: platform)
-    monkeypatch.setattr(jax, "devices", lambda: [types.SimpleNamespace(compute_capability=level) for level in levels])
 
 
 @pytest.mark.parametrize(

@@ -130,13 +130,16 @@ def run(paths, *, load=True):
     rows = []
     labels = pd.Categorical([str(number % 2) for number in range(len(paths))])
     table = pd.DataFrame({"path": paths, "label": labels})
-    problems = audit.scan(table.drop(columns="label"))["problem"].tolist()
-    for path, problem in zip(paths, problems, strict=True):
+    scanned = audit.scan(table.drop(columns="label"))
+    if "levels" in scanned:
+        table["levels"] = scanned["levels"].to_numpy()
+    for path, problem in zip(paths, scanned["problem"], strict=True):
         row = {
             "path": path,
             "audit": bool(problem) and not problem.startswith(CONTENT),
             "problem": problem,
             "error": "",
+            "unscaled": False,
         }
         began = time.perf_counter()
         try:
@@ -153,7 +156,9 @@ def run(paths, *, load=True):
             row["predictor"] = False
             assert answer.label in predictor.classes, answer
             assert 0 <= answer.confidence <= 1, answer
-        except images.UnreadableImageError:
+        except images.UnreadableImageError as error:
+            # Floats beyond 0-1 can be read, and are used by the levels of their table; a network without any refuses.
+            row["unscaled"] = "levels" in error.problem
             row["predictor"] = True
         except Exception as error:
             row.update(predictor=True, error=f"{row['error']} predictor: {type(error).__name__}: {error}")
@@ -167,6 +172,7 @@ def run(paths, *, load=True):
     with warnings.catch_warnings(action="ignore"):
         problems = predictor.table(table)["problem"]  # several at once
     rows["table"] = (problems != "").to_numpy()
+    rows.loc[rows["unscaled"], ["predictor", "table"]] ^= True  # refused by both, for another reason
     if load:
         from cnnlab import pipelines
 
