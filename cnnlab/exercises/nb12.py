@@ -63,7 +63,7 @@ def build(answer: Any) -> None:
         given = found.assign(**{"class": found["class"].astype(str)}).set_index("class").loc[wanted.index]
         expect(np.array_equal(given["images"], wanted["support"]), "`images` should count the images of each class.")
         recall = given["recall"].astype(float)
-        words = "That is the precision: divide by the images that are the class, not by those that are called so."
+        words = "That is the precision: divide by the images that are the class, not by those predicted as it."
         right = np.allclose(recall, wanted["recall"])
         expect(right or not np.allclose(recall, wanted["precision"]), words)
         expect(right, "`recall` is not the share that is found.")

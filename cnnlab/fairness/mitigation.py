@@ -36,7 +36,7 @@ def equalize(
         by: Column or columns that say which group an image belongs to; the group must be known whenever the model is
             used.
         on: Predictions of validation images of the same groups, to learn the thresholds from.
-        positive: The class that matters; images not called so get the likeliest of the other classes.
+        positive: The class that matters; images not predicted as it get the likeliest of the other classes.
         measure: The gap to narrow: demographic_parity, equal_opportunity or equalized_odds (see `gaps`).
         objective: What to keep as high as possible meanwhile: accuracy_score or balanced_accuracy_score.
         seed: Between two thresholds the decision is drawn by lot, which equal odds can need; same seed, same lots.

@@ -51,8 +51,8 @@ def groups(
     Returns:
         Columns of `by`, metric, class, value, low, high (95 %: Wilson's interval; BCa's where images belong together),
         images (that the rate is a share of), small. Metrics are accuracy (class "all") and, for each class,
-        selection_rate (called so), true_positive_rate (called so, of those that are) and false_positive_rate (called
-        so, of those that are not). A rate of no images is nan.
+        selection_rate (the share predicted as it), true_positive_rate (that share of the images of the class) and
+        false_positive_rate (of all others). A rate of no images is nan.
 
     Raises:
         KeyError: If a column is missing.

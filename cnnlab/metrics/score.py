@@ -97,9 +97,10 @@ def per_class(predictions: pd.DataFrame, *, group: Group = None, bootstrap: int 
         seed: Same seed, same intervals.
 
     Returns:
-        One row per class, in the order of the categories, index `class`: precision (of the images called so, how many
-        are), recall (of the images that are, how many are called so), f1, support (images of the class). With
-        `bootstrap` also <score>_low and <score>_high. A class that is neither label nor prediction has nan.
+        One row per class, in the order of the categories, index `class`: precision (of the images predicted as this
+        class, how many belong to it), recall (of those that belong to it, how many are found), f1, support (images of
+        the class). With `bootstrap` also <score>_low and <score>_high. A class that is neither label nor
+        prediction has nan.
 
     Example:
         >>> import pandas as pd

@@ -57,7 +57,8 @@ def roc(curves: pd.DataFrame, ax: Axes | None = None, *, highlight: int = 5, up_
 def precision_recall(curves: pd.DataFrame, ax: Axes | None = None, *, highlight: int = 5) -> Axes:
     """Shows, for each class against the rest, what finding more of it costs in precision.
 
-    Every curve ends where everything is called so: there, precision is the share of the class among the images.
+    Every curve ends where every image is predicted as the class: there, precision is the share of the class among the
+    images.
 
     Args:
         curves: From `metrics.precision_recall`.
@@ -82,7 +83,7 @@ def precision_recall(curves: pd.DataFrame, ax: Axes | None = None, *, highlight:
     # between two thresholds the precision is that of the one which reaches the recall, as average precision counts it
     _lines(ax, curves, "recall", "precision", highlight, drawstyle="steps-pre")
     words = f"recall: found, share of the class (n = {_images(curves):,} images)"
-    return _within(finish(ax, words, "precision: right, share of those called so", loc="lower left", **BOX))
+    return _within(finish(ax, words, "precision: right, share of the predictions", loc="lower left", **BOX))
 
 
 def _require(curves: pd.DataFrame, *columns: str, caller: str) -> None:
@@ -166,7 +167,7 @@ def thresholds(
     if chosen is not None and np.isfinite(chosen):
         ax.axvline(chosen, color="black", linewidth=1, linestyle=":", label=f"chosen: {chosen:.3g}")
     count, of_class = int(table["flagged"].max()), int(table["misses"].max())
-    words = f"threshold: called so from this probability up (n = {count:,} images, {of_class:,} of the class)"
+    words = f"threshold: predicted from this probability up (n = {count:,} images, {of_class:,} of the class)"
     ax.set(xlabel=words, ylabel="share", xlim=(0, 1), ylim=(-0.01, 1.03))
     ax.spines["top"].set_visible(False)
     right.spines["top" if amounts else "right"].set_visible(False)

@@ -23,7 +23,7 @@ logger = logging.getLogger("cnnlab")
 
 
 class EarlyStopping(keras.callbacks.EarlyStopping):
-    """Keras's own, for epochs that were validated; what is no number counts as no improvement."""
+    """Keras's own, for epochs that were validated; NaN counts as no improvement."""
 
     def __init__(self, watched: Watched, *, patience: int) -> None:
         super().__init__(monitor=watched.name, patience=patience, restore_best_weights=True)
@@ -51,7 +51,7 @@ class BestModel(keras.callbacks.Callback):
     """Saves the model of the best epoch as `best.keras`; written whole or not at all.
 
     Writing a model takes longer than some epochs do, so where it would cost too much its values are held in memory
-    until there is time, at the latest when training ends. Ends training where the loss is no number any more.
+    until there is time, at the latest when training ends. Ends training where the loss is NaN.
     """
 
     remembered: ClassVar[Fields] = {"best": "number", "best_epoch": "count", "waiting": "variables"}

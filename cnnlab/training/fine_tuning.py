@@ -155,7 +155,7 @@ def _begin_with(seed: int, model: keras.Model, data: Any) -> None:
 
 
 def quality(logs: dict[str, Any], select: str) -> tuple[float, float]:
-    """How good an epoch was, to be compared; what is no number is worst."""
+    """How good an epoch was, to be compared; NaN is worst."""
     flat = numbers(logs)
     for name in ("val_accuracy", "val_loss") if select == "accuracy" else ("val_loss",):
         if name not in flat:
@@ -193,7 +193,7 @@ def _run_phase(name: str, task: Task, train: Callable[[], dict[str, list[float]]
     learning = sum(math.prod(weight.shape) for weight in task.model.trainable_weights)
     history = train()
     changes = [np.abs(now - then).max(initial=0) for now, then in zip(values_of(frozen), before, strict=True)]
-    moved = float(np.max(changes, initial=0.0))  # what is no number has moved
+    moved = float(np.max(changes, initial=0.0))  # NaN has moved
     if moved:
         raise RuntimeError(
             f"Frozen weights moved by up to {moved:.3g} in the phase {name!r}, which must not happen: is there a layer "

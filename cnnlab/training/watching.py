@@ -69,7 +69,7 @@ class Watched:
         )
 
     def better(self, value: float | None, best: float | None) -> bool:
-        """Whether a value improves on the best so far; what is no number never does."""
+        """Whether a value improves on the best so far; NaN never does."""
         if value is None or value != value:
             return False
         return best is None or (value < best if self.direction() == "min" else value > best)
