@@ -28,7 +28,7 @@ FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "�
 
 
 def require_columns(table: pd.DataFrame, *columns: str, caller: str) -> None:
-    """Refuses what is no table, lacks a column, or has a `label` that is not categorical.
+    """Refuses what is not a table, lacks a column, or has a `label` that is not categorical.
 
     `caller` is the public function that asks, for the message: `"pipelines.load"`.
     """

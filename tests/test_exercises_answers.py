@@ -286,7 +286,7 @@ WRONG = [
     ("07.1", 1280, "there are six"),
     ("07.1", 7 * 7 * 1280 * 6, "mean over the 7"),
     ("07.3", lambda x, y, new: np.full(len(new), "good"), "It is right in"),
-    ("07.3", lambda x, y, new: np.zeros(len(new)), "is no class name"),
+    ("07.3", lambda x, y, new: np.zeros(len(new)), "is not a class name"),
     ("07.3", lambda x, y, new: y, "returned 200 answers"),
     ("07.3", lambda x, y, new: np.zeros((len(new), 3)), "probabilities"),
     ("08.1", 0.8, "recall"),

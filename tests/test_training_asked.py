@@ -128,7 +128,7 @@ def test_metrics_that_are_arrays_are_kept_number_by_number(tmp_path):
     assert numbers(None) == {}
 
 
-# A loss that is no number
+# A loss that is NaN
 
 
 @pytest.mark.parametrize("good", [0, 1, 2])
@@ -141,7 +141,7 @@ def test_a_loss_that_is_no_number_ends_training_with_the_best_weights(tmp_path, 
     callbacks = [script, *training.callbacks(tmp_path, patience=5, tensorboard=False)]
     history = model.fit(IMAGES, LABELS, validation_data=(IMAGES, LABELS), epochs=9, verbose=0, callbacks=callbacks)
     assert len(history.epoch) == good + 1
-    assert "no finite number" in caplog.text
+    assert "not a finite number" in caplog.text
     assert (tmp_path / "best.keras").exists() == (good > 0)
     for now, then in zip(model.get_weights(), script.weights[0] if good else begun, strict=True):
         np.testing.assert_array_equal(now, then)
@@ -514,4 +514,4 @@ def test_a_watched_number_that_is_never_one_is_said(tmp_path, caplog):
     callbacks = training.callbacks(tmp_path, monitor="odd", mode="max", tensorboard=False)
     still().fit(IMAGES, LABELS, epochs=2, verbose=0, callbacks=[Script(odd=[np.nan, np.nan]), *callbacks])
     assert not (tmp_path / "best.keras").exists()
-    assert "'odd' was no number in any epoch, so there is no best one and no best.keras" in caplog.text
+    assert "'odd' was NaN in every epoch, so there is no best one and no best.keras" in caplog.text

@@ -76,7 +76,7 @@ def apply(table: pd.DataFrame, file: str | os.PathLike[str]) -> pd.DataFrame:
         A copy. Decisions about images that are not in the table change nothing.
 
     Raises:
-        ValueError: If a decided label is no category of the table, or the file is no table of decisions.
+        ValueError: If a decided label is not a category of the table, or the file is not a table of decisions.
 
     Example:
         See `audit.decide`.
@@ -88,7 +88,7 @@ def apply(table: pd.DataFrame, file: str | os.PathLike[str]) -> pd.DataFrame:
     strange = sorted(set(found["label"][relabelled]) - set(names))
     if strange:
         raise ValueError(
-            f"{str(file)!r} gives images the label {strange[0]!r}, which is no category of the table. Add it with "
+            f"{str(file)!r} gives images the label {strange[0]!r}, which is not a category of the table. Add it with "
             f"`table['label'].cat.add_categories({strange!r})`, or undo that decision."
         )
     labels = found["label"].map(names).where(relabelled, table["label"].astype(object))
@@ -149,7 +149,7 @@ def decisions(file: str | os.PathLike[str]) -> pd.DataFrame:
         path, action, label, reason, time (UTC), all text.
 
     Raises:
-        ValueError: If the file is no table of decisions.
+        ValueError: If the file is not a table of decisions.
 
     Example:
         >>> from cnnlab import audit

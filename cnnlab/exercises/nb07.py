@@ -19,7 +19,7 @@ def change(answer: Any) -> str:
     layers = layers_in_order(answer)
     learning = sum(int(np.prod(weight.shape)) for weight in answer.trainable_weights)
     whole = answer.count_params()
-    expect(whole > 50_000, f"It has only {whole:,} weights: that is no pretrained network.")
+    expect(whole > 50_000, f"It has only {whole:,} weights: that is not a pretrained network.")
     expect(learning, "Nothing in it learns any more; the new head should.")
     expect(learning < 0.1 * whole, f"{learning:,} of its {whole:,} weights still learn, so more than the head does.")
     awake = [one.name for one in layers if one.trainable_weights and not isinstance(one, keras.layers.Dense)]
@@ -43,7 +43,7 @@ def build(answer: Any) -> None:
         expect(found.ndim == 1, "Your function should return one class name per row; these look like probabilities.")
         expect(len(found) == 100, f"For 100 rows it returned {len(found)} answers.")
         strange = set(map(str, found)) - set(names[:200])
-        expect(not strange, f"It answers {min(strange, default='')!r}, which is no class name.")
+        expect(not strange, f"It answers {min(strange, default='')!r}, which is not a class name.")
         reached = float((found.astype(str) == names[200:]).mean())
         reference = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000)).fit(x[:200], names[:200])
         best = reference.score(x[200:], names[200:])

@@ -27,7 +27,7 @@ def change(answer: Any) -> str:
 
     kinds = (layers.BatchNormalization, (layers.Conv2D, layers.DepthwiseConv2D), layers.Dense)
     norms, convolutions, heads = ([one for one in layers_in_order(answer) if isinstance(one, kind)] for kind in kinds)
-    expect(norms and len(convolutions) > 10, "It is no pretrained network with batch normalisation.")
+    expect(norms and len(convolutions) > 10, "It is not a pretrained network with batch normalisation.")
     learning = [layer for layer in convolutions if layer.trainable_weights]
     expect(learning, "No convolution of it learns: it is still frozen.")
     share = len(learning) / len(convolutions)

@@ -24,7 +24,7 @@ def default_file() -> Path:
 
 
 def read(file: Path) -> tuple[dict[str, dict[str, Any]], str]:
-    """What was answered, by exercise, and a sentence on what in the file is no answer ("" where all is well)."""
+    """What was answered, by exercise, and a sentence on what in the file is not an answer ("" where all is well)."""
     try:
         content = read_json(file, limit=LARGEST)
         if not isinstance(content, dict):

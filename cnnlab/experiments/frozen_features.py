@@ -56,7 +56,7 @@ def features(
         float32, of shape (rows, features), in the order of the table; not a number where an image cannot be read.
 
     Raises:
-        TypeError: If `backbone` is no Keras model.
+        TypeError: If `backbone` is not a Keras model.
         ValueError: If the size of its images is open.
 
     Example:

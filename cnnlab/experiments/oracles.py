@@ -189,6 +189,6 @@ def make_oracle(method: str, *, objective: Any, space: Space, seed: int, trials:
         hyperparameters=space.hyperparameters,
         tune_new_entries=not space.fixed,
         seed=seed + 1,  # KerasTuner takes 0 for none
-        max_consecutive_failed_trials=10**9,  # a point that cannot be trained is no reason to lose the others
+        max_consecutive_failed_trials=10**9,  # a point that cannot be trained is not a reason to lose the others
         **options,
     )

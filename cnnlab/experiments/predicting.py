@@ -69,7 +69,7 @@ def predict(
     if lost:
         warnings.warn(
             f"{lost} of {len(table)} images have no prediction, because {model.name!r} answers them with NaN: its "
-            "weights are no numbers, or what it makes of these images. Train it anew, with a lower learning rate.",
+            "weights are NaN, or become so for these images. Train it again, with a lower learning rate.",
             stacklevel=2,
         )
     return with_probabilities(table, found, None if "label" in table else names)

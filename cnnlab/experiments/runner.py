@@ -179,7 +179,7 @@ def plain_table(table: pd.DataFrame, *, caller: str) -> pd.DataFrame:
 
 
 def require_counts(**counts: int) -> None:
-    """Refuses what is no whole number from 1."""
+    """Refuses what is not a whole number from 1."""
     if any(isinstance(value, bool) or not isinstance(value, Integral) or value < 1 for value in counts.values()):
         names = " and ".join(f"`{name}`" for name in counts)
         received = ", ".join(f"{name}={value!r}" for name, value in counts.items())

@@ -43,7 +43,7 @@ def groups(
         by: Column that says which group an image belongs to; of several columns, every combination that occurs.
         positive: The class or classes that matter, each against the rest; all of them where None.
         smallest: A rate over fewer images is marked as small; with a warning where the whole group is as small.
-        group: Column, or columns, that say which images belong together, such as `"patient"`: they are no independent
+        group: Column, or columns, that say which images belong together, such as `"patient"`: they are not independent
             witnesses. Where None, the column `group` where there is one; False takes every image as independent.
         bootstrap: Resamples of what belongs together.
         seed: Same seed, same intervals.
@@ -56,7 +56,7 @@ def groups(
 
     Raises:
         KeyError: If a column is missing.
-        ValueError: If `positive` is no class, no row can be scored, or `by` is called as a column of the result is.
+        ValueError: If `positive` is not a class, no row can be scored, or `by` is called as a column of the result is.
 
     Warns:
         UserWarning: If a group is too small to speak of.
@@ -114,7 +114,8 @@ def gaps(
 
     Raises:
         KeyError: If a column is missing.
-        ValueError: If there is one group only, `positive` is no class, or `by` is called as a column of the result is.
+        ValueError: If there is one group only, `positive` is not a class, or `by` has the name of a column of the
+            result.
 
     Warns:
         UserWarning: If a group is too small to speak of.

@@ -95,7 +95,7 @@ def thresholds(
         all mistakes); thresholds fall from inf, which flags nothing.
 
     Raises:
-        ValueError: If `positive` is no class, or has no images, or there are no probabilities, or a cost is below 0.
+        ValueError: If `positive` is not a class, or has no images, or there are no probabilities, or a cost is below 0.
 
     Example:
         >>> import pandas as pd
@@ -223,7 +223,7 @@ def apply_threshold(predictions: pd.DataFrame, positive: str, threshold: float) 
         A copy with new `predicted` and `confidence` (the probability of what is predicted).
 
     Raises:
-        ValueError: If `positive` is no class, the threshold no probability, or there are no probabilities.
+        ValueError: If `positive` is not a class, the threshold no probability, or there are no probabilities.
 
     Example:
         >>> import pandas as pd

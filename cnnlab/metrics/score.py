@@ -29,7 +29,7 @@ def scores(
             `experiments.predict` and `experiments.cross_validate` give.
         by: Column or columns to score apart: `"camera"`.
         group: Column, or columns, that say which images belong together (a patient, a burst of shots). Groups are
-            then resampled as a whole, since their images are no independent witnesses. Where None, the column `group`
+            then resampled as a whole, since their images are not independent witnesses. Where None, the column `group`
             where there is one; False takes every image as independent.
         bootstrap: Resamples for the intervals; 1000 is usual, 0 leaves `low` and `high` empty. Accuracy has Wilson's
             interval, other scores the BCa interval; in simulated tables they held the truth in 91 to 98 of 100.

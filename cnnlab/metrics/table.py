@@ -61,7 +61,7 @@ def outcome(predictions: pd.DataFrame, *, caller: str) -> Outcome:
 
 
 def require_class(positive: Hashable, classes: Sequence[Hashable] | pd.Index, *, caller: str) -> None:
-    """Refuses what is no class."""
+    """Refuses what is not a class."""
     if positive not in classes:
         raise ValueError(
             f"`{caller}` expects `positive` to be one of the classes {_some(classes)}. Received: {positive!r}."
@@ -97,7 +97,7 @@ def units_of(table: pd.DataFrame, group: Group, *, keys: Sequence[str] = (), cal
         table: The rows that are scored.
         group: A column whose equal values belong together, or several: rows linked by any of them do. None takes the
             column `group` where the table has one, False takes none. A missing value is a group of its own.
-        keys: Columns to score apart by; one of these is no default.
+        keys: Columns to score apart by; one of these is not a default.
         caller: The public function, for messages.
     """
     rows = np.arange(len(table))

@@ -55,7 +55,7 @@ def with_classes(
         A network with names.
 
     Raises:
-        TypeError: If `model` is no Keras model, or `classes` is a count instead of names.
+        TypeError: If `model` is not a Keras model, or `classes` is a count instead of names.
         ValueError: If the network is not such a one, or has not one output per class.
 
     Example:
@@ -214,7 +214,7 @@ def class_probabilities(model: keras.Model, outputs: Any) -> np.ndarray:
         float32, of shape (images, classes).
 
     Raises:
-        ValueError: If these are no probabilities.
+        ValueError: If these are not probabilities.
 
     Example:
         >>> import keras

@@ -25,7 +25,7 @@ class _Unpickler(pickle.Unpickler):
             return _tensor
         if module == "torch" and name in STORAGES:
             return STORAGES[name]
-        raise pickle.UnpicklingError(f"It asks for {module}.{name}, which is no part of a table of weights.")
+        raise pickle.UnpicklingError(f"It asks for {module}.{name}, which does not belong in a table of weights.")
 
     def persistent_load(self, pid: Any) -> np.ndarray:
         _, dtype, key, _, count, _ = pid

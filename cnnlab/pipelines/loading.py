@@ -80,7 +80,7 @@ def load(
         channels, or 1 where `like` is a network for grey images.
 
     Raises:
-        TypeError: If `table` is no table, or its `label` is not categorical.
+        TypeError: If `table` is not a table, or its `label` is not categorical.
         ValueError: If an argument is outside its range, or does not go with another.
         FileNotFoundError: If none of the first files exist.
     """

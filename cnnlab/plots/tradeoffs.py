@@ -31,7 +31,7 @@ def roc(curves: pd.DataFrame, ax: Axes | None = None, *, highlight: int = 5, up_
 
     Raises:
         KeyError: If the table is another.
-        ValueError: If `up_to` is no share above 0.
+        ValueError: If `up_to` is not a share above 0.
 
     Example:
         >>> import pandas as pd

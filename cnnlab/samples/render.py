@@ -57,7 +57,7 @@ def light(size: int, rng: Rng) -> np.ndarray:
 
 
 def look_alikes(surface: np.ndarray, angle: float, rng: Rng) -> np.ndarray:
-    """What is no defect: long brushing lines in the brush's direction, and specks of dust."""
+    """What is not a defect: long brushing lines in the brush's direction, and specks of dust."""
     size = surface.shape[0]
     for _ in range(rng.poisson(1.5)):
         centre = rng.uniform(0, size, 2)

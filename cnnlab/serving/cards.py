@@ -44,7 +44,7 @@ def card(
         are escaped: none of them can become a link, HTML or a table's border.
 
     Raises:
-        FileNotFoundError: If the folder is no export.
+        FileNotFoundError: If the folder is not an export.
         ValueError: If `about` has another key, or the predictions are of other classes.
 
     Example:

@@ -81,7 +81,7 @@ class Predictor:
         threshold: The class that is called by a threshold, and the threshold; empty where there is none.
 
     Raises:
-        FileNotFoundError: If the folder is no export, or its model is gone.
+        FileNotFoundError: If the folder is not an export, or its model is gone.
         ModuleNotFoundError: If the runtime of the format is not installed.
         ValueError: If it was written by another version, or its model is damaged, not the one exported, or a program.
 
@@ -252,7 +252,7 @@ class Predictor:
             One row: limit, false_alarms (to expect), low, high (95 % interval that so many images leave open), images.
 
         Raises:
-            ValueError: If there are too few images, or `false_alarms` is no share.
+            ValueError: If there are too few images, or `false_alarms` is not a share.
 
         Source: Distance of normalised features to the k-th nearest training image (Sun et al. 2022, Out-of-distribution
             detection with deep nearest neighbors), the limit by split conformal prediction (Bates et al. 2023, Testing

@@ -175,7 +175,7 @@ class _Found:
         if self.other:
             nothing = f" No class comes of {some(self.without_image)}." if self.without_image else ""
             warnings.warn(
-                f"{len(self.other)} of the files in {str(folder)!r} are no images in a class folder, or have a name "
+                f"{len(self.other)} of the files in {str(folder)!r} are not images in a class folder, or have a name "
                 f"that is not UTF-8, and were passed over, such as {self.other[0].name!r}.{nothing}",
                 stacklevel=3,
             )

@@ -132,11 +132,11 @@ def folders_of_classes(folder: Path) -> dict[str, Path]:
         if len(holding) < 2 or not shared:
             raise ValueError(
                 f"Expected ready-made splits or classes {where}, and found both: {_listed([e.name for e in holding])} "
-                f"beside {_listed(beside)}. Move one or the other elsewhere, or rename what is no split."
+                f"beside {_listed(beside)}. Move one or the other elsewhere, or rename what is not a split."
             )
         warnings.warn(
-            f"{_listed(beside)} beside the ready-made splits {where} are no split and were passed over with all their "
-            "images.",
+            f"{_listed(beside)} beside the ready-made splits {where} are not splits and were passed over with all "
+            "their images.",
             stacklevel=3,
         )
     empty = [entry.name for entry in named if entry not in holding]

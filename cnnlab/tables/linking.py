@@ -108,7 +108,7 @@ def group_columns(table: pd.DataFrame, group: Group) -> list[str]:
     if not all(isinstance(column, str) for column in columns) or isinstance(group, pd.Series):
         raise TypeError(
             "`group` expects the name of a column, or several names, not what is in it. Received: "
-            f"{type(group).__name__}. Use group='patient', after `table.assign(patient=…)` if it is no column yet."
+            f"{type(group).__name__}. Use group='patient', after `table.assign(patient=…)` if it is not a column yet."
         )
     if columns and _found_by_scan(table) and COPIES not in columns:
         say_once(f"Copies of one picture (column `group`) stay together beside rows of equal {' or '.join(columns)}.")

@@ -32,7 +32,7 @@ def require_batches(data: Any) -> None:
 
 
 def checked_batch(batch: Any) -> Batch:
-    """Images and labels of a batch as numpy arrays; refused where they are no pair, no batch or no numbers."""
+    """Images and labels of a batch as numpy arrays; refused where they are not a pair, not a batch or not numbers."""
     if not isinstance(batch, tuple | list) or len(batch) < 2:
         raise ValueError(f"{EXPECTED} Received: {type(batch).__name__}.")
     images, labels = np.asarray(batch[0]), np.asarray(batch[1])

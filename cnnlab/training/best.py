@@ -92,7 +92,7 @@ class BestModel(keras.callbacks.Callback):
         if self.failed_epoch is not None:
             self._go_back(self.failed_epoch)
         elif self.best is None and not self.at_first:
-            logger.warning("%r was no number in any epoch, so there is no best one and no %s.", self.monitor, BEST)
+            logger.warning("%r was NaN in every epoch, so there is no best one and no %s.", self.monitor, BEST)
         if self.waiting is not None:
             self._write(self.waiting)
 
@@ -104,9 +104,9 @@ class BestModel(keras.callbacks.Callback):
         else:
             assign(self.model.variables[: len(self.at_first)], self.at_first)
         logger.warning(
-            "The loss of epoch %d is no finite number, so training stopped. The model has %s. Lower the learning rate, "
-            "for example to `training.find_learning_rate(…).suggestion`, ask `training.preflight` about the data, and "
-            "begin anew.", epoch + 1,
+            "The loss of epoch %d is not a finite number, so training stopped. The model has %s. Lower the learning "
+            "rate, for example to `training.find_learning_rate(…).suggestion`, ask `training.preflight` about the "
+            "data, and begin anew.", epoch + 1,
             f"the weights of epoch {self.best_epoch + 1} again, which {BEST} holds, too" if self.best is not None
             else f"the weights it began with; no epoch was good enough for a {BEST}",
         )  # fmt: skip

@@ -87,7 +87,7 @@ def _read_file(path: Path, limit: int) -> Checkpoint:
     data = read_bytes(path, limit=limit)
     digest, content = data[len(MARK) : len(MARK) + DIGEST], memoryview(data)[len(MARK) + DIGEST :]
     if not data.startswith(MARK):
-        raise ValueError("it is no checkpoint of this version")
+        raise ValueError("it is not a checkpoint of this version")
     if digest != hashlib.blake2b(content, digest_size=DIGEST).digest():
         raise ValueError("its digest is another")
     archive = np.load(io.BytesIO(content), allow_pickle=False)

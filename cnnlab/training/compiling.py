@@ -53,7 +53,7 @@ def compile(
         The model, compiled.
 
     Raises:
-        TypeError: If `model` is no Keras model.
+        TypeError: If `model` is not a Keras model.
         ValueError: If `label_smoothing` or `learning_rate` is out of range, an optimizer object meets arguments for
             an optimizer, or no loss fits the network.
 
@@ -202,7 +202,7 @@ def _step_seconds(policy: str) -> float:
 
 
 def _in_precision(model: keras.Model) -> str:
-    """The precision, where it is no matter of course."""
+    """The precision, where it is not float32 on a CPU."""
     name = model.dtype_policy.name
     if name != "float32":
         return f" in {name}"

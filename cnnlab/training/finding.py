@@ -97,7 +97,7 @@ def _losses(model: keras.Model, data: Any, rates: np.ndarray) -> list[float]:
         images, labels = next(batches)
     if len(losses) < 10:
         raise ValueError(
-            f"`find_learning_rate` expects a loss that can be computed for 10 batches. It exploded or was no number "
+            f"`find_learning_rate` expects a loss that can be computed for 10 batches. It exploded or was NaN "
             f"after {len(losses)}. Ask `training.preflight(model, data)` what is wrong."
         )
     return losses

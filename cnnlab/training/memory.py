@@ -162,7 +162,7 @@ class Memory:
                     continue
                 again = restored(value, arrays)
                 if known is not None and not is_possible(known[key], again, self.model):
-                    raise ValueError(f"{key!r} of {type(callback).__name__} is no value it can have")
+                    raise ValueError(f"{key!r} of {type(callback).__name__} is not a value it can have")
                 _put_into(callback, key, again, exact=known is not None)
         return left
 

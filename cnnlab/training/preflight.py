@@ -38,7 +38,7 @@ def preflight(model: keras.Model, data: Any) -> pd.DataFrame:
         earlier check failed is left out.
 
     Raises:
-        ValueError: If `data` has no batch of (images, labels), or its labels are no numbers.
+        ValueError: If `data` has no batch of (images, labels), or its labels are not numbers.
 
     Source:
         Karpathy 2019, "A Recipe for Training Neural Networks".

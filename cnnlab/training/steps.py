@@ -55,7 +55,7 @@ def _execute(model: keras.Model, steps: int) -> None:
 
 
 def _endless(data: Any) -> Any:
-    """The dataset, begun again whenever it ends; None for what is no dataset of TensorFlow."""
+    """The dataset, begun again whenever it ends; None for what is not a TensorFlow dataset."""
     if not hasattr(data, "element_spec") or not hasattr(data, "cardinality") or not hasattr(data, "repeat"):
         return None
     import tensorflow as tf

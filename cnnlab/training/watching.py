@@ -45,7 +45,7 @@ class Watched:
         self.every = 1
 
     def begin(self, callback: keras.callbacks.Callback, *, consequence: str = "") -> None:
-        """Looks how often the `fit` around `callback` validates; warns of the `consequence` where it does not."""
+        """Finds out how often the `fit` around `callback` validates; warns of the `consequence` where it does not."""
         self.name, self.model, self.mode = self.given, callback.model, None if self.asked == "auto" else self.asked
         arguments = fit_around(callback).arguments
         every = arguments.get("validation_freq", 1)

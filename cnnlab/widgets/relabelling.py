@@ -45,7 +45,7 @@ def relabel(table: pd.DataFrame, *, file: str | os.PathLike[str], size: int = 48
         first suspects stands in its place.
 
     Raises:
-        ValueError: If the table has no rows, or the file is no table of decisions.
+        ValueError: If the table has no rows, or the file is not a table of decisions.
 
     Example:
         >>> import tempfile

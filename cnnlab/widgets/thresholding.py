@@ -27,7 +27,7 @@ def threshold(
         of the threshold with the least cost stands in its place.
 
     Raises:
-        ValueError: If `positive` is no class, or has no images, or there are no probabilities.
+        ValueError: If `positive` is not a class, or has no images, or there are no probabilities.
 
     Example:
         >>> import pandas as pd
