@@ -67,8 +67,8 @@ def require_seed(seed: object, *, caller: str) -> None:
     """Refuses what would not give the same result again."""
     if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or seed < 0:
         raise TypeError(
-            f"`{caller}` expects a whole number from 0 as `seed`, so that it does the same again. Received: {seed!r}. "
-            "For example seed=0."
+            f"`{caller}` expects a whole number from 0 as `seed`, so that a second call gives the same. Received: "
+            f"{seed!r}. For example seed=0."
         )
 
 

@@ -169,6 +169,7 @@ def test_kinds_of_jpeg_that_only_pillow_decodes_are_readable():
     wide = files.judge(buffer.getvalue(), ".jpg")
     difference = np.abs(facts.colour.astype(int) - wide.colour)
     assert difference.mean() < 4
+    assert np.abs(facts.grey.astype(int) - wide.grey).mean() < 4
 
 
 def png_header(width, height):

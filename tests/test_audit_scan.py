@@ -190,6 +190,8 @@ def test_deep_images_get_one_scale_and_a_note(tmp_path):
             (-1000, 2539),
         ),
         (lambda number: np.linspace(0, 0.4 + number / 10, 1600, dtype=np.float32).reshape(40, 40), (0, 1)),
+        (lambda number: np.linspace(0, 1, 1600, dtype=np.float32).reshape(40, 40), (0, 1)),
+        (lambda number: np.linspace(0, 1.003, 1600, dtype=np.float32).reshape(40, 40), (0, 1)),
         (lambda number: np.linspace(0, 40 * number + 9, 1600, dtype=np.float32).reshape(40, 40), (0, 255)),
         (lambda number: np.linspace(-2.5, 7.5, 1600, dtype=np.float32).reshape(40, 40), (-2.5, 7.5)),
         (lambda number: np.linspace(0, 60_000, 1600).reshape(40, 40).astype(np.int32), (0, 65535)),

@@ -379,6 +379,12 @@ def test_equalize_is_repeatable_and_changes_nothing_in_place():
     np.testing.assert_array_equal(first["confidence"], chance)
 
 
+def test_equalize_refuses_columns_that_its_results_have():
+    validation, test = (chances(60, seed=seed).assign(**{"class": "a"}) for seed in (1, 2))
+    with pytest.raises(ValueError, match=r"fairness\.equalize.*class"):
+        fairness.equalize(test, ["camera", "class"], on=validation, positive="crack")
+
+
 def test_equalize_works_on_intersections_and_leaves_holes():
     validation, test = chances(1200, seed=1), chances(300, seed=2)
     for table in (validation, test):

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
 from cnnlab import images, pipelines
-from cnnlab.images import decoding, jpeg, limits, sizing
+from cnnlab.images import decoding, jpeg, limits, preparing, sizing
 
 HEIGHT, WIDTH = 48, 64
 
@@ -351,3 +351,14 @@ def test_the_names_of_before_still_work(picture):
         np.testing.assert_array_equal(pipelines.prepare(picture, (24, 24), "pad"), half)
     with pytest.warns(DeprecationWarning, match=r"`pipelines.resize` is `images.resize` now"):
         np.testing.assert_array_equal(pipelines.resize(picture, (24, 24), "pad"), half)
+
+
+def test_files_that_somebody_opened_are_read_as_bytes_within_the_limit(tmp_path, monkeypatch):
+    Image.new("RGB", (8, 8), (9, 9, 9)).save(tmp_path / "a.png")
+    with (tmp_path / "a.png").open("rb") as file:
+        assert (images.read(file) == 9).all()
+    with pytest.raises(images.UnreadableImageError, match=r"opened with 'rb'"):
+        images.read(io.StringIO("a.png"))
+    monkeypatch.setattr(preparing, "MAX_BYTES", 20)
+    with (tmp_path / "a.png").open("rb") as file, pytest.raises(images.UnreadableImageError, match="of at most"):
+        images.read(file)

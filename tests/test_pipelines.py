@@ -588,6 +588,17 @@ def test_floats_without_levels_are_never_judged_file_by_file(tmp_path):
     assert [int(image.numpy().max()) for image in by_levels] == [1, 0, 1, 255, 1]
 
 
+def test_whole_numbers_of_32_bits_without_levels_are_not_cut_off(tmp_path):
+    numbers = np.linspace(-1000, 2539, 256).reshape(16, 16).astype(np.int32)
+    Image.fromarray(numbers).save(tmp_path / "scan.tif")
+    Image.fromarray(numbers + 1000).save(tmp_path / "from_0.tif")
+    with pytest.raises(images.UnreadableImageError, match=r"from -1000 to 2539, and nothing says which"):
+        images.prepare(tmp_path / "scan.tif", images.Preparation((16, 16)))
+    by_levels = images.prepare(tmp_path / "scan.tif", images.Preparation((16, 16), levels=(-1000, 2539)))
+    assert (by_levels.min(), by_levels.max()) == (0, 255)
+    assert images.prepare(tmp_path / "from_0.tif", images.Preparation((16, 16))).max() == round(3539 / 257)
+
+
 @pytest.mark.parametrize("seed", [-1, 1.5, True])
 def test_seeds_that_are_none_are_refused(table, seed):
     with pytest.raises(TypeError, match=r"`pipelines.load` expects a whole number from 0 as `seed`"):

@@ -51,7 +51,7 @@ def equalize(
     """
     if measure not in CONSTRAINTS:
         raise ValueError(f"`measure` expects one of {', '.join(CONSTRAINTS)}. Received: measure={measure!r}.")
-    keys = [by] if isinstance(by, str) else list(by)
+    keys = by_columns(by, RESULTS, caller="fairness.equalize")
     learned = _learn(on, keys, positive, CONSTRAINTS[measure], objective)
     require_columns(predictions, *keys, caller="fairness.equalize")
     classes, chance, known = known_probabilities(predictions, positive, caller="fairness.equalize")
@@ -140,7 +140,7 @@ def cost(
     known = before["predicted"].notna().to_numpy() & after["predicted"].notna().to_numpy()
     first = before.assign(_after=after["predicted"].astype(object).to_numpy()).loc[known]
     first = scored(first, *keys, caller="fairness.cost")
-    checked_classes(positive, first["label"].cat.categories)
+    checked_classes(positive, first["label"].cat.categories, caller="fairness.cost")
     found = []
     for number, (_, part) in enumerate(first.groupby(keys, observed=True)):
         seen = [outcome(table, caller="fairness.cost") for table in (part, part.assign(predicted=part["_after"]))]

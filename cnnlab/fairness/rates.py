@@ -10,7 +10,7 @@ import scipy.stats
 
 from cnnlab.metrics.intervals import LEVEL, NORMAL, Shares, share_limits
 from cnnlab.metrics.scoring import Counts, counter
-from cnnlab.metrics.table import Group, by_columns, outcome, scored, units_of
+from cnnlab.metrics.table import Group, by_columns, outcome, require_class, scored, units_of
 
 SMALLEST = 30  # images: with fewer, the 95 % interval of a rate can span a third of all there is
 RESULTS = ("metric", "class", "value", "low", "high", "images", "small")
@@ -188,7 +188,7 @@ def _rates(
         raise ValueError(f"`{caller}` expects the name of at least one column in `by`. Received none.")
     table = scored(predictions, *keys, caller=caller)
     classes = table["label"].cat.categories
-    named = checked_classes(positive, classes)
+    named = checked_classes(positive, classes, caller=caller)
     asked: list[tuple[str, Hashable, int]] = [("accuracy", "all", 0)]
     asked += [(metric, name, list(classes).index(name)) for name in named for metric in RATES[1:]]
     parts = []
@@ -206,16 +206,13 @@ def _rates(
     return found.astype({key: table[key].dtype for key in keys})
 
 
-def checked_classes(positive: Positive, classes: pd.Index) -> list[Hashable]:
+def checked_classes(positive: Positive, classes: pd.Index, *, caller: str) -> list[Hashable]:
     """The classes in question: those named, or all."""
     if positive is None:
         return list(classes)
     named: list[Hashable] = [positive] if isinstance(positive, str | int) else list(positive)
     for name in named:
-        if name not in classes:
-            raise ValueError(
-                f"`positive` expects classes of the table: {', '.join(map(str, classes[:10]))}. Received: {name!r}."
-            )
+        require_class(name, classes, caller=caller)
     return named
 
 

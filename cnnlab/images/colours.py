@@ -7,13 +7,12 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageCms
 
-from cnnlab.images.levels import Levels
+from cnnlab.images.levels import OVERSHOOT, Levels
 from cnnlab.images.sizing import reduce_by
 
 SRGB = ImageCms.createProfile("sRGB")
 CLOSE = 2  # grey levels: a profile that changes no colour by more is left alone
 WHITE = 255
-OVERSHOOT = 1 / 255  # by which floats of 0 to 1 may miss them, as after resampling
 BAND = 256  # rows that are converted at a time
 
 

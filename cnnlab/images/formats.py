@@ -44,7 +44,8 @@ def open_dicom(data: bytes, name: str) -> Any:
 
     if DEFLATED in data:
         raise UnreadableImageError(
-            "not an image that can be read here: a deflated DICOM, which may unfold to any size. Save it uncompressed",
+            "not an image that can be read here: a deflated DICOM, which may decompress to any size. Save it "
+            "uncompressed",
             name,
         )
     return pydicom.dcmread(io.BytesIO(data))
@@ -75,7 +76,7 @@ def dicom_values(dataset: Any) -> tuple[np.ndarray, Levels | None]:
         return (values if values.dtype == np.uint8 else values >> (8 * values.itemsize - 8)).astype(np.uint8), None
     slope, intercept = float(dataset.get("RescaleSlope", 1)), float(dataset.get("RescaleIntercept", 0))
     if not np.isfinite([slope, intercept]).all() or max(abs(slope), abs(intercept)) > 1e12:
-        raise ValueError("its numbers are scaled beyond all measure")
+        raise ValueError("its rescale slope or intercept is out of range")
     real = values.astype(np.float32) * np.float32(slope) + np.float32(intercept)
     window = _window(dataset)
     if kind == "MONOCHROME1":  # the smallest number is the brightest: turned round within the bits it is stored in

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 Levels = tuple[float, float]
+OVERSHOOT = 1 / 255  # by which floats of 0 to 1 may miss them, as after resampling
 TEXT = re.compile(r"(-?[\d.]+(?:e[+-]?\d+)?)-(-?[\d.]+(?:e[+-]?\d+)?)")
 
 
@@ -63,13 +64,16 @@ def common_levels(found: list[Levels], windows: list[Levels]) -> Levels | None:
     """One scale for the smallest and largest numbers of all deep images of a set; None where there are none.
 
     It holds the windows that files ask for, as DICOM images do. Else numbers that are not negative begin at 0 and end
-    at the largest of some usual number of bits, floats at 1 or 255; any others reach from the smallest to the largest.
+    at the largest of some usual number of bits, floats of 0-1 at 1, others at 255; any others reach
+    from the smallest to the largest.
     """
     if not found:
         return None
     if windows:
         return min(low for low, _ in windows), max(high for _, high in windows)
     low, high = min(low for low, _ in found), max(high for _, high in found)
+    if low >= -OVERSHOOT and high <= 1 + OVERSHOOT:
+        return 0.0, 1.0
     whole = all(level.is_integer() for pair in found for level in pair)
     if low >= 0 and (whole or high <= 255):
         usual = (255, 1023, 4095, 16383, 65535) if whole else (1, 255)

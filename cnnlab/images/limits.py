@@ -22,9 +22,10 @@ BYTES = {"WEBP": 18, "AVIF": 20, "JPEG2000": 26, "HEIF": 20}
 DEEP_BYTES = 12
 MAX_WEBP_SIDE = 16_384  # pixels, as the format says; a frame around a smaller picture may claim far more
 MAX_TILE = 4096 * 4096  # pixels of a tile in a TIFF that is smaller than that
+MOST_TILES = 1024  # of a JPEG 2000 file; its decoder takes 10 kB for each before it looks for any data
 MOST_BLOCKS = 2**18  # of the same; each takes some microseconds, however few bytes it has
 CODING = re.compile(rb"\xff[\x52\x53]\x00[\x09-\x30]")
-MOST_TILES = 1024  # of a JPEG 2000 file; its decoder takes 10 kB for each before it looks for any data
+MOST_RUNS = 2**22  # bytes or pixels of a BMP that is packed by run lengths, which Pillow goes through one by one
 
 
 def require_sensible(size: tuple[int, int], each: int, name: str) -> None:
@@ -98,6 +99,10 @@ def require_plain_tiles(image: Image.Image, data: bytes, name: str) -> None:
     elif isinstance(image, TiffImagePlugin.TiffImageFile):
         width, height = (int(image.tag_v2.get(tag, 0)) for tag in (322, 323))
         tile = width * height
+    elif any(part[0] == "bmp_rle" for part in image.tile) and max(len(data), image.width * image.height) > MOST_RUNS:
+        raise UnreadableImageError(
+            "too large: packed by run lengths it would take very long to read. Save it as PNG", name
+        )
     if tile > MAX_TILE and tile > 4 * image.width * image.height:
         raise UnreadableImageError(f"damaged: tiles of {tile:,} pixels in a picture of less", name)
 

@@ -10,7 +10,6 @@ from cnnlab.images.limits import require_sensible
 
 SMALL = 2**18  # bytes; any walk through less is over in a moment
 MOST_PIECES = 200_000  # a real file of the largest size has fewer: pieces of PNG have 8 kB and more, of GIF 255 bytes
-MOST_RUNS = 2**22  # bytes of a BMP that is packed by run lengths
 MOST_TAGS = 4096  # of a TIFF
 MOST_TEXT = 2**25  # bytes of a PPM of text; a photograph of three megapixels
 WINDOW = 4096  # bytes within which the header of a PPM ends
@@ -21,7 +20,7 @@ DIGITS = b"0123456789 \t\n\v\f\r"
 
 
 def require_few_pieces(data: bytes, name: str) -> None:
-    """Refuses PNG, GIF, TIFF, PPM and BMP files that are made of more pieces than any program writes."""
+    """Refuses PNG, GIF, TIFF and PPM files that are made of more pieces than any program writes."""
     if len(data) <= SMALL:
         return
     many = False
@@ -29,14 +28,13 @@ def require_few_pieces(data: bytes, name: str) -> None:
         many = _png_pieces(data) > MOST_PIECES
     elif data[:4] == b"GIF8":
         many = _gif_pieces(data) > MOST_PIECES
-    elif data[:4] in (b"II*\0", b"MM\0*"):
-        order = "<" if data[:1] == b"I" else ">"
-        (start,) = struct.unpack_from(order + "I", data, 4)
-        many = start + 2 <= len(data) and struct.unpack_from(order + "H", data, start)[0] > MOST_TAGS
+    elif data[:2] in (b"II", b"MM") and data[2:4] in (b"*\0", b"\0*", b"+\0", b"\0+"):  # "+" has numbers of 64 bits
+        order, big = "<" if data[:1] == b"I" else ">", b"+" in data[2:4]
+        (start,) = struct.unpack_from(order + ("Q" if big else "I"), data, 8 if big else 4)
+        many = start + 8 <= len(data) and struct.unpack_from(order + ("Q" if big else "H"), data, start)[0] > MOST_TAGS
     elif re.match(rb"P[1-6]\s", data):
-        many = PPM.match(data[:WINDOW]) is None
-    elif data[:2] == b"BM":  # Pillow goes through its runs one by one
-        many = len(data) > MOST_RUNS and data[30:34] in (b"\1\0\0\0", b"\2\0\0\0")
+        head = PPM.match(data[:WINDOW])
+        many = head is None or (head[1] not in b"14" and MAXIMUM.match(data[:WINDOW], head.end()) is None)
     if many:
         raise UnreadableImageError("damaged: it has more pieces than any program writes", name)
 

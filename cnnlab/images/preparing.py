@@ -9,8 +9,8 @@ from PIL import Image
 
 from cnnlab.images import colours, sizing
 from cnnlab.images.decoding import Picture, Reduce, decode, from_pillow
-from cnnlab.images.files import MEMORY, UnreadableImageError, read_file
-from cnnlab.images.levels import Levels, require_levels
+from cnnlab.images.files import MAX_BYTES, MEMORY, UnreadableImageError, read_file
+from cnnlab.images.levels import OVERSHOOT, Levels, require_levels
 from cnnlab.images.sizing import RESIZES, Resize
 
 Source = str | os.PathLike[str] | bytes | bytearray | memoryview | Image.Image | np.ndarray
@@ -83,7 +83,7 @@ def read(source: Source, *, levels: Levels | None = None, reduce: int = 1) -> np
     is applied, colour profiles become sRGB, grey, palette and CMYK images become RGB, transparent parts turn white.
 
     Args:
-        source: A path, the bytes of a file, a Pillow image, or an array or tensor of pixels 0-255.
+        source: A path, the bytes of a file, a file opened with "rb", a Pillow image, or an array or tensor of 0-255.
         levels: Of deep images (16-bit, 32-bit, float) the values that become 0 and 255: the same for a whole data set.
         reduce: 2, 4 or 8 gives the image at that fraction of its size, each pixel the average of a block; of large
             JPEG files faster than the full size.
@@ -107,14 +107,14 @@ def read_reduced(
 ) -> np.ndarray:
     """As `read`, reduced as a function of (height, width) says; float32 only of a deep image read without levels.
 
-    Where it is `strict`, floats without levels are 0 to 1 in every file, and others are refused.
+    Where it is `strict`, numbers without levels are 0 to 65535, floats 0 to 1, in every file; others are refused.
     """
     picture = decoded(source, reduce, name)
     if not picture.deep:
         return picture.values
-    if strict and levels is None and picture.window is None and picture.values.dtype.kind == "f":
+    if strict and levels is None and picture.window is None:
         low, high = colours.reach(picture.values)
-        if low < -colours.OVERSHOOT or high > 1 + colours.OVERSHOOT:
+        if low < -OVERSHOOT or high > (1 + OVERSHOOT if picture.values.dtype.kind == "f" else 65535):
             raise UnreadableImageError(
                 f"its numbers reach from {low:.6g} to {high:.6g}, and nothing says which are black and white. Pass "
                 "`levels=(low, high)` for the whole data set, or let `audit.scan` find them",
@@ -128,7 +128,11 @@ def read_reduced(
 def decoded(source: Source, reduce: Reduce, name: str) -> Picture:
     """What a source holds, with what is known about it."""
     if hasattr(source, "read"):  # a file that somebody has opened
-        source = source.read()
+        source = source.read(MAX_BYTES + 1)
+        if not isinstance(source, bytes) or len(source) > MAX_BYTES:
+            raise UnreadableImageError(
+                "not an image: expected a file opened with 'rb', of at most 512 MiB", name or "the file given"
+            )
     if isinstance(source, (bytes, bytearray, memoryview)):
         return decode(bytes(source), reduce, name=name or "the bytes given")
     if isinstance(source, (str, os.PathLike)):
@@ -139,8 +143,8 @@ def decoded(source: Source, reduce: Reduce, name: str) -> Picture:
         source = np.asarray(source)  # a tensor
     if not isinstance(source, np.ndarray):
         raise TypeError(
-            "An image is read from a path, from bytes, from a Pillow image, or from an array (height, width, 3) of "
-            f"0-255. Received: {type(source).__name__}."
+            "An image is read from a path, from bytes, from an open file, from a Pillow image, or from an array "
+            f"(height, width, 3) of 0-255. Received: {type(source).__name__}."
         )
     values = _from_array(source)
     size = values.shape[0], values.shape[1]

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import pandas as pd
 
-from cnnlab._common import require_columns, require_seed
+from cnnlab._common import evenly_spaced, require_columns, require_seed
 from cnnlab.images import Preparation, read_file
 from cnnlab.images.decoding import declared_size
 from cnnlab.images.levels import levels_of
@@ -179,7 +179,7 @@ def _expected_bytes(source: BatchSource) -> float:
     if source.detail is None:
         return height * width * 3.0 * len(source.paths)
     sizes = []
-    for row in np.linspace(0, len(source.paths) - 1, num=min(SAMPLE, len(source.paths)), dtype=int):
+    for row in evenly_spaced(len(source.paths), SAMPLE):
         with suppress(OSError, ValueError):
             size = declared_size(read_file(source.paths[row]))
             if size is not None:

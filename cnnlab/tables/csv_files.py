@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 import pandas as pd
+from pandas.api.types import is_numeric_dtype
 
 from cnnlab._common import require_column
 from cnnlab._csv import read_csv
@@ -253,9 +254,12 @@ def _splits(cells: pd.Series) -> pd.Series:
 
 def _warn_of_unused_splits(table: pd.DataFrame, csv: Path) -> None:
     """Says so where a column such as "Set" or "usage" splits the images, which only one called split does here."""
-    meant = {name: set(map(split_of, table[name].dropna().astype(str).unique())) for name in table}
+    if "split" in table:
+        return
+    names = {name: cells.dropna().unique() for name, cells in table.items() if not is_numeric_dtype(cells.dtype)}
+    meant = {name: set(map(split_of, map(str, few))) for name, few in names.items() if len(few) <= 20}
     found = [name for name, splits in meant.items() if len(splits) > 1 and splits <= set(SPLITS)]
-    if found and "split" not in table:
+    if found:
         warnings.warn(
             f"Column {found[0]!r} of {str(csv)!r} names train, val or test for each image, and is not used. To keep "
             f"what is ready-made: `table.rename(columns={{{found[0]!r}: 'split'}})`.",

@@ -68,7 +68,7 @@ def walk(folder: Path, unreadable: Callable[[OSError], None] | None = None) -> I
     try:
         for root, folders, files in os.walk(folder, followlinks=True, onerror=unreadable):
             status = Path(root).stat()
-            if (status.st_dev, status.st_ino) in seen:
+            if status.st_ino and (status.st_dev, status.st_ino) in seen:
                 folders.clear()
                 continue
             seen.add((status.st_dev, status.st_ino))

@@ -11,7 +11,7 @@ from pandas.api.types import is_datetime64_any_dtype, is_numeric_dtype, is_strin
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from cnnlab._common import require_column, require_columns
+from cnnlab._common import in_threads, require_column, require_columns
 
 logger = logging.getLogger("cnnlab")
 COPIES = "group"  # the column of `audit.scan`: equal for images that show the same picture
@@ -45,7 +45,8 @@ def linked_groups(table: pd.DataFrame, group: Group = None) -> NDArray[np.int64]
     """
     require_columns(table, "path", caller="tables.linked_groups")
     columns = group_columns(table, group)
-    keys = [pd.factorize(table["path"].astype(str).map(_file))[0]]
+    paths, names = pd.factorize(table["path"].astype(str))
+    keys = [pd.factorize(np.array(in_threads(_file, names), object))[0][paths]]  # threads: a network drive is slow
     for column in columns:
         require_column(table, column, caller="tables.linked_groups")
         keys.append(pd.factorize(_names(table[column]), use_na_sentinel=True)[0])
@@ -69,6 +70,8 @@ def _file(path: str) -> str:
     try:
         status = os.stat(path)  # noqa: PTH116 (ten times as fast)
     except (OSError, ValueError):
+        return os.path.abspath(path)  # noqa: PTH100
+    if not status.st_ino:  # a file system that numbers no files
         return os.path.abspath(path)  # noqa: PTH100
     return f"{status.st_dev} {status.st_ino}"
 
