@@ -99,7 +99,10 @@ def require_plain_tiles(image: Image.Image, data: bytes, name: str) -> None:
     elif isinstance(image, TiffImagePlugin.TiffImageFile):
         width, height = (int(image.tag_v2.get(tag, 0)) for tag in (322, 323))
         tile = width * height
-    elif any(part[0] == "bmp_rle" for part in image.tile) and max(len(data), image.width * image.height) > MOST_RUNS:
+    elif (
+        any(part[0] == "bmp_rle" for part in getattr(image, "tile", []))
+        and max(len(data), image.width * image.height) > MOST_RUNS
+    ):
         raise UnreadableImageError(
             "too large: packed by run lengths it would take very long to read. Save it as PNG", name
         )
