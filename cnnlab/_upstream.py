@@ -177,9 +177,10 @@ def calls_forgotten(model: Any) -> Iterator[None]:
 
 
 def optimizers_in(optimizer: Any) -> list[Any]:
-    """An optimizer and those within it: of loss scaling, and of several for groups of layers."""
+    """An optimizer and those within it, however deep: of loss scaling, and of several for groups of layers."""
     inner = getattr(optimizer, "inner_optimizer", None)
-    return [optimizer, *([] if inner is None else [inner]), *getattr(optimizer, "optimizers", [])]
+    within = [*([] if inner is None else [inner]), *getattr(optimizer, "optimizers", [])]
+    return [optimizer, *(found for one in within for found in optimizers_in(one))]
 
 
 def schedules_of(optimizer: Any) -> list[Any]:

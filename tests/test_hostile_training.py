@@ -13,6 +13,7 @@ import keras
 import numpy as np
 import pandas as pd
 import pytest
+from tqdm.keras import TqdmCallback
 
 from cnnlab import _common, training
 from cnnlab.training import best
@@ -103,12 +104,16 @@ def test_no_attribute_that_names_a_file_comes_from_a_checkpoint(run, home):
                 "BestModel 0": {"folder": elsewhere, "monitor": "loss"},
                 "Writer 0": {"path": 3, "keep": {"list": [1]}, "on_epoch_end": 5, "new": 1},
                 "CSVLogger 0": {"filename": elsewhere, "append": True},
+                "EpochBar 0": {"bar": {"dict": [["n", 3]]}, "on_epoch_end": 5, "new": 1},
+                "TqdmCallback 0": {"verbose": 2, "batches": 7, "on_epoch_end": 5},
             }
         ),
     )
     saver = keras.callbacks.ModelCheckpoint(run / "own.keras", save_best_only=True, monitor="loss", mode="min")
     writer, log = Writer(str(run / "mine.txt")), keras.callbacks.CSVLogger(run / "log.csv")
-    train(run, own=[saver, writer, log], tensorboard=True)
+    theirs = TqdmCallback(verbose=0, disable=True)
+    train(run, own=[saver, writer, log, theirs], tensorboard=True)
+    assert (theirs.verbose, theirs.batches) == (0, None)
     assert saver.filepath == str(run / "own.keras")
     assert saver.save_best_only
     assert (writer.path, writer.keep, writer.log) == (str(run / "mine.txt"), 3, None)
@@ -249,6 +254,31 @@ def test_links_to_somewhere_else_are_refused(home, name, make):
     (run / name).symlink_to(home / "notes")
     with pytest.raises(ValueError, match=f"'{name}', which is a link to somewhere else"):
         train(run, make=make)
+
+
+@pytest.mark.parametrize("name", ["history.csv", "best.keras", "run.json", "checkpoint", "tensorboard", "earlier"])
+@pytest.mark.parametrize("make", [training.resume, training.callbacks])
+def test_what_no_run_writes_is_named_before_training(run, name, make):
+    path = run / name
+    if path.is_dir():
+        path.rename(run / "aside")
+    path.unlink(missing_ok=True)
+    path.mkdir() if path.suffix else path.write_text("mine")
+    with pytest.raises(ValueError, match=rf"Expected a f\w+ or nothing at .*{name}', where a run writes.*move it away"):
+        train(run, make=make)
+    assert path.is_dir() or path.read_text() == "mine"
+
+
+def test_a_best_model_that_cannot_be_read_is_a_sentence(run):
+    class Diverges(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            logs["loss"] = float("nan")
+
+    forge(run, remembering(**{"BestModel 0": {"monitor": "loss", "best": 0.1, "best_epoch": 1}}))
+    (run / "best.keras").write_bytes(b"PK")
+    callbacks = [Diverges(), *training.resume(run, tensorboard=False, monitor="loss")]
+    with pytest.raises(ValueError, match=r"best\.keras', cannot be read: .* Begin anew"):
+        network().fit(IMAGES, LABELS, epochs=3, verbose=0, callbacks=callbacks)
 
 
 @pytest.mark.parametrize(

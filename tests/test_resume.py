@@ -467,3 +467,73 @@ def test_another_seed_of_the_data_is_said_to_have_no_effect(rows, tmp_path, capl
     again = data_of(rows, seed=6)
     build().fit(again, epochs=2, verbose=0, callbacks=training.resume(tmp_path))
     assert again._cnnlab_source.seed == 5 and "goes on with the seed of its data, 5, not with 6" in caplog.text
+
+
+def halved(optimizer=None):
+    """In mixed_float16, where Keras puts an optimizer into one that scales the loss."""
+    keras.config.set_dtype_policy("mixed_float16")
+    try:
+        model = build(optimizer=optimizer)
+    finally:
+        keras.config.set_dtype_policy("float32")
+    model.run_eagerly = True  # a few steps cost less than a graph
+    assert isinstance(model.optimizer, keras.optimizers.LossScaleOptimizer)
+    return model
+
+
+def scheduled(peak):
+    return keras.optimizers.SGD(keras.optimizers.schedules.CosineDecay(peak, 90))
+
+
+def in_groups(*rules):
+    return keras.optimizers.MultiOptimizer(keras.optimizers.OptimizerMap(rules[0], {".*bias": rules[-1]}))
+
+
+def fit_halved(rows, folder, model, *, make=training.resume, fail_at=99, epochs=2):
+    callbacks = [*make(folder, tensorboard=False, monitor="loss"), Power(fail_at)]
+    callbacks[0].budget.share = 1e9
+    model.fit(data_of(rows.head(48)), epochs=epochs, verbose=0, callbacks=callbacks)
+    return model
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: keras.optimizers.AdamW(0.01),
+        lambda: in_groups(keras.optimizers.SGD(0.01), keras.optimizers.AdamW(0.01)),
+    ],
+    ids=["one", "several"],
+)
+def test_an_interrupted_run_in_half_precision_ends_like_the_whole_one(rows, tmp_path, make):
+    whole = fit_halved(rows, tmp_path / "whole", halved(make()))
+    with pytest.raises(ConnectionAbortedError):
+        fit_halved(rows, tmp_path / "cut", halved(make()), fail_at=4)  # of 6 steps
+    assert bits(fit_halved(rows, tmp_path / "cut", halved(make()))) == bits(whole)
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "changed"),
+    [
+        (keras.optimizers.SGD(0.01), keras.optimizers.Adam(0.01), "optimizer 1 was SGD, is Adam"),
+        (keras.optimizers.SGD(0.01), keras.optimizers.SGD(0.02), "learning_rate 1 was"),
+        (
+            in_groups(keras.optimizers.SGD(0.01), keras.optimizers.SGD(0.01, nesterov=True)),
+            in_groups(keras.optimizers.SGD(0.01), keras.optimizers.SGD(0.01)),
+            "nesterov 2 was True, is False",
+        ),
+    ],
+    ids=["kind", "rate", "one of several"],
+)
+def test_another_optimizer_within_is_refused(rows, tmp_path, one, other, changed):
+    fit_halved(rows, tmp_path, halved(one), make=training.callbacks, epochs=1)
+    with pytest.raises(ValueError, match=f"expects the same optimizer .*{changed}"):
+        fit_halved(rows, tmp_path, halved(other))
+
+
+def test_in_half_precision_too_a_run_may_go_on_with_another_schedule_and_its_own_lowered_rate(rows, tmp_path, caplog):
+    fit_halved(rows, tmp_path / "a", halved(scheduled(0.1)), make=training.callbacks, epochs=1)
+    fit_halved(rows, tmp_path / "a", halved(scheduled(0.2)))
+    assert "another learning-rate schedule" in caplog.text
+    model = fit_halved(rows, tmp_path / "b", halved(), make=training.callbacks, epochs=1)
+    model.optimizer.learning_rate = 0.005  # as `training.plateau` does
+    fit_halved(rows, tmp_path / "b", model)

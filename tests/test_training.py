@@ -1,5 +1,7 @@
+import copy
 import json
 import math
+import sys
 
 import keras
 import numpy as np
@@ -210,8 +212,37 @@ def test_impossible_patience_is_refused(tmp_path, patience):
         training.callbacks(tmp_path, patience=patience)
 
 
-def test_a_bar_shows_where_somebody_watches(small, pictures, tmp_path, monkeypatch, capsys):
+def watched(monkeypatch):
     monkeypatch.setenv("CNNLAB_QUIET", "0")
-    monkeypatch.setitem(__import__("sys").modules, "ipykernel", None)
-    fit(small, pictures, tmp_path / "run", epochs=2, tensorboard=False)
-    assert "training" in capsys.readouterr().err
+    monkeypatch.setitem(sys.modules, "ipykernel", None)
+
+
+def test_the_bar_is_shown_in_every_fit_and_can_be_copied(small, pictures, tmp_path, monkeypatch, capsys):
+    """Before, within and after a training: experiments give each run a copy of their callbacks."""
+    watched(monkeypatch)
+    copies = []
+
+    class Copies(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            copies.append(copy.deepcopy(bar))
+
+    _, bar, *_ = callbacks = training.callbacks(tmp_path / "run", tensorboard=False)
+    assert "training" not in capsys.readouterr().err  # it comes with the training
+    small.compile("sgd", "sparse_categorical_crossentropy", run_eagerly=True)
+    images, labels = pictures
+    for fitted in (bar, bar, copy.deepcopy(bar)):
+        small.fit(images, labels, epochs=2, batch_size=32, verbose=0, callbacks=[fitted, Copies(), *callbacks[2:]])
+        shown = capsys.readouterr().err
+        assert "2/2" in shown and "loss=" in shown
+        assert copy.deepcopy(fitted).bar is None
+    assert len(copies) == 6 and not any(one.bar for one in copies)
+
+
+def test_the_bar_counts_the_epochs_before_where_a_run_goes_on(small, pictures, tmp_path, monkeypatch, capsys):
+    watched(monkeypatch)
+    small.compile("sgd", "sparse_categorical_crossentropy", run_eagerly=True)
+    for epochs in (1, 3):
+        run = training.resume(tmp_path / "run", tensorboard=False)
+        small.fit(*pictures, epochs=epochs, verbose=0, callbacks=run)
+    assert "2/3" in capsys.readouterr().err
+    assert run[1].bar is None

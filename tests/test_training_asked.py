@@ -6,6 +6,7 @@ import zipfile
 
 import keras
 import numpy as np
+import pandas as pd
 import pytest
 import tensorflow as tf
 
@@ -515,3 +516,17 @@ def test_a_watched_number_that_is_never_one_is_said(tmp_path, caplog):
     still().fit(IMAGES, LABELS, epochs=2, verbose=0, callbacks=[Script(odd=[np.nan, np.nan]), *callbacks])
     assert not (tmp_path / "best.keras").exists()
     assert "'odd' was NaN in every epoch, so there is no best one and no best.keras" in caplog.text
+
+
+def test_the_history_tells_nan_from_what_was_not_measured(tmp_path):
+    class Diverges(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            logs |= dict.fromkeys(set(logs) & {"val_loss"}, float("nan"))
+
+    run = [Diverges(), *training.callbacks(tmp_path, tensorboard=False)]
+    still().fit(IMAGES, LABELS, validation_data=(IMAGES, LABELS), validation_freq=2, epochs=2, verbose=0, callbacks=run)
+    text = pd.read_csv(tmp_path / "history.csv", dtype=str, keep_default_na=False)
+    assert text["val_loss"].tolist() == ["", "nan"]
+    history = pd.read_csv(tmp_path / "history.csv")
+    assert history["val_loss"].isna().all() and history["val_accuracy"].isna().tolist() == [True, False]
+    assert history["loss"].tolist() == [float(loss) for loss in text["loss"]]

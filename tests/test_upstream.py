@@ -153,7 +153,26 @@ def test_a_twin_shares_weights_and_is_compiled_by_itself():
     assert len(model.fit(IMAGES, LABELS, verbose=0).history["accuracy"]) == 1
 
 
-@pytest.mark.parametrize("wrap", [lambda one: one, keras.optimizers.LossScaleOptimizer], ids=["plain", "scaled"])
+def several(rule):
+    return keras.optimizers.MultiOptimizer(keras.optimizers.OptimizerMap(rule))
+
+
+def scaled(rule):
+    return keras.optimizers.LossScaleOptimizer(rule)
+
+
+def scaled_several(rule):
+    return scaled(several(rule))
+
+
+def test_optimizers_are_found_however_deep():
+    rule, other = keras.optimizers.SGD(), keras.optimizers.Adam()
+    both = keras.optimizers.MultiOptimizer(keras.optimizers.OptimizerMap(rule, {"head/.*": other}))
+    assert _upstream.optimizers_in(rule) == [rule]
+    assert _upstream.optimizers_in(outer := scaled(both)) == [outer, both, other, rule]
+
+
+@pytest.mark.parametrize("wrap", [lambda one: one, scaled, several, scaled_several])
 def test_schedules_are_found(wrap):
     schedule = keras.optimizers.schedules.CosineDecay(0.1, 10)
     assert _upstream.schedules_of(wrap(keras.optimizers.SGD(schedule))) == [schedule]

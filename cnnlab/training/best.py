@@ -100,7 +100,13 @@ class BestModel(keras.callbacks.Callback):
         if self.waiting is not None:
             assign(self._variables(), self.waiting)
         elif self.best is not None:
-            self.model.load_weights(self.folder / BEST)
+            try:
+                self.model.load_weights(self.folder / BEST)
+            except Exception as error:  # the run may have been a stranger's, and h5py and zipfile raise what they like
+                raise ValueError(
+                    f"The loss of epoch {epoch + 1} is no finite number, and the best model so far, "
+                    f"{str(self.folder / BEST)!r}, cannot be read: {error}. Begin anew with `training.callbacks`."
+                ) from error
         else:
             assign(self.model.variables[: len(self.at_first)], self.at_first)
         logger.warning(

@@ -45,12 +45,13 @@ def callbacks(
     """Plain Keras callbacks that keep a record of a run and, with `patience`, stop it early with its best weights.
 
     A bar counts the epochs where somebody watches, so `model.fit(verbose=0)` is not silent.
-    `run.json` holds configuration, seed and package versions, `history.csv` one row an epoch, `best.keras` the model
-    of the best epoch, `tensorboard/` the same curves for TensorBoard, and `checkpoint/` what `training.resume` needs
-    to go on exactly where the run was stopped. Files of an earlier run in the same folder are moved to `earlier/`,
-    never deleted. While training, the best model is written as often as it costs next to no time; at the end it is
-    there, unless no epoch had a loss that is a number. A loss that is none ends training, with the best weights back in
-    the model. Plain Keras loads `best.keras`, whatever loss it was trained with.
+    `run.json` holds configuration, seed and package versions, `history.csv` one row an epoch ("nan" for a loss that
+    was no number, nothing for what was not measured), `best.keras` the model of the best epoch, `tensorboard/` the same
+    curves for TensorBoard, and `checkpoint/` what `training.resume` needs to go on exactly where the run was stopped.
+    Files of an earlier run in the same folder are moved to `earlier/`, never deleted. While training, the best model is
+    written as often as it costs next to no time; at the end it is there, unless no epoch had a loss that is a number. A
+    loss that is none ends training, with the best weights back in the model. Plain Keras loads `best.keras`, whatever
+    loss it was trained with.
 
     One process at a time trains in a folder. Where several workers train together, the first writes into `run_folder`
     and the others into `worker_1`, `worker_2` … in it.
@@ -77,7 +78,7 @@ def callbacks(
 
     Example:
         >>> [type(callback).__name__ for callback in callbacks("runs/first", patience=5, tensorboard=False)]
-        ['Checkpoints', 'TqdmCallback', 'RunRecord', 'BestModel', 'EarlyStopping']
+        ['Checkpoints', 'EpochBar', 'RunRecord', 'BestModel', 'EarlyStopping']
     """
     options = {"patience": patience, "monitor": monitor, "mode": mode, "seed": seed, "tensorboard": tensorboard}
     return _callbacks(_folder_of_worker(Path(run_folder)), options, resume=False)
@@ -142,7 +143,7 @@ def _callbacks(folder: Path, options: dict[str, Any], *, resume: bool) -> list[k
         raise ValueError(f"`patience` expects a number of epochs, 1 or more, or None. Received: {patience!r}.")
     result: list[keras.callbacks.Callback] = [
         Checkpoints(folder, resume=resume, left_behind=LEFT_BEHIND),
-        epoch_bar(),
+        EpochBar(),
         RunRecord(folder, options),
         BestModel(folder, Watched(monitor, mode)),
     ]
@@ -153,11 +154,31 @@ def _callbacks(folder: Path, options: dict[str, Any], *, resume: bool) -> list[k
     return result
 
 
-def epoch_bar() -> keras.callbacks.Callback:
+class EpochBar(keras.callbacks.Callback):
     """One bar for the whole training, with the latest numbers; silent in a run that nobody watches."""
-    from tqdm.keras import TqdmCallback
 
-    return TqdmCallback(verbose=0, desc="training", leave=False, disable=is_quiet())
+    bar: Any = None
+
+    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
+        """Opens a bar for this training."""
+        from tqdm.auto import tqdm
+
+        self.on_train_end()  # of a training that an error or an interruption ended
+        self.bar = tqdm(desc="training", total=self.params["epochs"], unit="epoch", leave=False, disable=is_quiet())
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """Counts the epoch; those before it, too, where a run goes on."""
+        self.bar.set_postfix(numbers(logs), refresh=False)
+        self.bar.update(epoch + 1 - self.bar.n)
+
+    def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
+        """Takes the bar away."""
+        if self.bar is not None:
+            self.bar.close()
+        self.bar = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return vars(self) | {"bar": None}  # which holds locks, and cannot be copied
 
 
 class RunRecord(keras.callbacks.Callback):
@@ -205,7 +226,9 @@ class RunRecord(keras.callbacks.Callback):
         seconds = round(time.perf_counter() - self.epoch_began, 3)
         self.rows.append({"epoch": epoch} | numbers(logs) | {"seconds": seconds})
         with disk_watched(self.folder, LAST_GOOD), atomic_path(self.folder / HISTORY) as temporary:
-            pd.DataFrame(self.rows).to_csv(temporary, index=False, lineterminator="\n")
+            # A loss that was no number is not the same as a number that was not measured, whose cell stays empty.
+            rows = [{key: "nan" if value != value else value for key, value in row.items()} for row in self.rows]
+            pd.DataFrame(rows).to_csv(temporary, index=False, lineterminator="\n")
 
 
 class TensorBoard(keras.callbacks.TensorBoard):

@@ -14,7 +14,7 @@ from cnnlab import models, pipelines
 from cnnlab._common import progress
 from cnnlab.models.losses import are_soft
 from cnnlab.training.batches import checked_batch, described, labels_fit, require_batches, size_fits
-from cnnlab.training.callbacks import epoch_bar
+from cnnlab.training.callbacks import EpochBar
 from cnnlab.training.compiling import on_accelerator, worth_compiling
 from cnnlab.training.ends import suitable_loss
 from cnnlab.training.schedules import one_cycle
@@ -291,7 +291,7 @@ def _fit(
     task.model.compile(optimizer, jit_compile=worth_compiling(), **task.fitting)
     return task.model.fit(
         task.train, validation_data=task.val, epochs=epochs, verbose=0,
-        callbacks=[*(callbacks or [epoch_bar()]), BestWeights(task.select)],
+        callbacks=[*(callbacks or [EpochBar()]), BestWeights(task.select)],
     ).history  # fmt: skip
 
 

@@ -102,12 +102,12 @@ def _named_numbers(pairs: Iterable[tuple[Any, Any]]) -> bool:
 
 
 def fields_of(callback: keras.callbacks.Callback) -> Fields | None:
-    """What a callback of Keras or of this package remembers; None for one that somebody wrote."""
+    """What a callback of Keras, tqdm or this package remembers; None for one that somebody wrote."""
     known: Fields = {}
     built_in = False
     for kind in type(callback).__mro__:
         known |= BUILT_IN.get(kind, {}) | vars(kind).get("remembered", {})
-        built_in |= kind.__module__.startswith(("keras.", "cnnlab.")) and kind is not keras.callbacks.Callback
+        built_in |= kind.__module__.startswith(("keras.", "tqdm.", "cnnlab.")) and kind is not keras.callbacks.Callback
     return known if built_in else None
 
 

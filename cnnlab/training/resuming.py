@@ -126,9 +126,10 @@ class Checkpoints(keras.callbacks.Callback):
         for what, (here, there) in pairs.items():
             here = {key: value for key, value in here.items() if key not in LATER or key in there}
             changed = [key for key in {**there, **here} if here.get(key) != there.get(key)]
-            if changed == ["learning_rate"] and int(self.model.optimizer.iterations):
+            kinds = {key.partition(" ")[0] for key in changed}
+            if kinds == {"learning_rate"} and int(self.model.optimizer.iterations):
                 continue  # training has changed it, in this process
-            if changed == ["schedule"] and here.get("schedule") and there.get("schedule"):
+            if kinds == {"schedule"} and all(here.get(key) and there.get(key) for key in changed):
                 logger.warning("The run in %s goes on with another learning-rate schedule than before.", self.folder)
                 continue
             if changed:
@@ -301,17 +302,23 @@ def _digest_of(values: Any) -> str | None:
 
 
 def _settings(optimizer: Any) -> dict[str, Any]:
-    """What an optimizer was made with, as plain values; a schedule apart from the rest."""
-    settings = json.loads(json.dumps(keras.saving.serialize_keras_object(optimizer), default=str))
-    config = {"optimizer": settings.get("class_name"), **_nameless(settings.get("config", {}))}
-    config.pop("optimizer_map", None)  # goes by the names of weights, which Keras counts up
-    if isinstance(config.get("learning_rate"), dict):
-        config["schedule"] = config.pop("learning_rate")
-    return config
+    """What an optimizer and those within it were made with, as plain values; schedules apart from the rest."""
+    found: dict[str, Any] = {}
+    for number, one in enumerate(optimizers_in(optimizer)):
+        settings = json.loads(json.dumps(keras.saving.serialize_keras_object(one), default=str))
+        config = {"optimizer": settings.get("class_name"), **_nameless(settings.get("config", {}))}
+        config.pop("inner_optimizer", None)  # which comes next
+        config.pop("optimizer_map", None)  # goes by the names of weights, which Keras counts up
+        if isinstance(config.get("learning_rate"), dict):
+            config["schedule"] = config.pop("learning_rate")
+        found |= {f"{key} {number}" if number else key: value for key, value in config.items()}
+    return found
 
 
 def _nameless(value: Any) -> Any:
     """Without the names of optimizers, which Keras counts up."""
+    if isinstance(value, list):
+        return [_nameless(item) for item in value]
     if not isinstance(value, dict):
         return value
     return {key: _nameless(item) for key, item in value.items() if key not in ("name", "shared_object_id")}

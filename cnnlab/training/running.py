@@ -60,12 +60,19 @@ def disk_watched(folder: Path, rescue: str) -> Iterator[None]:
 
 
 def own_folder(folder: Path, names: tuple[str, ...]) -> None:
-    """Takes a run folder for this process, until `leave_folder` or its end; none of `names` in it may be a link."""
+    """Takes a run folder for this process, until `leave_folder` or its end; `names` in it must be what a run writes."""
     for name in (*names, "earlier"):
-        if (folder / name).is_symlink():
+        path = folder / name
+        if path.is_symlink():
             raise ValueError(
                 f"Expected files of a run in {str(folder)!r}. Received {name!r}, which is a link to somewhere else: "
                 "nothing outside the folder is written. Remove the link, or choose another folder."
+            )
+        kind = "file" if path.suffix else "folder"
+        if path.exists() and not (path.is_file() if path.suffix else path.is_dir()):
+            raise ValueError(
+                f"Expected a {kind} or nothing at {str(path)!r}, where a run writes. Received something else, which "
+                "stays as it is: move it away, or choose another folder."
             )
     leave_folder(folder)  # to a `fit` of this process that an error or an interruption ended
     stack = ExitStack()
