@@ -1,9 +1,11 @@
 """training.precision sets what this hardware gains by; compile says what a network calculates in."""
 
+import random
 import sys
 import types
 
 import keras
+import numpy as np
 import pytest
 
 from cnnlab import models, training
@@ -74,6 +76,18 @@ def test_a_processor_is_measured_where_it_has_the_instructions(monkeypatch, tmp_
 
 def test_a_step_can_be_timed():
     assert 0 < compiling._step_seconds("float32") < 60
+
+
+def test_what_is_trained_does_not_depend_on_whether_a_step_was_timed():
+    def drawn():
+        weights = models.small_cnn(image_size=(8, 8), classes=["a", "b"], filters=(2,)).get_weights()
+        return random.random(), np.random.rand(), float(keras.random.normal(())), weights[0].tolist()  # noqa: NPY002
+
+    keras.utils.set_random_seed(3)
+    expected = drawn()
+    keras.utils.set_random_seed(3)
+    compiling._step_seconds("float32")
+    assert drawn() == expected
 
 
 def test_compile_says_the_precision(capsys, monkeypatch):

@@ -14,6 +14,7 @@ import numpy as np
 from cnnlab._upstream import schedules_of
 from cnnlab.models.losses import saved_plainly
 from cnnlab.training.ends import suitable_loss
+from cnnlab.training.state import random_state_kept
 from cnnlab.training.steps import count_exactly
 
 # Below this many multiply-adds a batch, starting a step costs as much as computing it on a CPU.
@@ -125,8 +126,9 @@ def precision(name: str = "auto") -> str:
 
     "auto" takes half precision where this hardware gains by it: bfloat16 on a TPU and on NVIDIA's cards since Ampere
     (compute capability 8.0), float16 on older ones with tensor cores (7.0). A CPU that multiplies bfloat16 (AMX) is
-    tried for a second or two with ordinary convolutions; depthwise ones, as in MobileNet, may gain nothing there. On
-    other hardware half precision is slower, and "auto" sets float32.
+    tried for a second or two with ordinary convolutions; depthwise ones, as in MobileNet, may gain nothing there. What
+    is measured may differ between two sessions, so name the precision where results are to be repeated. On other
+    hardware half precision is slower, and "auto" sets float32.
 
     Args:
         name: "auto", or what `keras.config.set_dtype_policy` takes: "float32", "mixed_bfloat16", "mixed_float16".
@@ -188,6 +190,7 @@ def _processors_precision() -> str:
     return HALVES[0] if _step_seconds("float32") > WORTH_IT * _step_seconds(HALVES[0]) else "float32"
 
 
+@random_state_kept()
 def _step_seconds(policy: str) -> float:
     """The fastest of a few training steps of ordinary convolutions."""
     layers = [keras.layers.Conv2D(64, 3, padding="same", activation="relu", dtype=policy) for _ in range(2)]

@@ -51,6 +51,18 @@ def set_random_state(state: dict[str, Any]) -> None:
         generator.state.assign(np.array(state["keras"], generator.state.dtype))
 
 
+@contextmanager
+def random_state_kept() -> Iterator[None]:
+    """Whatever the block draws at random is undone."""
+    state, generator = random_state(), global_generator()
+    try:
+        yield
+    finally:
+        set_random_state(state)
+        if generator is None:
+            forget_global_generator()
+
+
 def source_of(data: Any) -> Any:
     """What stands behind a dataset of `pipelines.load`, or None."""
     return getattr(data, "_cnnlab_source", None)
@@ -67,15 +79,13 @@ def untouched(model: keras.Model, data: Any = None) -> Iterator[None]:
     try:
         if not is_built(model):
             model(next(repeated(data))[0][:1])
-        variables, state, generator = [*model.variables, *model.metrics_variables], random_state(), global_generator()
+        variables = [*model.variables, *model.metrics_variables]
         before = values_of(variables)
         try:
-            yield
+            with random_state_kept():
+                yield
         finally:
             assign(variables, before)
-            set_random_state(state)
-            if generator is None:
-                forget_global_generator()
     finally:
         if source is not None:
             pipelines.set_epoch(data, epoch)
