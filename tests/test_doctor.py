@@ -279,6 +279,7 @@ def test_no_kernel_is_a_note_with_the_command():
         (spec("/usr/bin/python3"), "warning", "is not this environment"),
         ("{", "problem", "does not exist any more"),
         ('{"argv": []}', "problem", "does not exist any more"),
+        ('{"argv": ' + "[" * 100_000, "problem", "does not exist any more"),
         (spec(f"{PROJECT}/.venv/bin/python3"), "ok", "starts this environment"),
     ],
 )
@@ -605,3 +606,25 @@ def test_the_report_of_this_machine_in_full():
     assert "equal numpy's" in proofs["finding"].iloc[0]
     assert (table.loc[table["area"] == "tensorflow", "status"] == "ok").all()
     assert "declared packages are there" in " ".join(table["finding"])
+
+
+@pytest.mark.parametrize("status", ["warning", "problem"])
+@pytest.mark.parametrize("said", [{"why": "a reason"}, {"fix": "a command"}, {}])
+def test_what_is_wrong_comes_with_why_and_fix(status, said):
+    with pytest.raises(ValueError, match="expects `why` and `fix`"):
+        Finding("gpu", status, "something", **said)
+
+
+@pytest.mark.parametrize("quota", ["100000 max", "100000 0", "100000", "max 100000"])
+def test_a_quota_that_is_none_is_no_obstacle(quota):
+    assert "container" not in _system.check_processor(computer(files={"/sys/fs/cgroup/cpu.max": quota})).finding
+
+
+@pytest.mark.parametrize("taken", ["max", "", "-1", None])
+def test_memory_that_a_container_does_not_say_is_no_obstacle(taken):
+    files = {"/sys/fs/cgroup/memory.max": str(8 * GIB), "/sys/fs/cgroup/memory.current": taken}
+    assert "8.0 GiB memory free in this container" in _system.check_memory(computer(files=files)).finding
+
+
+def test_a_c_library_of_a_distribution_is_read():
+    assert _system.check_system(computer(c_library="glibc 2.39-0ubuntu8")).status == "ok"

@@ -152,7 +152,7 @@ def find_kernel(machine: Machine, name: str) -> tuple[str, str] | None:
         if text is not None:
             try:
                 return str(json.loads(text)["argv"][0]), path
-            except (ValueError, KeyError, IndexError, TypeError):
+            except (ValueError, KeyError, IndexError, TypeError, RecursionError):
                 return "", path  # broken: as bad as a Python that does not exist
     return None
 

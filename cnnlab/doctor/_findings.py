@@ -33,6 +33,8 @@ class Finding:
     def __post_init__(self) -> None:
         if self.status not in STATUSES:
             raise ValueError(f"`status` must be one of {', '.join(STATUSES)}. Received: {self.status!r}.")
+        if self.status in ("warning", "problem") and not (self.why and self.fix):
+            raise ValueError(f"A {self.status} expects `why` and `fix`. Received none with: {self.finding!r}.")
 
 
 def _with_status(status: str, area: str, finding: str, why: str = "", fix: str = "") -> Finding:

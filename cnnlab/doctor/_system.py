@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from cnnlab.doctor._findings import Finding, note, ok, problem, warning
 from cnnlab.doctor._machine import PYTHONS, Machine
 
@@ -46,7 +48,7 @@ def check_system(machine: Machine) -> Finding:
 
 def _check_linux(machine: Machine, name: str) -> Finding:
     library, _, version = machine.c_library.partition(" ")
-    if library != "glibc" or tuple(map(int, version.split(".")[:2])) < (2, 27):
+    if library != "glibc" or tuple(map(int, re.findall(r"\d+", version)[:2])) < (2, 27):
         words = f"{machine.c_library} is older than 2.27." if version else "the C library is not glibc (Alpine: musl)."
         why = f"TensorFlow's packages need glibc 2.27 or newer; {NO_MATCH}"
         return problem("system", f"{name}: {words}", why, CONTAINER)
@@ -65,7 +67,7 @@ def check_processor(machine: Machine) -> Finding:
     """Cores, and the instructions without which TensorFlow stops at once."""
     cores = f"{machine.processors} processor core{'s' if machine.processors != 1 else ''}"
     quota = (machine.read("/sys/fs/cgroup/cpu.max") or "").split()
-    if len(quota) == 2 and quota[0].isdigit():
+    if len(quota) == 2 and quota[0].isdigit() and quota[1].isdigit() and int(quota[1]):
         cores += f", of which this container may use {int(quota[0]) / int(quota[1]):.3g}"
     instructions = machine.instructions()
     if machine.architecture.lower() not in ("x86_64", "amd64") or instructions is None:
@@ -90,7 +92,8 @@ def check_memory(machine: Machine) -> Finding:
     bounded = limit.isdigit() and int(limit) < total
     if bounded:
         total = int(limit)
-        available = min(available, total - int(machine.read("/sys/fs/cgroup/memory.current") or 0))
+        taken = (machine.read("/sys/fs/cgroup/memory.current") or "").strip()
+        available = min(available, total - (int(taken) if taken.isdigit() else 0))
     text = f"{available / GIB:.1f} of {total / GIB:.1f} GiB memory free{' in this container' if bounded else ''}"
     if available >= 3 * GIB:
         return ok("memory", text)
