@@ -265,16 +265,14 @@ def fit_of(weight):
 @pytest.fixture
 def untrained(monkeypatch):
     """Stands in for the trainings, for questions about folders."""
-    from cnnlab.experiments.runner import Runner, Trained
+    from cnnlab._answers import with_probabilities
+    from cnnlab.experiments.runner import Runner, Trained, collect
+    from cnnlab.experiments.training_run import Outcome
 
     def train(self, run):
         test = run.rows.test
-        tables = {
-            "scores": pd.DataFrame({"accuracy": [0.5], "epochs": [1], "seconds": [0.0]}),
-            "history": pd.DataFrame({"epoch": [0], "loss": [1.0]}),
-            "predictions": test.assign(predicted=test["label"]),
-        }
-        return Trained(tables, None)
+        predictions = with_probabilities(test, np.eye(len(test["label"].cat.categories))[test["label"].cat.codes])
+        return Trained(collect(Outcome(pd.DataFrame({"epoch": [0], "loss": [1.0]}), predictions, {}), 0.0), None)
 
     monkeypatch.setattr(Runner, "train", train)
 
@@ -543,3 +541,18 @@ def test_weights_that_broke_in_the_last_step_are_a_problem_not_a_gap(few):
     )  # fmt: skip
     assert found.scores["accuracy"].isna().all()
     assert found.scores["problem"].str.contains("A lower learning rate").all()
+
+
+def test_without_a_folder_no_image_is_read_to_be_compared_later(few, untrained, tmp_path, monkeypatch):
+    read = []
+    monkeypatch.setattr("cnnlab.experiments.fingerprint.read_file", lambda path: read.append(path) or b"")
+    options = {"image_size": SIZE, "epochs": 1, "seed": 0}
+    run(few)
+    experiments.learning_curve(build, few, sizes=(20,), repeats=1, **options)
+    assert read == []
+    run(few, folder=tmp_path)
+    assert len(read) == len(few)
+    with pytest.raises(KeyError, match="writer"):
+        run(few, group="writer")
+    with pytest.raises(KeyError, match="writer"):
+        experiments.learning_curve(build, few, sizes=(20,), group="writer", **options)

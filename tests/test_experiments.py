@@ -5,6 +5,7 @@ from PIL import Image
 
 from cnnlab import experiments, models, pipelines
 from cnnlab._answers import with_probabilities
+from cnnlab.experiments.training_run import Recipe, Rows, TrainingRun, train_on_images
 
 
 def test_predictions_are_the_models_own_in_table_order(digits_model, digits):
@@ -63,3 +64,17 @@ def test_a_hundred_classes_and_more_are_no_reason_to_warn():
     assert found["p_class 149"].tolist() == [0, 1]
     again = with_probabilities(found, np.eye(150, dtype=np.float32)[[4, 5]])
     assert again.columns.tolist() == found.columns.tolist()
+
+
+def test_an_objective_is_asked_of_images_that_have_a_prediction(digits_model, digits, tmp_path):
+    rows = digits.head(9).reset_index(drop=True)
+    (tmp_path / "broken.png").write_bytes(b"nothing")
+    rows.loc[4, "path"] = str(tmp_path / "broken.png")
+    recipe = Recipe(1, fit=lambda *_, **__: {}, objective="val_loss", loading={"image_size": (8, 8), "batch_size": 2})
+    run = TrainingRun("run", None, Rows(rows.drop(4), rows[:0], rows), 0, recipe)
+    with pytest.warns(UserWarning, match="could not be read"):
+        found = train_on_images(digits_model, run)
+    answered = found.predictions.drop(4)
+    chance = [row[f"p_{row['label']}"] for _, row in answered.iterrows()]
+    assert found.predictions["predicted"].isna().tolist() == [number == 4 for number in range(9)]
+    assert found.scores["loss"] == pytest.approx(-np.log(chance).mean(), rel=1e-4)

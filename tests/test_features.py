@@ -384,3 +384,11 @@ def test_grey_files_and_colour_files_count_alike(backbone, table, tmp_path):
     Image.new("L", (40, 30), 90).save(tmp_path / "grey.png")
     rows = table[:1].assign(path=str(tmp_path / "grey.png"))
     assert np.isfinite(experiments.features(backbone, rows)).all()
+
+
+def test_a_classifier_without_a_dense_layer_is_told_what_to_pass(table):
+    inputs = keras.Input((*SIZE, 3))
+    maps = keras.layers.GlobalAveragePooling2D()(keras.layers.Conv2D(3, 3)(inputs))
+    model = models.with_classes(keras.Model(inputs, keras.layers.Softmax()(maps), name="maps"), ["a", "b", "c"])
+    with pytest.raises(ValueError, match=r"Dense layer.*'maps', which has none.*layer\.output"):
+        experiments.features(model, table)

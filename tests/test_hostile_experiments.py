@@ -16,9 +16,11 @@ import pandas as pd
 import pytest
 
 from cnnlab import experiments, models, tables
-from cnnlab.experiments import tuning
-from cnnlab.experiments.runner import Runner
-from cnnlab.experiments.store import Store
+from cnnlab._answers import with_probabilities
+from cnnlab.experiments import tuning, workers
+from cnnlab.experiments.runner import Runner, Trained, collect
+from cnnlab.experiments.store import SCORES, Store
+from cnnlab.experiments.training_run import Outcome
 
 # KerasTuner asks threads for their names in the old way.
 pytestmark = [
@@ -43,28 +45,17 @@ def build(hp=None):
     return model
 
 
-def untrained(self, runs):
+def untrained(self, run):
     """Stands in for the trainings: what is asked here is what a folder may do, not what a network learns."""
-    for run in runs:
-        if not self.store.has(run.name):
-            scores = {
-                "accuracy": 0.5,
-                "balanced_accuracy": 0.5,
-                "images": 1,
-                "epochs": 1,
-                "seconds": 0.0,
-                "problem": "",
-            }
-            test = run.rows.test
-            predictions = test.assign(predicted=test["label"], confidence=1.0, p_0=1.0, p_1=0.0)
-            tables = {"scores": [scores], "history": [{"epoch": 0, "loss": 1.0}], "predictions": predictions}
-            self.store.put(run.name, {name: pd.DataFrame(rows) for name, rows in tables.items()})
-        yield self.store.get(run.name)
+    test, model = run.rows.test, build()
+    model.optimizer.build(model.trainable_variables)
+    predictions = with_probabilities(test, np.eye(2)[test["label"].cat.codes])
+    return Trained(collect(Outcome(pd.DataFrame([{"epoch": 0, "loss": 1.0}]), predictions, {}), 0.0), model)
 
 
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch):
-    monkeypatch.setattr(Runner, "results", untrained)
+    monkeypatch.setattr(Runner, "train", untrained)
 
 
 def search(table, folder):
@@ -77,14 +68,21 @@ def validate(table, folder):
     return experiments.cross_validate(build, table, folds=2, image_size=SIZE, epochs=1, seed=0, folder=folder)
 
 
+def learn(table, folder):
+    return experiments.learning_curve(
+        build, table, sizes=(4,), repeats=1, image_size=SIZE, epochs=1, seed=0, folder=folder
+    )
+
+
 @pytest.fixture(scope="module")
 def originals(few, tmp_path_factory):
-    """A search and a cross-validation as they should be."""
+    """A search, a cross-validation and a learning curve as they should be."""
     place = tmp_path_factory.mktemp("originals")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Runner, "results", untrained)
+        patch.setattr(Runner, "train", untrained)
         search(few, place / "search")
         validate(few, place / "cv")
+        learn(few, place / "curve")
     return place
 
 
@@ -109,6 +107,7 @@ def contents(place, *, besides):
 def test_the_originals_go_on(few, folder):
     assert len(search(few, folder / "search").results) == 4
     assert len(validate(few, folder / "cv").scores) == 2
+    assert len(learn(few, folder / "curve")) == 2
 
 
 def change(path, how):
@@ -141,6 +140,7 @@ def changed(**fields):
         changed(trial_id="/../../outside/x"),
         changed(status="OWNED"),
         changed(status=None),
+        changed(status=["COMPLETED"]),
         changed(hyperparameters={"space": [], "values": {"learning_rate": {"a": 1}}}),
         changed(hyperparameters={"space": [{"class_name": "os.system", "config": {}}], "values": {}}),
         changed(hyperparameters={"space": 3, "values": {}}),
@@ -180,6 +180,35 @@ def test_a_huge_file_is_not_read(few, folder):
         validate(few, folder / "cv")
 
 
+@pytest.mark.parametrize("types", ['{"dtype": "datetime64[ns, No/Where]"}', '{"dtype": "timedelta64[s]"}', "[]", "7"])
+def test_types_that_are_none_are_a_sentence(few, folder, types):
+    note = folder / "cv" / "repeat_0_fold_0" / "scores.csv.json"
+    note.write_text('{"columns": {"accuracy": ' + types + "}}")
+    with pytest.raises(ValueError, match="computed anew"):
+        validate(few, folder / "cv")
+
+
+@pytest.mark.parametrize("sign", [b"\xff\xfe", b"7" * 10_000, None])
+def test_a_sign_of_life_that_is_none_does_not_stop_the_chief(tmp_path, sign, monkeypatch):
+    part, given_up = workers.Part("chief", tmp_path), []
+    monkeypatch.setattr(workers, "DEAD", -1.0)
+    part.folder.mkdir()
+    if sign is None:
+        os.mkfifo(part.folder / "worker_1")
+    else:
+        (part.folder / "worker_1").write_bytes(sign)
+
+    class Oracle:
+        tuner_ids, ongoing_trials = {"worker_1"}, {}
+
+        def give_up(self, name):
+            given_up.append(name)
+            part.over.set()
+
+    part._look(Oracle())
+    assert given_up == ["worker_1"]
+
+
 @pytest.mark.parametrize("text", ["", "\x00\x01\x02", "accuracy\nmany\n", "a,b\n1\n2,3,4\n"])
 def test_damaged_tables_are_a_sentence(few, folder, text):
     for path in (folder / "cv" / "repeat_0_fold_0").glob("scores*"):
@@ -188,14 +217,68 @@ def test_damaged_tables_are_a_sentence(few, folder, text):
         validate(few, folder / "cv")
 
 
-@pytest.mark.parametrize("name", ["scores", "predictions"])
-@pytest.mark.parametrize("rows", ["none", "double"])
-def test_results_of_other_rows_are_a_sentence(few, folder, name, rows):
-    path = folder / "cv" / "repeat_0_fold_0" / f"{name}.csv"
-    table = tables.read(path)
-    tables.save(table.head(0) if rows == "none" else pd.concat([table, table], ignore_index=True), path)
-    with pytest.raises(ValueError, match="computed anew"):
-        validate(few, folder / "cv")
+def none(table):
+    return table.head(0)
+
+
+def double(table):
+    return pd.concat([table, table], ignore_index=True)
+
+
+def other_order(table):
+    return table.iloc[::-1].reset_index(drop=True)
+
+
+def other_classes(table):
+    return table.assign(label=table["label"].cat.rename_categories({"1": "2"}))
+
+
+def other_guesses(table):
+    return table.assign(predicted=table["predicted"].astype(str))
+
+
+def no_guesses(table):
+    return table.drop(columns="p_1")
+
+
+def no_scores(table):
+    return table.drop(columns="problem")
+
+
+def gone(table):
+    return None
+
+
+WRONG = [("predictions", how) for how in (none, double, other_order, other_classes, other_guesses, no_guesses, gone)]
+WRONG += [("scores", how) for how in (none, double, no_scores, gone)] + [("history", gone)]
+
+
+@pytest.mark.parametrize(("name", "how"), WRONG)
+@pytest.mark.parametrize("run", ["cv/repeat_0_fold_0", "curve/images_4_repeat_0", "search/trial_0000/fold_1"])
+def test_results_of_other_rows_are_a_sentence(few, folder, run, name, how):
+    path = folder / run / f"{name}.csv"
+    table = how(tables.read(path))
+    if table is None:
+        path.unlink()
+    else:
+        tables.save(table, path)
+    if run.startswith("search"):  # whose other point is kept
+        change(folder / "search" / "oracle.json", changed(status="RUNNING"))
+        with pytest.warns(UserWarning, match=r"1 of 2 points have no score.*computed anew"):
+            found = search(few, folder / "search")
+        assert found.ranking()["mean"].isna().tolist() == [False, True]
+    else:
+        with pytest.raises(ValueError, match="computed anew"):
+            (validate if run.startswith("cv") else learn)(few, folder / run.partition("/")[0])
+
+
+@pytest.mark.parametrize("name", ["predictions", "histories"])
+def test_a_table_that_is_gone_from_a_finished_search_is_named(few, folder, name):
+    found = search(few, folder / "search")
+    for path in (folder / "search").rglob("history.csv" if name == "histories" else "predictions.csv"):
+        path.unlink()
+    with pytest.raises(ValueError, match=r"is not there.*computed anew"):
+        getattr(found, name)
 
 
 def test_a_folder_in_the_place_of_the_mark_is_named(few, folder):
@@ -274,6 +357,43 @@ def other_network(path):
     tuning.save_weights(model, path)
 
 
+def npy(header):
+    """A file of numpy's with a header that somebody made up."""
+    text = header.encode().ljust(118)
+    return b"\x93NUMPY\x01\x00" + len(text).to_bytes(2, "little") + text
+
+
+UNFINISHED = npy("{'descr': '<f4', 'fortran_order': False, 'shape': (1L, ")  # a tokenizer stops at the open bracket
+
+
+def odd_header(path):
+    with zipfile.ZipFile(path, "w") as packed:
+        packed.writestr("arr_0.npy", UNFINISHED)
+
+
+def marked(path, number, **places):
+    """Sets a number in the headers of an archive's first part: of its own, and in the list of parts."""
+    tuning.save_weights(build(), path)
+    data = bytearray(path.read_bytes())
+    data[places["own"]] = number
+    data[data.index(b"PK\x01\x02") + places["listed"]] = number
+    path.write_bytes(data)
+
+
+def encrypted(path):
+    marked(path, 1, own=6, listed=8)
+
+
+def unknown_compression(path):
+    marked(path, 99, own=8, listed=10)
+
+
+def two_numbers_in_one(path):
+    values = [np.zeros(np.shape(weight), [("real", "f4"), ("imaginary", "f4")]) for weight in build().weights]
+    with path.open("wb") as file:
+        np.savez(file, *values)
+
+
 @pytest.mark.parametrize(
     "make",
     [
@@ -282,6 +402,12 @@ def other_network(path):
         other_names,
         pickled,
         other_network,
+        odd_header,
+        encrypted,
+        unknown_compression,
+        two_numbers_in_one,
+        os.mkfifo,
+        os.mkdir,
         lambda path: path.write_bytes(b"PK"),
         lambda path: path.write_bytes(b""),
     ],
@@ -303,7 +429,10 @@ def test_weights_come_back(tmp_path):
         np.testing.assert_array_equal(one, two)
 
 
-@pytest.mark.parametrize("kind", ["bomb", "shape", "nan", "text", "missing", "directory", "code"])
+KINDS = ["bomb", "shape", "nan", "text", "missing", "directory", "code", "zip", "header", "pipe", "names", "encrypted"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_a_hostile_feature_cache_is_computed_anew(few, tmp_path, monkeypatch, kind):
     monkeypatch.setenv("CNNLAB_CACHE", str(tmp_path))
     inputs = keras.Input((*SIZE, 3))
@@ -318,6 +447,19 @@ def test_a_hostile_feature_cache_is_computed_anew(few, tmp_path, monkeypatch, ki
             np.lib.format.write_array_header_1_0(file, huge)
     elif kind == "directory":
         path.mkdir()
+    elif kind == "zip":
+        with path.open("wb") as file:
+            np.savez(file, rows)
+    elif kind == "encrypted":
+        encrypted(path)
+    elif kind == "header":
+        path.write_bytes(UNFINISHED)
+    elif kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "names":  # of no characters that there are
+        data = np.ascontiguousarray(rows).view(np.uint8).reshape(len(rows), -1)
+        data[:, :4] = 255
+        np.save(path, rows)
     elif kind == "text":
         path.write_text("features")
     elif kind == "code":
@@ -353,7 +495,7 @@ def test_the_second_process_is_told_who_has_the_folder(few, folder):
 def test_results_are_whole_or_not_there_when_the_disk_fills(tmp_path, monkeypatch):
     """At each rename, one after the other; predictions and scores that lack the mark are computed anew."""
     table = pd.DataFrame({"path": ["a.png", "b.png"], "label": pd.Categorical(["a", "b"])})
-    results = {"predictions": table, "scores": pd.DataFrame({"accuracy": [0.5]})}
+    results = {"predictions": table, "scores": pd.DataFrame([dict.fromkeys(SCORES, 0.5)])}
     real, done = Path.replace, 0
     for number in range(20):
         store, calls = Store(tmp_path / str(number), {}), []

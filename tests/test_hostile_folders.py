@@ -26,7 +26,7 @@ CASES = {"export": 25, "table": 40, "decisions": 40, "run": 6, "search": 3, "val
 @pytest.fixture(scope="module")
 def kinds(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Runner, "results", fuzz.untrained)
+        patch.setattr(Runner, "train", fuzz.untrained)
         yield fuzz.Kinds(tmp_path_factory.mktemp("folders"), quick=True)
 
 

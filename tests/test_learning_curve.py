@@ -9,7 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cnnlab import experiments, models, pipelines, plots, tables, training
-from cnnlab.experiments.runner import Runner, Trained
+from cnnlab._answers import with_probabilities
+from cnnlab.experiments.runner import Runner, Trained, collect
+from cnnlab.experiments.training_run import Outcome
 from cnnlab.experiments.validation import _first_rows
 
 SIZE = (8, 8)
@@ -41,9 +43,9 @@ def seen(monkeypatch):
         learned = pd.concat([run.rows.train, run.rows.val])
         assert self.table.loc[both.index, "path"].tolist() == both["path"].tolist()
         calls.append({"train": learned, "val": run.rows.val, "both": both, "seed": run.seed})
-        first = both["label"].cat.categories[0]
-        predictions = both.assign(predicted=pd.Categorical([first] * len(both), both["label"].cat.categories))
-        return Trained({"scores": pd.DataFrame({"epochs": [1], "seconds": [1.0]}), "predictions": predictions}, None)
+        first = np.eye(len(both["label"].cat.categories))[np.zeros(len(both), int)]
+        outcome = Outcome(pd.DataFrame({"epoch": [0], "loss": [1.0]}), with_probabilities(both, first), {})
+        return Trained(collect(outcome, 1.0), None)
 
     monkeypatch.setattr(Runner, "train", answer)
     return calls

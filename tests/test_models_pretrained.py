@@ -339,9 +339,10 @@ def test_weights_of_another_network_are_refused(tmp_path):
     damaged.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     with pytest.raises(ValueError, match="damaged or"):
         models.pretrained("MobileNet", weights=damaged, alpha=0.25, **build)
-    (tmp_path / "page.h5").write_text("<html>404</html>")
-    with pytest.raises(ValueError, match="damaged or"):
-        models.pretrained("MobileNet", weights=tmp_path / "page.h5", alpha=0.25, **build)
+    for name in ("page.h5", "page.keras"):
+        (tmp_path / name).write_text("<html>404</html>")
+        with pytest.raises(ValueError, match="damaged or"):
+            models.pretrained("MobileNet", weights=tmp_path / name, alpha=0.25, **build)
 
 
 def test_weights_of_real_files(real_data, weights_home):

@@ -391,6 +391,8 @@ def test_two_writers_and_a_full_disk_do_no_harm(table, cache_folder, caplog, mon
             list(pool.map(lambda _: keep.put("abcdef", image), range(40)))
             assert (keep.get("abcdef") == image).all()
     assert [path.name for path in cache_folder.rglob("*") if path.is_file()] == ["cdef.rgb"]
+    os.mkfifo(cache_folder / "ab" / "pipe.rgb")
+    assert keep.get("abpipe") is None  # and is not waited for
 
     def refuse(*_, **__):
         raise OSError(28, "No space left on device")

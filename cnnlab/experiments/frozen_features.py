@@ -57,7 +57,7 @@ def features(
 
     Raises:
         TypeError: If `backbone` is not a Keras model.
-        ValueError: If the size of its images is open.
+        ValueError: If the size of its images is open, or a classifier has no dense layer.
 
     Example:
         >>> import tempfile
@@ -73,8 +73,14 @@ def features(
         raise TypeError(f"`experiments.features` expects a keras.Model. Received: {type(backbone).__name__}.")
     cut = backbone
     if find_metadata(backbone) is not None:
-        last = [layer for layer in backbone.layers if isinstance(layer, keras.layers.Dense)][-1]
-        cut = keras.Model(backbone.inputs[0], last.input)
+        dense = [layer for layer in backbone.layers if isinstance(layer, keras.layers.Dense)]
+        if not dense:
+            raise ValueError(
+                "`experiments.features` expects a classifier with a Dense layer, whose input it takes. Received "
+                f"{backbone.name!r}, which has none. Pass `keras.Model(model.inputs, layer.output)` with the layer "
+                "whose output you want."
+            )
+        cut = keras.Model(backbone.inputs[0], dense[-1].input)
     if len(cut.input_shape) != 4 or None in cut.input_shape[1:3]:
         raise ValueError(
             "`experiments.features` expects a network for images of one size, with an input of shape (height, width, "
@@ -121,12 +127,15 @@ def _key(path: str, prepared: Preparation) -> str:
 def _kept(folder: Path, stored_as: np.dtype[Any]) -> Iterator[tuple[str, np.ndarray]]:
     """The features on disk by key; what is damaged is passed over, to be computed anew."""
     for path in sorted(folder.glob("*.npy")):
-        try:
-            rows = np.load(path, mmap_mode="r", allow_pickle=False)
-        except (OSError, ValueError, EOFError):
+        if not path.is_file():  # a named pipe would be waited for
             continue
-        if rows.dtype == stored_as and rows.ndim == 1 and np.isfinite(rows["values"]).all():
-            yield from zip(rows["key"].tolist(), rows["values"], strict=True)
+        try:
+            rows = np.lib.format.open_memmap(path, mode="r")
+            sound = rows.dtype == stored_as and rows.ndim == 1 and np.isfinite(rows["values"]).all()
+            keys = rows["key"].tolist() if sound else []
+        except Exception:  # numpy raises what its tokenizer raises on a header that somebody made up
+            continue
+        yield from zip(keys, rows["values"] if sound else [], strict=True)
 
 
 def _keep(folder: Path, rows: np.ndarray) -> None:

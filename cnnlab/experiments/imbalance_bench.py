@@ -106,7 +106,8 @@ def imbalance(
     rows = plain.assign(**{LINKED: tables.linked_groups(plain, group)}) if group_columns(plain, group) else plain
     recipe = Recipe(epochs, loading={"image_size": tuple(image_size)} | loading)
     runs = fold_runs(build, rows, recipe, folds=folds, repeats=repeats, seed=seed, group=group)
-    settings = experiment_facts(plain, recipe, group=group, folds=folds, seed=seed) | build_facts(build, seed, folder)
+    settings = experiment_facts(plain, recipe, group=group, folder=folder, folds=folds, seed=seed)
+    settings |= build_facts(build, seed, folder)
     trained, predictions = _trained_under(tried, runs, rows, folder, settings, group)
     unit = LINKED if LINKED in rows else None
     scores = compare_remedies(predictions, minority=rare, group=unit, bootstrap=bootstrap, seed=seed)

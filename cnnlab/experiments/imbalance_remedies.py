@@ -118,6 +118,8 @@ class RemedyRun(TrainingRun):
 class RemedyRunner(Runner):
     """Trains under remedies; what is kept of a run is the tables runs (images, steps, seconds) and predictions."""
 
+    kept = ("runs", "predictions")
+
     def train_heads(self, runs: Sequence[TrainingRun]) -> None:
         """Nothing: a remedy changes the images, the loss or the network."""
 

@@ -52,7 +52,7 @@ class Complete(kt.Oracle):  # type: ignore[misc]
                 require_name(name, path.parent)
             again = {name for name, trial in self.trials.items() if not self._is_over(trial)}
             self.end_order = [name for name in self.end_order if name in self.trials and name not in again]
-        except (KeyError, TypeError, AttributeError, ValueError, IndexError) as error:
+        except Exception as error:  # whatever KerasTuner does with a state that somebody made up
             raise damaged(path, f"{type(error).__name__}: {error}") from error
         self.ongoing_trials = {}
         self._retry_queue = sorted(again, reverse=True)  # taken from the end
@@ -133,7 +133,7 @@ def read_oracle(path: Path) -> dict[str, Any]:
         raise damaged(path, "it names no trials")
     for name, trial in trials.items():
         require_name(name, path.parent)
-        known = isinstance(trial, dict) and trial.get("trial_id") == name and trial.get("status") in STATUSES
+        known = isinstance(trial, dict) and trial.get("trial_id") == name and str(trial.get("status")) in STATUSES
         space = trial.get("hyperparameters") if known else None
         values = space.get("values") if isinstance(space, dict) else None
         if not isinstance(values, dict) or not all(isinstance(value, PLAIN) for value in values.values()):

@@ -6,7 +6,8 @@ import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from numbers import Integral
-from typing import Any, NamedTuple
+from pathlib import Path
+from typing import Any, ClassVar, NamedTuple
 
 from cnnlab import _quiet  # noqa: F401  isort: skip
 import keras
@@ -18,7 +19,7 @@ from cnnlab._common import progress, require_columns
 from cnnlab.experiments.fingerprint import describe, network_facts, table_facts, weights_digest
 from cnnlab.experiments.frozen_features import digest, embed, split_backbone
 from cnnlab.experiments.heads import Head, plain_head, train_heads
-from cnnlab.experiments.store import Store, Tables, owned
+from cnnlab.experiments.store import Store, Tables, damaged, owned
 from cnnlab.experiments.training_run import (
     PIXELS,
     Outcome,
@@ -57,6 +58,8 @@ class Runner:
     `keep` is called with each run that was trained, and what it gave, before that is kept.
     """
 
+    kept: ClassVar[tuple[str, ...]] = ("scores", "history", "predictions")  # tables of each run
+
     def __init__(
         self, table: pd.DataFrame, store: Store, *, keep: Callable[[TrainingRun, Trained], None] | None = None
     ) -> None:
@@ -66,12 +69,17 @@ class Runner:
         self.learned: dict[int, weakref.ref[Any]] = {}  # variables that a run has trained
 
     def results(self, runs: Sequence[TrainingRun]) -> Iterator[Tables]:
-        """The tables of each run, in order."""
+        """The tables of each run, in order; refuses those of a folder that are not the run's, as it was damaged."""
         self.train_heads(runs)
         for run in runs:
             if not self.store.has(run.name):
                 self._done(run, self.train(run))
-            yield self.store.get(run.name) or {}
+            found = self.store.get(run.name) or {}
+            missing = [name for name in self.kept if name not in found]
+            reason = f"there is no {missing[0]}.csv" if missing else _other_rows(found["predictions"], run.rows.test)
+            if reason:
+                raise ValueError(damaged(Path(self.store.folder or "", run.name, "predictions.csv"), reason))
+            yield found
 
     def train(self, run: TrainingRun) -> Trained:
         """Trains one network and predicts its test rows; the same seed gives the same result on a CPU."""
@@ -172,6 +180,23 @@ def collect(outcome: Outcome, seconds: float) -> Tables:
     return {"scores": pd.DataFrame([first | others | facts]), "history": history, "predictions": predictions}
 
 
+def _other_rows(predictions: pd.DataFrame, test: pd.DataFrame) -> str:
+    """Why a table does not hold predictions of the test rows; "" where it does."""
+    names = names_of(test)
+    missing = [
+        name for name in ("path", "label", "predicted", *(f"p_{name}" for name in names)) if name not in predictions
+    ]
+    if missing:
+        return f"it has no column {missing[0]!r}"
+    if len(predictions) != len(test):
+        return f"it has {len(predictions)} rows, and {len(test)} images were predicted"
+    for name in ("label", "predicted"):
+        if not isinstance(predictions[name].dtype, pd.CategoricalDtype) or names_of(predictions, name) != names:
+            return f"its column {name!r} has other classes than {', '.join(names)}"
+    same = all(predictions[name].astype(str).tolist() == test[name].astype(str).tolist() for name in ("path", "label"))
+    return "" if same else "its images or their labels are others than those that were predicted"
+
+
 def plain_table(table: pd.DataFrame, *, caller: str) -> pd.DataFrame:
     """The rows of an experiment, without the split and folds that they came with; the index counts from 0."""
     require_columns(table, "path", "label", caller=caller)
@@ -231,19 +256,21 @@ def joined(runs: dict[tuple[int, int], TrainingRun], results: Sequence[Tables]) 
         if key in results[0]
     }
     row = np.concatenate([run.rows.test.index for run in runs.values()])
-    if len(whole["predictions"]) != len(row):
-        raise ValueError(
-            f"Expected {len(row)} predictions. Received {len(whole['predictions'])}: the results in the folder are "
-            "damaged. Move it away and call again: they are computed anew."
-        )
     order = np.lexsort((row, whole["predictions"]["repeat"].to_numpy()))
     return whole | {"predictions": whole["predictions"].iloc[order].reset_index(drop=True)}
 
 
-def experiment_facts(table: pd.DataFrame, recipe: Recipe, *, group: Group, **settings: Any) -> dict[str, str]:
-    """What the results of an experiment depend on, beside the network, as text by name."""
+def experiment_facts(
+    table: pd.DataFrame, recipe: Recipe, *, group: Group, folder: str | os.PathLike[str] | None, **settings: Any
+) -> dict[str, str]:
+    """What the results in a folder depend on, beside the network, as text by name; nothing where no folder keeps any.
+
+    Every image file is read for that.
+    """
     columns = group_columns(table, group)
     require_columns(table, *columns, caller="group")
+    if folder is None:
+        return {}
     facts = {name: describe(value) for name, value in {**settings, "group": columns}.items()}
     return table_facts(table, columns) | recipe.facts() | facts
 

@@ -89,7 +89,7 @@ class Search:
         """One row per trial and fold."""
         rows = []
         for number, (name, values) in enumerate(self._points.items()):
-            kept = self._kept(name, "scores")
+            kept = None if (self.folder / name / PROBLEM).is_file() else self._kept(name, "scores")
             if kept is None:
                 scores = pd.DataFrame({"fold": range(self.tuner.folds)}).assign(problem=self._why(name))
             else:
@@ -232,7 +232,7 @@ class Search:
         with note.open(encoding="utf-8", errors="replace") as file:
             return file.read(LONGEST)
 
-    def _warn_of_problems(self) -> None:
+    def warn_of_problems(self) -> None:
         """Warns of points without a score; an error where none has one."""
         broken = self.results[self.results["problem"] != ""].drop_duplicates("trial")
         if broken.empty:

@@ -102,7 +102,15 @@ def grid_search(
     recipe = Recipe(epochs, patience, None, callbacks, class_weight, None if name in SCORES else name, loading)
     hypermodel = CheckedHyperModel(build, space)
     settings = experiment_facts(
-        rows, recipe, group=group, folds=folds, seed=seed, method=method, trials=trials, objective=(name, direction)
+        rows,
+        recipe,
+        group=group,
+        folder=folder,
+        folds=folds,
+        seed=seed,
+        method=method,
+        trials=trials,
+        objective=(name, direction),
     )
     settings |= {"grid": space.describe(), "fit": describe(hypermodel.own_fit)}
     options: dict[str, Any] = {"folds": folds, "seed": seed, "group": group, "folder": folder, "settings": settings}
@@ -133,7 +141,7 @@ def _search(make_tuner: Callable[[], Any], folder: Path, distributed: str | None
         part.watch(tuner.oracle)
         tuner.search()
     search = Search(tuner)
-    search._warn_of_problems()
+    search.warn_of_problems()
     return search
 
 

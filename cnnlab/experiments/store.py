@@ -20,6 +20,7 @@ NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,200}")
 LARGEST_JSON = 64 * 2**20
 LARGEST_TABLE = 2**30
 PROBLEM = "problem.txt"  # in the folder of a trial that ended with an error
+SCORES = ("accuracy", "balanced_accuracy", "images", "epochs", "seconds", "problem")  # of every run
 SHOWN = 60  # characters of a setting that an error shows
 Tables = dict[str, pd.DataFrame]
 
@@ -81,8 +82,10 @@ class Store:
         if self.folder is None:
             return self.memory[name]
         found = {path.stem: _read_table(path) for path in sorted(self._path(name).glob(f"{only}.csv"))}
-        if len(found.get("scores", [0])) != 1:
-            raise ValueError(_damaged(self._path(name) / "scores.csv", f"it has {len(found['scores'])} rows, not one"))
+        if only not in ("*", *found):
+            raise ValueError(damaged(self._path(name) / f"{only}.csv", "it is not there"))
+        if "scores" in found:
+            _require_scores(self._path(name) / "scores.csv", found["scores"])
         return found
 
     def put(self, name: str, results: Mapping[str, pd.DataFrame]) -> None:
@@ -147,11 +150,18 @@ def _read_table(path: Path) -> pd.DataFrame:
         if path.stat().st_size > LARGEST_TABLE:
             raise ValueError(f"more than {LARGEST_TABLE:,} bytes")
         return tables.read(path)
-    except (ValueError, KeyError, TypeError, AttributeError, OSError, RecursionError, OverflowError) as error:
-        raise ValueError(_damaged(path, error)) from error
+    except Exception as error:  # pandas raises kinds of its own for types that somebody made up
+        raise ValueError(damaged(path, error)) from error
 
 
-def _damaged(path: Path, reason: Any) -> str:
+def _require_scores(path: Path, scores: pd.DataFrame) -> None:
+    missing = [name for name in SCORES if name not in scores]
+    if missing or len(scores) != 1:
+        raise ValueError(damaged(path, f"it has no {missing[0]}" if missing else f"it has {len(scores)} rows, not one"))
+
+
+def damaged(path: Path, reason: Any) -> str:
+    """What to say of a file of results that cannot be used."""
     return (
         f"{str(path)!r} cannot be read: {reason}. Move the folder {path.parent.name!r} away and call again: it is "
         "computed anew."

@@ -114,7 +114,7 @@ def train_on_images(model: keras.Model, run: TrainingRun) -> Outcome:
         pipelines.load(rows.train, training=True, seed=run.seed, **loading),
         None if rows.val.empty else pipelines.load(rows.val, **reading),
         lambda: probabilities_of(model, rows.test, prepared)[0],
-        lambda: {"x": pipelines.load(rows.test, cache=False, **reading)},
+        lambda answered: {"x": pipelines.load(answered, cache=False, **reading)},
     )
 
 
@@ -122,7 +122,7 @@ def train_on_features(
     model: keras.Model, run: TrainingRun, head: keras.Model, features: np.ndarray, codes: np.ndarray
 ) -> Outcome:
     """Trains the head, which shares its layers with the network, by Keras on features of the frozen backbone."""
-    train, val, test = (readable_rows(rows, features) for rows in run.rows)
+    train, val = (readable_rows(rows, features) for rows in run.rows[:2])
     head.compile_from_config(model.get_compile_config())
     return _fit(
         head,
@@ -132,7 +132,7 @@ def train_on_features(
         lambda: models.class_probabilities(
             model, keras.ops.convert_to_numpy(head(features[run.rows.test.index.to_numpy()]))
         ),
-        lambda: {"x": features[test], "y": codes[test]},
+        lambda answered: {"x": features[answered.index], "y": codes[answered.index]},
         shuffle=False,
     )
 
@@ -143,10 +143,10 @@ def _fit(
     data: Any,
     val: Any,
     answer: Callable[[], np.ndarray],
-    test: Callable[[], dict[str, Any]],
+    test: Callable[[pd.DataFrame], dict[str, Any]],
     **options: Any,
 ) -> Outcome:
-    """Trains, predicts the test rows by `answer`, and scores them on the data of `test` if there is an objective."""
+    """Trains, predicts the test rows by `answer`, and, if there is an objective, scores the answered ones on `test`."""
     recipe, rows = run.recipe, run.rows
     weights = class_weights(recipe.class_weight, rows.train)
     options |= {} if weights is None else {"class_weight": weights}
@@ -155,9 +155,9 @@ def _fit(
     )
     nothing = np.empty((0, len(names_of(rows.test))))
     predictions = with_probabilities(rows.test, nothing if rows.test.empty else answer())
-    scores = {}
-    if recipe.objective and not rows.test.empty:
-        scores = learner.evaluate(**test(), verbose=0, return_dict=True)
+    scores, answered = {}, rows.test[predictions["predicted"].notna().to_numpy()]
+    if recipe.objective and len(answered):
+        scores = learner.evaluate(**test(answered), verbose=0, return_dict=True)
     return Outcome(_history(found), predictions, scores)
 
 
@@ -195,9 +195,9 @@ def settle_preparation(model: keras.Model, recipe: Recipe, classes: list[str]) -
     return prepared
 
 
-def names_of(table: pd.DataFrame) -> list[str]:
+def names_of(table: pd.DataFrame, column: str = "label") -> list[str]:
     """The classes of a table."""
-    return [str(name) for name in table["label"].cat.categories]
+    return [str(name) for name in table[column].cat.categories]
 
 
 def class_weights(given: Any, train: pd.DataFrame) -> dict[int, float] | None:

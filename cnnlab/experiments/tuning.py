@@ -13,6 +13,7 @@ from typing import Any
 from cnnlab import _quiet  # noqa: F401  isort: skip
 import keras
 import keras_tuner as kt
+import ml_dtypes
 import numpy as np
 import pandas as pd
 from keras_tuner.engine.trial import TrialStatus
@@ -141,7 +142,8 @@ class FoldTuner(kt.Tuner):
             self.claim(name, hp)
             found = self.runner.results(self.runs(name, hp))
             scores = pd.concat([tables["scores"] for tables in found], ignore_index=True)
-            value = self._value(scores)
+            problems = [text for text in scores["problem"] if isinstance(text, str) and text]
+            value = np.nan if problems else self._value(scores)
         except FileExistsError:
             raise
         except Exception as error:  # whatever a model or its data may raise: the other points are still wanted
@@ -149,7 +151,6 @@ class FoldTuner(kt.Tuner):
             with atomic_path(note) as temporary:
                 temporary.write_text(problem, encoding="utf-8")
             raise kt.errors.FailedTrialError(problem) from error
-        problems = [text for text in scores["problem"] if isinstance(text, str) and text]
         if problems:
             raise kt.errors.FailedTrialError(problems[0])
         return {self.oracle.objective.name: value}
@@ -244,9 +245,10 @@ def load_weights(model: keras.Model, path: Path) -> keras.Model:
                 raise ValueError("it would take more memory than the network has weights")
         with np.load(data, allow_pickle=False) as file:
             values = [file[f"arr_{number}"] for number in range(len(file.files))]
-        if not all(isinstance(value, np.ndarray) and value.dtype.kind in "biufV" for value in values):
+        values = [value.view(ml_dtypes.bfloat16) if value.dtype == "V2" else value for value in values]
+        if not all(value.dtype.kind in "biuf" or value.dtype == ml_dtypes.bfloat16 for value in values):
             raise ValueError("one of its parts holds no numbers")
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+    except Exception as error:  # zipfile, zlib and numpy raise kinds of their own on what somebody made up
         raise ValueError(f"{str(path)!r} holds no weights that can be read: {error}.") from error
     if len(values) != len(variables):
         variables = model.weights  # a head that was trained on features has an optimizer of its own

@@ -104,7 +104,8 @@ def cross_validate(
     rows = plain_table(table, caller="experiments.cross_validate")
     recipe = Recipe(epochs, patience, fit, callbacks, class_weight, loading={"image_size": tuple(image_size)} | loading)
     runs = fold_runs(build, rows, recipe, folds=folds, repeats=repeats, seed=seed, group=group)
-    settings = experiment_facts(rows, recipe, group=group, folds=folds, seed=seed) | build_facts(build, seed, folder)
+    settings = experiment_facts(rows, recipe, group=group, folder=folder, folds=folds, seed=seed)
+    settings |= build_facts(build, seed, folder)
     results = run_all(list(runs.values()), rows, folder, settings, label="cross-validation", unit="fold")
     found, first = joined(runs, results), ["repeat", "fold"]
     scores, histories = (found[key][first + list(found[key].columns.drop(first))] for key in ("scores", "history"))
@@ -170,7 +171,7 @@ def learning_curve(
         rows = Rows(*train_val_rows(part, seed=place, group=group, patience=patience), pd.concat([part, val]))
         runs.append(TrainingRun(f"images_{count}_repeat_{repeat}", build, rows, place, recipe))
     both = pd.concat([training, val])
-    settings = experiment_facts(both, recipe, group=group, training=len(training), seed=seed)
+    settings = experiment_facts(both, recipe, group=group, folder=folder, training=len(training), seed=seed)
     settings |= build_facts(build, seed, folder)
     results = run_all(runs, both, folder, settings, label="learning curve", unit="run")
     parts = [

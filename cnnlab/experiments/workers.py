@@ -16,12 +16,15 @@ import os
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from cnnlab._common import read_bytes
+
 BEAT = 2.0  # seconds between two signs of life of a worker
 DEAD = 30.0  # seconds without one
+LONGEST = 100  # bytes of a sign
 NAMES = ("KERASTUNER_TUNER_ID", "KERASTUNER_ORACLE_IP", "KERASTUNER_ORACLE_PORT")
 
 
@@ -48,12 +51,15 @@ class Part:
             self.over.wait(BEAT)
 
     def _look(self, oracle: Any) -> None:
-        seen: dict[str, tuple[str, float]] = {}  # what a worker last wrote, and when that was new by the chief's clock
+        seen: dict[
+            str, tuple[bytes, float]
+        ] = {}  # what a worker last wrote, and when that was new by the chief's clock
         while not self.over.is_set():
             for name in sorted(set(oracle.tuner_ids) | set(oracle.ongoing_trials)):
-                note = self.folder / name
-                sign = note.read_text(encoding="utf-8") if note.is_file() else ""
-                if seen.get(name, ("?", 0.0))[0] != sign:
+                sign = b""
+                with suppress(OSError, ValueError):  # gone by now, or no note of a worker
+                    sign = read_bytes(self.folder / name, limit=LONGEST)
+                if seen.get(name, (b"?", 0.0))[0] != sign:
                     seen[name] = (sign, time.monotonic())
                 if time.monotonic() - seen[name][1] > DEAD:
                     oracle.give_up(name)

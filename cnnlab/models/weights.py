@@ -58,11 +58,6 @@ def load_file(backbone: keras.Model, path: str | Path, *, name: str, options: di
         with warnings.catch_warnings():
             warnings.simplefilter("error", UserWarning)  # Keras only warns of layers that the file lacks
             backbone.load_weights(path)
-    except OSError as error:
-        raise ValueError(
-            f"`models.pretrained` expects a file of weights (.h5, .weights.h5 or .keras). {path} is damaged or "
-            f"something else: {_first_line(error)}. Fetch it again."
-        ) from error
     except (ValueError, KeyError, UserWarning) as error:
         if not _load_with_head(backbone, path, name, options):
             given = ", ".join(f"{key}={value}" for key, value in options.items())
@@ -73,6 +68,11 @@ def load_file(backbone: keras.Model, path: str | Path, *, name: str, options: di
                 f"Keras says: {_first_line(error)}. Choose the network, its width (`alpha=`) and its variant that the "
                 "file was made for."
             ) from error
+    except Exception as error:  # h5py and zipfile raise kinds of their own on a damaged file
+        raise ValueError(
+            f"`models.pretrained` expects a file of weights (.h5, .weights.h5 or .keras). {path} is damaged or "
+            f"something else: {_first_line(error)}. Fetch it again."
+        ) from error
     _standardise_efficientnet(backbone, name)
 
 

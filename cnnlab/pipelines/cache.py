@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 import PIL
 
-from cnnlab._common import atomic_path
+from cnnlab._common import atomic_path, read_bytes
 
 MEMORY_SHARE = 0.25  # of the memory free when the dataset is made; the rest belongs to the network
 DISK_LIMIT = 20.0  # GB; $CNNLAB_CACHE_GB says another
@@ -70,9 +70,9 @@ class DiskCache:
         """The image kept under a key; None if there is none, or it is not whole."""
         path = self.path(str(key))
         try:
-            data = path.read_bytes()
+            data = read_bytes(path, limit=self.limit)
             os.utime(path)  # used now: it goes last
-        except OSError:
+        except (OSError, ValueError):  # a named pipe in its place is not waited for
             return None
         mark, height, width = HEADER.unpack_from(data) if len(data) >= HEADER.size else (b"", 0, 0)
         if mark != MARK or len(data) != HEADER.size + height * width * 3:

@@ -46,7 +46,7 @@ def callbacks(
 
     A bar counts the epochs where somebody watches, so `model.fit(verbose=0)` is not silent.
     `run.json` holds configuration, seed and package versions, `history.csv` one row an epoch ("nan" for a loss that
-    was no number, nothing for what was not measured), `best.keras` the model of the best epoch, `tensorboard/` the same
+    was NaN, nothing for what was not measured), `best.keras` the model of the best epoch, `tensorboard/` the same
     curves for TensorBoard, and `checkpoint/` what `training.resume` needs to go on exactly where the run was stopped.
     Files of an earlier run in the same folder are moved to `earlier/`, never deleted. While training, the best model is
     written as often as it costs next to no time; at the end it is there, unless no epoch had a loss that is a number. A
@@ -226,7 +226,7 @@ class RunRecord(keras.callbacks.Callback):
         seconds = round(time.perf_counter() - self.epoch_began, 3)
         self.rows.append({"epoch": epoch} | numbers(logs) | {"seconds": seconds})
         with disk_watched(self.folder, LAST_GOOD), atomic_path(self.folder / HISTORY) as temporary:
-            # A loss that was no number is not the same as a number that was not measured, whose cell stays empty.
+            # NaN is not the same as what was not measured, whose cell stays empty.
             rows = [{key: "nan" if value != value else value for key, value in row.items()} for row in self.rows]
             pd.DataFrame(rows).to_csv(temporary, index=False, lineterminator="\n")
 
