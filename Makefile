@@ -8,7 +8,7 @@ override DATA := $(value DATA)
 override FOLDER := $(value FOLDER)
 export DATA FOLDER
 
-.PHONY: help quickstart report lab test test-slow fuzz notebooks lint doctor requirements
+.PHONY: help quickstart report lab test test-slow fuzz bench notebooks docs lint doctor requirements
 .DELETE_ON_ERROR:
 
 help:
@@ -19,6 +19,7 @@ help:
 	@echo "make lab                     open the notebooks in JupyterLab"
 	@echo "make doctor                  check this machine"
 	@echo "make notebooks               run all notebooks at full size and keep their outputs"
+	@echo "make docs                    build the documentation; docs/_build/html/index.html"
 	@echo "make test                    run the tests"
 
 $(VENV)/installed: requirements.txt pyproject.toml
@@ -57,6 +58,18 @@ test-slow: $(VENV)/installed-dev
 
 fuzz: $(VENV)/installed-dev
 	@$(BIN)/python tests/fuzz/run.py --minutes 10
+
+bench: $(VENV)/installed-dev
+	@$(BIN)/python benchmarks/all.py
+
+$(VENV)/installed-docs: $(VENV)/installed
+	@echo "Installing the tools for the documentation …"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt -e '.[docs]'
+	@touch $@
+
+docs: $(VENV)/installed-docs
+	@$(BIN)/python -m sphinx -b html -q -W --keep-going docs docs/_build/html
+	@echo "Documentation: docs/_build/html/index.html"
 
 lint: $(VENV)/installed-dev
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy

@@ -9,7 +9,7 @@ works on a machine where TensorFlow does not:
 import importlib
 from types import ModuleType
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __all__ = [
     "audit",

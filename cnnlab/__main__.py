@@ -1,4 +1,4 @@
-"""The command line: `python -m cnnlab doctor`, `report`, `cache` and `refresh`."""
+"""The command line: `cnnlab doctor`, `report`, `course`, `cache` and `refresh`; also as `python -m cnnlab`."""
 
 from __future__ import annotations
 
@@ -41,6 +41,9 @@ def _parser() -> argparse.ArgumentParser:
         "--set", action="append", default=[], metavar="NAME=VALUE", help="another value in the notebook's parameters"
     )
     report.set_defaults(run=_report)
+    course = commands.add_parser("course", help="lay the notebooks out in a folder; what is there already stays")
+    course.add_argument("folder", type=Path, help="such as my_course; then: jupyter lab my_course")
+    course.set_defaults(run=_course)
     cache = commands.add_parser("cache", help="the decoded images that are kept on disk: where, and how large")
     cache.add_argument("--clear", action="store_true", help="remove them")
     cache.set_defaults(run=_cache)
@@ -58,6 +61,26 @@ def _report(options: argparse.Namespace) -> None:
     if (html.parent / "export").is_dir():
         print(f"Model:   {html.parent / 'export'}")
     print("Go on:   make lab   (opens the notebooks in JupyterLab)")
+
+
+def _course(options: argparse.Namespace) -> None:
+    from cnnlab._common import atomic_path
+
+    here = Path(__file__).parent
+    source = here / "course" if (here / "course").is_dir() else here.parent / "notebooks"
+    new, kept = 0, []
+    for path in sorted(source.rglob("[0-9]*.ipynb")):
+        target = options.folder / "notebooks" / path.relative_to(source)
+        if target.exists():
+            kept += [target] if target.read_bytes() != path.read_bytes() else []
+            continue
+        with atomic_path(target) as temporary:
+            temporary.write_bytes(path.read_bytes())
+        new += 1
+    print(f"{new} notebooks laid out in {options.folder / 'notebooks'}.")
+    for path in kept:
+        print(f"Yours stays: {path}. Rename it to get the original beside it.")
+    print(f"Go on:   jupyter lab {options.folder}   (opens them in JupyterLab; begin with 00_quickstart)")
 
 
 def _cache(options: argparse.Namespace) -> None:

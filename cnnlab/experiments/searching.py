@@ -49,7 +49,7 @@ def grid_search(
     Args:
         build: `build(hp)` returns a new, compiled model; `hp["learning_rate"]` reads a value of the grid. Or a
             `kt.HyperModel` of your own, with or without its own `fit`.
-        grid: Name → values to try. Values may be anything, such as `augment.Policy`s or None. Or `kt.HyperParameters`;
+        grid: Name → values to try. Values may be anything, such as policies or None. Or `kt.HyperParameters`;
             or None where `build` names its own with `hp.Choice(…)`. The names batch_size, augment, balance, resize,
             epochs and patience are taken by themselves and need not be read by `build`.
         table: With the columns path and label; a column `split` is not looked at.
@@ -61,8 +61,8 @@ def grid_search(
         method: "grid" tries every point; "random" and "bayesian" try `trials` of them; "hyperband" trains many for few
             epochs and the best for more.
         objective: By what the best point is chosen, a score of the held-out rows: val_accuracy, val_balanced_accuracy,
-            val_loss, or val_ and any metric of the compiled model. Keras knows which direction is better; for a metric
-            of your own give `kt.Objective(name, "max")`.
+            val_loss, or any metric of the compiled model after `val_`. Keras knows which direction is better; for a
+            metric of your own give `kt.Objective(name, "max")`.
         trials: How many points, for "random" and "bayesian".
         group: As in `cross_validate`.
         patience: As in `cross_validate`.

@@ -126,7 +126,7 @@ def cost(
     Returns:
         One row per measure: measure, before, after, change, low, high (the middle 95 % of the change over resamples).
         Measures are accuracy, true_positive_rate, false_positive_rate and selection_rate of all images, then the gaps,
-        each named gap_….
+        each named "gap" and its measure.
 
     Raises:
         ValueError: If the tables do not have the same rows.

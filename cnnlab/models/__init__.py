@@ -1,4 +1,4 @@
-"""Uncompiled `keras.Model`s that own their preprocessing: raw pixels 0-255 in, one probability per class out."""
+"""Uncompiled Keras models that own their preprocessing: raw pixels 0-255 in, one probability per class out."""
 
 from cnnlab.models.catalogue import table
 from cnnlab.models.freezing import backbone, learning, trainable_layers, unfreeze
