@@ -103,7 +103,7 @@ def test_a_damaged_cache_is_computed_anew(backbone, table, tmp_path):
 
 def test_features_refuse_what_is_no_network(table):
     with pytest.raises(TypeError, match=r"keras\.Model"):
-        experiments.features("MobileNet", table)
+        experiments.features(["MobileNet"], table)
     with pytest.raises(ValueError, match="one size"):
         inputs = keras.Input((None, None, 3))
         experiments.features(keras.Model(inputs, keras.layers.GlobalMaxPooling2D()(inputs)), table)

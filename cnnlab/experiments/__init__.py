@@ -5,6 +5,7 @@ from cnnlab.experiments.imbalance_bench import Imbalance, imbalance
 from cnnlab.experiments.imbalance_remedies import REMEDIES, Remedy
 from cnnlab.experiments.imbalance_synthetic import synthesize
 from cnnlab.experiments.predicting import predict, predict_augmented
+from cnnlab.experiments.probing import linear_probe
 from cnnlab.experiments.search import Confirmation, Search
 from cnnlab.experiments.searching import grid_search
 from cnnlab.experiments.validation import Validation, cross_validate, learning_curve
@@ -21,6 +22,7 @@ __all__ = [
     "grid_search",
     "imbalance",
     "learning_curve",
+    "linear_probe",
     "predict",
     "predict_augmented",
     "synthesize",
