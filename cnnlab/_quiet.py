@@ -1,8 +1,11 @@
 """Imports Keras and its backend without the log lines that TensorFlow's C++ code writes before reading any setting.
 
-Floor-1 modules import this first. What was held back is shown after all when the import fails.
+Floor-1 modules import this first. What was held back is shown after all when the import fails. Garbage is collected
+once, after the import, and no later collection looks at the half million objects that it leaves for good: one took a
+quarter of a second, and `keras.utils.clear_session` asks for one with every network that is built.
 """
 
+import gc
 import os
 import warnings
 
@@ -13,11 +16,19 @@ warnings.filterwarnings("ignore", message="`shuffle=True` was passed, but will b
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
-with native_stderr_held():
-    import keras
+collects = gc.isenabled()
+gc.disable()
+try:
+    with native_stderr_held():
+        import keras
 
-    if keras.backend.backend() == "tensorflow":
-        import tensorflow as tf
+        if keras.backend.backend() == "tensorflow":
+            import tensorflow as tf
 
-        tf.config.list_physical_devices()  # the first look at the devices logs once, too
-        tf.get_logger().setLevel("ERROR")
+            tf.config.list_physical_devices()  # the first look at the devices logs once, too
+            tf.get_logger().setLevel("ERROR")
+    gc.collect()
+    gc.freeze()
+finally:
+    if collects:
+        gc.enable()

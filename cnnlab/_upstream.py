@@ -6,7 +6,7 @@ Seen in Keras 3.15.1 and TensorFlow 2.21.0.
 import inspect
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import Any, NamedTuple
 
@@ -129,6 +129,26 @@ def begin_at_epoch(model: Any, epoch: int | None) -> None:
 def build_for_training(model: Any, batch: Any) -> None:
     """Makes the variables of metrics and loss: `Model._symbolic_build` (3.15)."""
     model._symbolic_build(data_batch=batch)
+
+
+def build_before_tracing(model: Any) -> None:
+    """Lets a model's `fit` make the variables of optimizer, metrics and loss before TensorFlow traces its first step.
+
+    `TensorFlowTrainer._maybe_symbolic_build` (3.15) leaves them to that step, and a step that makes variables is traced
+    a second time. What cannot be built ahead is left to it as before.
+    """
+    plain = getattr(model, "_maybe_symbolic_build", None)
+    if plain is None:  # the other backends build ahead by themselves
+        return
+
+    def _maybe_symbolic_build(iterator: Any = None, data_batch: Any = None) -> None:
+        trains = sys._getframe(1).f_code.co_name in ("fit", "train_on_batch")
+        if trains and not model.run_eagerly and all(layer.built for layer in layers_within(model)):
+            with suppress(Exception):
+                build_for_training(model, _batch_like(iterator) if data_batch is None else data_batch)
+        plain(iterator=iterator, data_batch=data_batch)
+
+    model._maybe_symbolic_build = _maybe_symbolic_build
 
 
 def called_while_saving() -> bool:
@@ -257,7 +277,6 @@ def _on_a_local_batch(original: Callable[..., Any]) -> Callable[..., Any]:
 
     No batch is drawn for that: data of `pipelines.load` counts its passes, and would begin with the second epoch.
     """
-    import keras
 
     def _maybe_symbolic_build(self: Any, iterator: Any = None, data_batch: Any = None) -> None:
         strategy = self._distribute_strategy
@@ -265,11 +284,17 @@ def _on_a_local_batch(original: Callable[..., Any]) -> Callable[..., Any]:
             original(self, iterator=iterator, data_batch=data_batch)
             return
         with strategy.scope():
-            spec = iterator._distributed_dataset.element_spec
-            self._symbolic_build(data_batch=keras.tree.map_structure(_empty, spec))
+            self._symbolic_build(data_batch=_batch_like(iterator))
 
     _maybe_symbolic_build.patched = True  # type: ignore[attr-defined]
     return _maybe_symbolic_build
+
+
+def _batch_like(iterator: Any) -> Any:
+    """An empty batch of what Keras's `TFEpochIterator` (3.15) yields."""
+    import keras
+
+    return keras.tree.map_structure(_empty, iterator._distributed_dataset.element_spec)
 
 
 def _empty(spec: Any) -> Any:

@@ -1,5 +1,6 @@
 """Fixtures that the whole suite shares: small, built once a session, seeded before every test."""
 
+import gc
 import os
 import random
 import sys
@@ -7,9 +8,18 @@ from pathlib import Path
 
 os.environ.setdefault("MPLBACKEND", "Agg")
 os.environ.setdefault("CNNLAB_QUIET", "1")
+if "PYTEST_XDIST_WORKER" in os.environ:  # a core for each worker and the processes it starts, not one for each thread
+    for _name in ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+        os.environ.setdefault(_name, "1")
 
 import numpy as np
 import pytest
+
+
+def pytest_collection_finish():
+    """What all tests share is no garbage: networks, each of which asks for a collection, need not look at it again."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)

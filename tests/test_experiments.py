@@ -1,3 +1,4 @@
+import keras
 import numpy as np
 import pandas as pd
 import pytest
@@ -19,6 +20,25 @@ def test_predictions_are_the_models_own_in_table_order(digits_model, digits):
     np.testing.assert_allclose(predictions["confidence"], expected.max(axis=1), atol=1e-5)
     assert (predictions["predicted"].astype(str) == predictions["label"].astype(str)).mean() > 0.8
     assert "predicted" not in table
+
+
+def test_many_steps_an_execution_are_not_traced_for_predictions(digits):
+    traced = []
+
+    class Own(keras.Model):
+        def predict_step(self, data):
+            traced.append(data)
+            return super().predict_step(data)
+
+    table = digits.head(10)
+    plain = models.small_cnn(image_size=(8, 8), classes=table["label"].cat.categories, filters=(4,))
+    model = models.with_classes(Own(plain.inputs, plain.outputs), models.class_names(plain))
+    model.compile(steps_per_execution=4, jit_compile=False)
+    predictions = experiments.predict(model, table, batch_size=2)
+    assert len(traced) == 1 and model.steps_per_execution == 4
+    answers = predictions.filter(like="p_").to_numpy()
+    images = np.stack([np.asarray(Image.open(path).convert("RGB")) for path in table["path"]])
+    np.testing.assert_allclose(model.predict(images, batch_size=2, verbose=0), answers, atol=1e-5)  # 4 at a time again
 
 
 def test_a_broken_image_keeps_its_row_without_a_prediction(digits_model, digits, tmp_path):

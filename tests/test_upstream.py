@@ -77,6 +77,12 @@ def test_what_compile_was_given_is_kept_as_it_is(network):
     assert given["loss_weights"] == [2.0] and given["weighted_metrics"] is None
 
 
+def test_what_was_imported_with_keras_is_left_out_of_collections():
+    import gc
+
+    assert gc.isenabled() and gc.get_freeze_count() > 300_000
+
+
 def test_metrics_know_their_direction():
     kinds = keras.metrics.AUC, keras.metrics.F1Score, keras.metrics.MeanSquaredError, keras.metrics.Mean
     assert [_upstream.metric_direction(kind()) for kind in kinds] == ["max", "max", "min", None]
@@ -122,6 +128,53 @@ def test_metrics_can_be_built_before_the_first_step(network):
     after = len(network.metrics_variables)
     network.fit(IMAGES, LABELS, verbose=0)
     assert before < after == len(network.metrics_variables)
+
+
+@pytest.mark.parametrize("ahead", [True, False])
+def test_a_step_whose_variables_are_there_is_traced_once(ahead):
+    """Where this fails without building ahead, Keras builds by itself, and `build_before_tracing` can go."""
+    traces = []
+
+    class Own(keras.Model):
+        def train_step(self, data):
+            traces.append(data)
+            return super().train_step(data)
+
+    def trained():
+        keras.utils.set_random_seed(0)
+        inputs = keras.Input((3,))
+        outputs = keras.layers.Dense(2, "softmax", name="last")(keras.layers.Dropout(0.5)(inputs))
+        model = Own(inputs, outputs)
+        model.compile("adam", "sparse_categorical_crossentropy", metrics=["accuracy"], jit_compile=False)
+        return model
+
+    model, plain = trained(), trained()
+    if ahead:
+        _upstream.build_before_tracing(model)
+    model.evaluate(IMAGES, LABELS, verbose=0)
+    assert not model.optimizer.built  # nobody trains yet
+    history = model.fit(IMAGES, LABELS, epochs=3, verbose=0, class_weight={0: 1.0, 1: 2.0}).history
+    assert len(traces) == (1 if ahead else 2)
+    assert history == plain.fit(IMAGES, LABELS, epochs=3, verbose=0, class_weight={0: 1.0, 1: 2.0}).history
+    names = [[variable.path.split("/")[-1] for variable in one.optimizer.variables] for one in (model, plain)]
+    assert names[0] == names[1]
+
+
+def test_what_cannot_be_built_ahead_is_left_to_the_first_step():
+    class Odd(keras.Model):
+        def call(self, images, training=None):
+            if not training:
+                raise ZeroDivisionError
+            return images * self.trainable_weights[0]
+
+        def build(self, shape):
+            self.add_weight((3,), name="one")
+
+    model = Odd()
+    model.build((None, 3))
+    model.compile("sgd", "mse", jit_compile=False)
+    _upstream.build_before_tracing(model)
+    assert len(model.fit(IMAGES, IMAGES, verbose=0).history["loss"]) == 1
 
 
 def test_a_twin_shares_weights_and_is_compiled_by_itself():

@@ -170,12 +170,18 @@ def outputs_by_row(
     unlabelled = table.assign(label=pd.Categorical(["any"] * len(table)))
     data = pipelines.load(unlabelled, like=prepared, batch_size=batch_size, cache=False)
     result, read = np.full((len(table), *shape), np.nan, np.float32), np.zeros(len(table), bool)
+    steps = model.steps_per_execution
+    if keras.backend.backend() == "tensorflow":  # which traces one step after the other where several are asked for
+        model.make_predict_function()
+        model.steps_per_execution = 1
     try:
         outputs = model.predict(data, verbose=int(verbose))
     except Exception:
         if len(pipelines.broken(data)) < len(table):
             raise
         return result, read  # not one can be
+    finally:
+        model.steps_per_execution = steps
     rows = pipelines.delivered(data)
     result[rows[rows >= 0]], read[rows[rows >= 0]] = outputs[rows >= 0], True
     return result, read

@@ -84,7 +84,7 @@ class Runner:
     def train(self, run: TrainingRun) -> Trained:
         """Trains one network and predicts its test rows; the same seed gives the same result on a CPU."""
         began = time.perf_counter()
-        fresh_session(run.seed)
+        fresh_session(run.seed, free_memory=True)
         model = compiled(run.build)
         self._require_untrained(model)
         parts = self._head_and_features(model, run.recipe)
@@ -289,12 +289,12 @@ def build_facts(build: Callable[..., keras.Model], seed: int, folder: str | os.P
     return facts | {"the network's given weights": weights_digest(given)}
 
 
-def fresh_session(seed: int) -> None:
+def fresh_session(seed: int, *, free_memory: bool = False) -> None:
     """`keras.utils.clear_session` and a seed, with the settings that Keras would reset as well."""
     policy, distribution = keras.config.dtype_policy(), keras.distribution.distribution()
     names = ("interactive_logging", "traceback_filtering", "flash_attention")
     switches = {name: getattr(keras.config, f"is_{name}_enabled")() for name in names}
-    keras.utils.clear_session()
+    keras.utils.clear_session(free_memory=free_memory)
     keras.config.set_dtype_policy(policy)
     keras.distribution.set_distribution(distribution)
     for name, on in switches.items():

@@ -13,6 +13,7 @@ import pandas as pd
 
 from cnnlab import models, pipelines, tables
 from cnnlab._answers import with_probabilities
+from cnnlab._upstream import build_before_tracing
 from cnnlab.experiments.fingerprint import describe
 from cnnlab.experiments.predicting import probabilities_of
 from cnnlab.images import Preparation
@@ -150,6 +151,7 @@ def _fit(
     recipe, rows = run.recipe, run.rows
     weights = class_weights(recipe.class_weight, rows.train)
     options |= {} if weights is None else {"class_weight": weights}
+    build_before_tracing(learner)
     found = (recipe.fit or type(learner).fit)(
         learner, data, validation_data=val, epochs=recipe.epochs, callbacks=recipe.new_callbacks(), verbose=0, **options
     )

@@ -11,7 +11,7 @@ from cnnlab import _quiet  # noqa: F401  isort: skip
 import keras
 import numpy as np
 
-from cnnlab._upstream import schedules_of
+from cnnlab._upstream import build_before_tracing, schedules_of
 from cnnlab.models.losses import saved_plainly
 from cnnlab.training.ends import suitable_loss
 from cnnlab.training.state import random_state_kept
@@ -83,6 +83,7 @@ def compile(
     } | arguments
     model.compile(**chosen)
     count_exactly(model)
+    build_before_tracing(model)
     saved_plainly(model)
     loss_name = chosen["loss"] if isinstance(chosen["loss"], str) else getattr(chosen["loss"], "name", "own loss")
     print(  # noqa: T201  (the one line that says what was chosen)

@@ -12,6 +12,7 @@ import pandas as pd
 
 from cnnlab import models, pipelines
 from cnnlab._common import progress
+from cnnlab._upstream import build_before_tracing
 from cnnlab.models.losses import are_soft
 from cnnlab.training.batches import checked_batch, described, labels_fit, require_batches, size_fits
 from cnnlab.training.callbacks import EpochBar
@@ -241,6 +242,7 @@ def _train_head(
         jit_compile=worth_compiling(),
         **task.fitting,
     )
+    build_before_tracing(head)
     return head.fit(
         features, labels, batch_size=HEAD_BATCH, epochs=epochs, callbacks=[*callbacks, BestWeights(task.select)],
         validation_data=(val_features, val_labels), verbose=0,
@@ -289,6 +291,7 @@ def _fit(
 ) -> dict[str, list[float]]:
     """Trains the whole model, as it is frozen, on images."""
     task.model.compile(optimizer, jit_compile=worth_compiling(), **task.fitting)
+    build_before_tracing(task.model)
     return task.model.fit(
         task.train, validation_data=task.val, epochs=epochs, verbose=0,
         callbacks=[*(callbacks or [EpochBar()]), BestWeights(task.select)],

@@ -5,7 +5,7 @@ from typing import Any
 from cnnlab import _quiet  # noqa: F401  isort: skip
 import keras
 
-from cnnlab._upstream import compiled_twin
+from cnnlab._upstream import build_before_tracing, compiled_twin
 from cnnlab.training.compiling import worth_compiling
 from cnnlab.training.ends import suitable_loss
 
@@ -18,6 +18,7 @@ def compiled_like(model: keras.Model, images: Any, labels: Any) -> Any:
     twin = compiled_twin(model)
     loss = model.loss if getattr(model, "compiled", False) else suitable_loss(model, (images, labels))["loss"]
     twin.compile(optimizer_like(model), loss=loss, jit_compile=worth_compiling())
+    build_before_tracing(twin)
     return twin
 
 
