@@ -6,9 +6,17 @@ import random
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from cnnlab import models, pipelines, plots, training
-from cnnlab.training.fine_tuning import BestWeights, discriminative, split_at_head
+from cnnlab.training.fine_tuning import (
+    BestWeights,
+    Task,
+    average_weights,
+    discriminative,
+    quality,
+    split_at_head,
+)
 from cnnlab.training.state import random_state, values_of
 
 NAMES = list("0123456789")
@@ -235,10 +243,11 @@ def test_fine_tuning_moves_what_it_should_and_nothing_else(learned, digits, data
     assert phases["learning"].is_monotonic_increasing
     assert history.history["phase"].count("layers") == 3
     assert isinstance(learned.optimizer, keras.optimizers.AdamW)
+    assert phases["share"].sum() == 1
     best = max(zip(history.history["val_accuracy"], [-loss for loss in history.history["val_loss"]], strict=True))
     found = learned.evaluate(val, verbose=0, return_dict=True)
-    assert found["accuracy"] == pytest.approx(best[0])
-    assert found["loss"] == pytest.approx(-best[1], rel=1e-3)
+    assert found["accuracy"] >= best[0] - 1e-6
+    assert found["accuracy"] > best[0] + 1e-6 or found["loss"] <= -best[1] * 1.001
     assert phases["val_accuracy"].max() > 0.9
     plots.history(history)
 
@@ -285,6 +294,27 @@ def test_a_learning_rate_that_ends_in_nan_leaves_the_head(learned, digits, data)
     assert all(np.isfinite(weight).all() for weight in learned.get_weights())
     head = history.phases.set_index("phase").loc["head", "val_accuracy"]
     assert learned.evaluate(val, verbose=0, return_dict=True)["accuracy"] == pytest.approx(head)
+
+
+@pytest.mark.parametrize("best", [0, 0.25, 0.5, 0.75, 1])
+def test_weights_before_and_after_are_averaged_where_validation_says_so(best):
+    inputs = keras.Input((1,))
+    model = keras.Model(inputs, keras.layers.Dense(1, use_bias=False)(keras.layers.BatchNormalization()(inputs)))
+    model.layers[1].trainable = False
+    model.compile(loss="mse", jit_compile=False)
+    before, after = [np.array([[0.1]], np.float32)], [np.array([[1.3]], np.float32)]
+    wanted = before if best == 0 else after if best == 1 else [(1 - best) * before[0] + best * after[0]]
+    images = np.linspace(-1, 1, 8, dtype=np.float32)[:, None]
+    model.layers[-1].set_weights(wanted)
+    data = tf.data.Dataset.from_tensor_slices((images, model.predict(images, verbose=0))).batch(8)
+    qualities = []
+    for end in (before, after):
+        model.layers[-1].set_weights(end)
+        qualities.append(quality({"val_loss": model.evaluate(data, verbose=0)}, "loss"))
+    statistics = [np.array(weight) for weight in model.non_trainable_weights]
+    assert average_weights(Task(model, None, data, "loss", {}), before, qualities) == best
+    np.testing.assert_array_equal(model.layers[-1].get_weights(), wanted)  # at the ends bit by bit
+    assert all(map(np.array_equal, statistics, model.non_trainable_weights))
 
 
 def test_fine_tuning_takes_a_seed_a_loss_and_callbacks(digits_model, digits, monkeypatch):

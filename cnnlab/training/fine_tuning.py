@@ -19,15 +19,17 @@ from cnnlab.training.callbacks import EpochBar
 from cnnlab.training.compiling import on_accelerator, worth_compiling
 from cnnlab.training.ends import suitable_loss
 from cnnlab.training.schedules import one_cycle
-from cnnlab.training.state import source_of, values_of
+from cnnlab.training.state import assign, source_of, values_of
 from cnnlab.training.watching import numbers
 
 HEAD_RATE = 1e-2  # peak, for a head on features that do not change
+HEAD_DECAY = 1.0  # times the rate; at 0.01 a head is much too sure (clothing: temperature 2.3, not 1.2)
 HEAD_STEPS = 1500  # on stored features, where a step costs next to nothing
 HEAD_BATCH = 64
 HEAD_LOOKS = 40  # at the validation images; a look takes as long as many steps of a head
 GROUPS = 3  # of unfrozen layers, each with its own learning rate
 FALLOFF = 0.4  # from one group to the one below it, which learned more general things
+SHARES = (0.25, 0.5, 0.75)  # of the tuned weights, in the averages that are tried
 WORST = (-math.inf, -math.inf)
 
 
@@ -53,7 +55,9 @@ def fine_tune(
     2. The layers. They are unfrozen, batch normalisation excepted, and trained with the head on a cycle of low learning
        rates: the deeper a group of layers, the lower, because it holds what all images have in common.
 
-    The best weights of both phases are kept, as `select` says, so the second phase cannot make it worse there.
+    Then weights before and after the second phase are averaged: what was learned anew is as good there, and what was
+    known before less forgotten. Of a few such averages, both ends among them, the model gets the best on the validation
+    images, as `select` says; so the second phase cannot make it worse there.
 
     Args:
         model: Compiled or not. Afterwards it is compiled with plain AdamW.
@@ -73,14 +77,16 @@ def fine_tune(
 
     Returns:
         The History of both phases with a column `phase`; its attribute `phases` is a table with one row per phase:
-        phase, epochs, learning and frozen (weights), moved (largest change of a frozen one: 0), val_loss, val_accuracy.
+        phase, epochs, learning and frozen (weights), moved (largest change of a frozen one: 0), val_loss and
+        val_accuracy of its best epoch, share (of its weights in the average that was kept).
 
     Raises:
         ValueError: If the model has no network inside, an argument is out of range, or the data do not fit the model.
         RuntimeError: If a frozen weight moved.
 
     Source:
-        Howard and Ruder 2018, "Universal Language Model Fine-tuning" (discriminative rates, gradual unfreezing).
+        Howard and Ruder 2018, "Universal Language Model Fine-tuning" (discriminative rates, gradual unfreezing);
+        Wortsman et al. 2022, "Robust fine-tuning of zero-shot models" (WiSE-FT: weights before and after averaged).
 
     Example:
         >>> history = fine_tune(model, train_data, val_data, epochs=10)  # doctest: +SKIP
@@ -95,10 +101,13 @@ def fine_tune(
     phases = [_run_phase("head", task, lambda: _train_head(task, head_epochs, steps, head_callbacks))]
     if epochs and unfreeze:
         models.unfreeze(model, share=unfreeze)
-        before, optimizer = model.get_weights(), discriminative(model, learning_rate, steps=epochs * steps)
+        before, optimizer = (
+            values_of(model.trainable_weights),
+            discriminative(model, learning_rate, steps=epochs * steps),
+        )
         phases.append(_run_phase("layers", task, lambda: _fit(task, optimizer, epochs, callbacks)))
-        if not phases[1].quality > phases[0].quality:
-            model.set_weights(before)
+        share = average_weights(task, before, [phase.quality for phase in phases])
+        phases[0].row["share"], phases[1].row["share"] = 1 - share, share
     model.compile(keras.optimizers.AdamW(learning_rate / 10), jit_compile=worth_compiling(), **fitting)
     return _joined(model, phases)
 
@@ -204,8 +213,37 @@ def _run_phase(name: str, task: Task, train: Callable[[], dict[str, list[float]]
     qualities = [quality(epoch, task.select) for epoch in epochs]
     best = epochs[qualities.index(max(qualities))]
     row = {"phase": name, "epochs": len(epochs), "learning": learning, "frozen": task.model.count_params() - learning}
-    row |= {"moved": moved, "val_loss": best["val_loss"], "val_accuracy": best.get("val_accuracy", math.nan)}
+    row |= {
+        "moved": moved,
+        "val_loss": best["val_loss"],
+        "val_accuracy": best.get("val_accuracy", math.nan),
+        "share": 1.0,
+    }
     return Phase(history, max(qualities), row)
+
+
+def average_weights(task: Task, before: Sequence[np.ndarray], qualities: Sequence[tuple[float, float]]) -> float:
+    """Gives the model its best weights on the line from those before tuning to those it has; the share of the latter.
+
+    Batch normalisation is frozen, so that its averages fit every point of the line.
+    """
+    weights = task.model.trainable_weights
+    after = values_of(weights)
+    found = {0.0: qualities[0], 1.0: qualities[1]}
+    for share in SHARES if qualities[1] > WORST else ():
+        assign(weights, _between(before, after, share))
+        logs = task.model.evaluate(task.val, verbose=0, return_dict=True)
+        found[share] = quality({f"val_{name}": value for name, value in logs.items()}, task.select)
+    best = max(found, key=lambda share: found[share])
+    assign(weights, _between(before, after, best))
+    return best
+
+
+def _between(before: Sequence[np.ndarray], after: Sequence[np.ndarray], share: float) -> Sequence[np.ndarray]:
+    """Weights on the straight line between two networks; at its ends exactly theirs."""
+    if share in (0, 1):
+        return after if share else before
+    return [(1 - share) * start + share * end for start, end in zip(before, after, strict=True)]
 
 
 def _joined(model: keras.Model, phases: list[Phase]) -> keras.callbacks.History:
@@ -237,7 +275,7 @@ def _train_head(
     features, labels = np.concatenate([features] * together), np.concatenate([labels] * together)
     schedule = one_cycle(HEAD_RATE, steps=epochs * math.ceil(len(features) / HEAD_BATCH))
     head.compile(
-        keras.optimizers.AdamW(schedule, weight_decay=0.01),
+        keras.optimizers.AdamW(schedule, weight_decay=HEAD_DECAY),
         steps_per_execution=1 if on_accelerator() else 16,
         jit_compile=worth_compiling(),
         **task.fitting,
