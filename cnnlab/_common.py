@@ -58,8 +58,9 @@ def require_column(table: pd.DataFrame, column: str, *, caller: str) -> None:
 
 
 def did_you_mean(word: object, names: Iterable[str], *, count: int) -> str:
-    """A question that ends a message: which of these names are nearest to the word; "" where none is near."""
-    near = difflib.get_close_matches(str(word), list(names), n=count)
+    """A question that ends a message: which of these names are nearest to the word, in any case; "" where none is."""
+    lower = {name.lower(): name for name in names}
+    near = [lower[name] for name in difflib.get_close_matches(str(word).lower(), lower, n=count)]
     return f" Did you mean {' or '.join(map(repr, near))}?" if near else ""
 
 

@@ -21,9 +21,9 @@ def native_stderr_held(*, shown_on_error: bool = True) -> Iterator[None]:
         try:
             yield
         except BaseException:
-            os.dup2(saved, 2)
-            held.seek(0)
-            os.write(2, held.read() if shown_on_error else b"")
+            if shown_on_error:
+                held.seek(0)
+                os.write(saved, held.read())
             raise
         finally:
             os.dup2(saved, 2)

@@ -556,3 +556,11 @@ def test_without_a_folder_no_image_is_read_to_be_compared_later(few, untrained, 
         run(few, group="writer")
     with pytest.raises(KeyError, match="writer"):
         experiments.learning_curve(build, few, sizes=(20,), group="writer", **options)
+
+
+@pytest.mark.parametrize("seed", [-1, 0.5, True, None, "0"])
+@pytest.mark.parametrize("name", ["cross_validate", "learning_curve", "imbalance", "grid_search"])
+def test_seeds_are_whole_numbers_from_0_in_every_experiment(few, tmp_path, name, seed):
+    grid, folder = ([{"rate": [1]}], {"folder": tmp_path}) if name == "grid_search" else ([], {})
+    with pytest.raises(TypeError, match=rf"`experiments\.{name}` expects a whole number from 0 as `seed`"):
+        getattr(experiments, name)(build, *grid, few, image_size=SIZE, epochs=1, seed=seed, **folder)

@@ -451,3 +451,11 @@ def test_at_one_in_fifty_a_remedy_beats_none_and_the_bench_says_so(tmp_path):
     best = found.scores[(found.scores["metric"] == "macro_f1") & (found.scores["verdict"] == "better")]
     assert (best["difference_low"] > 0).any()
     assert found.verdict.startswith("Better than none in macro_f1: ")
+
+
+def test_rows_of_the_test_split_in_a_comparison_are_said(digits, caplog, monkeypatch):
+    monkeypatch.setattr("cnnlab.tables.linking._said", set())
+    some = digits.groupby(["label", "split"], observed=True).head(1)
+    with pytest.raises(ValueError, match="Expected at least 9 images"):
+        experiments.imbalance(build, some, minority=["1"], folds=9, image_size=(8, 8), epochs=1, seed=0)
+    assert "The comparison of remedies learns from 10 rows of the test split" in caplog.text

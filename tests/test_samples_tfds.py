@@ -116,9 +116,9 @@ def test_a_complete_folder_is_returned_at_once(prepared, tmp_path, monkeypatch):
 
 
 def test_an_unknown_name_brings_the_nearest_ones(tmp_path):
-    with pytest.raises(ValueError, match=r"Received: 'tf_flower'. The nearest names are tf_flowers"):
+    with pytest.raises(ValueError, match=r"Received: 'tf_flower'. Did you mean 'tf_flowers'"):
         samples.from_tfds("tf_flower", tmp_path / "out", data_dir=tmp_path)
-    with pytest.raises(ValueError, match="nearest names are little"):
+    with pytest.raises(ValueError, match="Did you mean 'little'"):
         data = tmp_path / "data"
         (data / "little").mkdir(parents=True)
         samples.from_tfds("litle", tmp_path / "out", data_dir=data)

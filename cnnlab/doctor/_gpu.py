@@ -140,7 +140,8 @@ def _check_driver(machine: Machine, graphics: Graphics, build: Mapping[str, Any]
     digits = re.match(r"\d+", driver)
     jax = backend(machine)[0] == "jax"
     plugin = _jax_plugin(machine) if jax else None
-    cuda = (int(plugin[8:10]) if plugin else None) or cuda_major(build) or 12
+    named = re.search(r"\d+", plugin or "")  # jax-cuda12-plugin
+    cuda = int(named.group()) if named else cuda_major(build) or 12
     oldest = OLDEST_DRIVERS.get(cuda, 0)
     listed = ", ".join(
         f"{card.index}: {card.name}"

@@ -12,9 +12,17 @@ import numpy as np
 import pandas as pd
 
 from cnnlab import metrics, tables
-from cnnlab._common import progress
+from cnnlab._common import progress, require_seed
 from cnnlab.experiments.imbalance_remedies import REMEDIES, Remedy, RemedyRun, RemedyRunner
-from cnnlab.experiments.runner import build_facts, experiment_facts, fold_runs, joined, plain_table, require_counts
+from cnnlab.experiments.runner import (
+    build_facts,
+    experiment_facts,
+    fold_runs,
+    joined,
+    plain_table,
+    require_counts,
+    say_what_is_tested,
+)
 from cnnlab.experiments.store import Store, owned
 from cnnlab.experiments.training_run import Recipe, TrainingRun
 from cnnlab.tables.linking import Group, group_columns
@@ -66,7 +74,7 @@ def imbalance(
 
     Args:
         build: Returns a new, compiled model.
-        table: With the columns path and label; a column `split` is not looked at.
+        table: With the columns path and label; a column `split` is not looked at, but rows of its test part are said.
         remedies: Names of `experiments.REMEDIES`, or a name → `experiments.Remedy` of your own. "none" is always there.
         minority: The classes that matter; where None, those with less than half the images of the largest.
         folds: How many, 2 or more.
@@ -88,7 +96,7 @@ def imbalance(
 
     Raises:
         ValueError: If a remedy is unknown, no class is rare, or a class is smaller than the number of folds.
-        TypeError: If `build` does not return a compiled model.
+        TypeError: If `build` does not return a compiled model, or `seed` is not a whole number from 0.
         FileExistsError: If the folder holds an experiment with other settings.
 
     Source:
@@ -101,6 +109,8 @@ def imbalance(
     """
     plain = plain_table(table, caller="experiments.imbalance")
     plain["label"] = plain["label"].cat.remove_unused_categories()
+    require_seed(seed, caller="experiments.imbalance")
+    say_what_is_tested(table, "The comparison of remedies")
     require_counts(epochs=epochs, repeats=repeats)
     tried, rare = _remedies(remedies), _minority(plain, minority)
     rows = plain.assign(**{LINKED: tables.linked_groups(plain, group)}) if group_columns(plain, group) else plain

@@ -34,7 +34,7 @@ from cnnlab.experiments.training_run import (
     train_val_rows,
 )
 from cnnlab.pipelines.cache import MEMORY_SHARE, free_memory
-from cnnlab.tables.linking import Group, group_columns
+from cnnlab.tables.linking import Group, group_columns, say_once
 
 HELP = "A lower learning rate, or gradient clipping (clipnorm=1.0 in the optimizer), is the usual remedy."
 NO_ANSWERS = (
@@ -201,6 +201,16 @@ def plain_table(table: pd.DataFrame, *, caller: str) -> pd.DataFrame:
     """The rows of an experiment, without the split and folds that they came with; the index counts from 0."""
     require_columns(table, "path", "label", caller=caller)
     return table.drop(columns=["split", "fold"], errors="ignore").reset_index(drop=True)
+
+
+def say_what_is_tested(table: pd.DataFrame, subject: str) -> None:
+    """Says once that what is chosen by rows of the test split cannot be tested by them."""
+    tested = int((table["split"] == "test").sum()) if "split" in table else 0
+    if tested:
+        say_once(
+            f"{subject} learns from {tested} rows of the test split, which then cannot test its winner. Leave them "
+            "out: `table[table['split'] != 'test']`."
+        )
 
 
 def require_counts(**counts: int) -> None:

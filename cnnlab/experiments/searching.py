@@ -10,12 +10,13 @@ from cnnlab import _quiet  # noqa: F401  isort: skip
 import keras
 import pandas as pd
 
+from cnnlab._common import require_seed
 from cnnlab.experiments.fingerprint import describe
-from cnnlab.experiments.runner import experiment_facts, plain_table, require_counts
+from cnnlab.experiments.runner import experiment_facts, plain_table, require_counts, say_what_is_tested
 from cnnlab.experiments.search import Search
 from cnnlab.experiments.store import owned
 from cnnlab.experiments.training_run import Recipe
-from cnnlab.tables.linking import Group, say_once
+from cnnlab.tables.linking import Group
 
 
 def grid_search(
@@ -76,6 +77,7 @@ def grid_search(
 
     Raises:
         ValueError: If the grid has no points, a class is smaller than the number of folds, or a name has no effect.
+        TypeError: If `seed` is not a whole number from 0.
         FileExistsError: If the folder holds an experiment with other settings, or another `build` was searched with.
         TimeoutError: If another process works in the folder.
         RuntimeError: If no point could be trained; if some could not, that is a warning.
@@ -94,7 +96,8 @@ def grid_search(
 
     rows = plain_table(table, caller="experiments.grid_search")
     require_counts(epochs=epochs)
-    _say_what_is_tested(table)
+    require_seed(seed, caller="experiments.grid_search")
+    say_what_is_tested(table, "The search")
     space = Space(grid, beside=loading)
     oracle = make_oracle(method, objective=objective, space=space, seed=seed, trials=trials, epochs=epochs)
     name, direction = oracle.objective.name, oracle.objective.direction
@@ -115,15 +118,6 @@ def grid_search(
     settings |= {"grid": space.describe(), "fit": describe(hypermodel.own_fit)}
     options: dict[str, Any] = {"folds": folds, "seed": seed, "group": group, "folder": folder, "settings": settings}
     return _search(functools.partial(FoldTuner, oracle, hypermodel, rows, recipe, **options), Path(folder), distributed)
-
-
-def _say_what_is_tested(table: pd.DataFrame) -> None:
-    tested = int((table["split"] == "test").sum()) if "split" in table else 0
-    if tested:
-        say_once(
-            f"The search learns from {tested} rows of the test split, which then cannot test its winner. Leave them "
-            "out: `table[table['split'] != 'test']`."
-        )
 
 
 def _search(make_tuner: Callable[[], Any], folder: Path, distributed: str | None) -> Search:

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from cnnlab import metrics, tables
-from cnnlab._common import require_columns
+from cnnlab._common import require_columns, require_seed
 from cnnlab.experiments.runner import (
     build_facts,
     experiment_facts,
@@ -92,7 +92,7 @@ def cross_validate(
     Raises:
         ValueError: If a class is smaller than the number of folds.
             Or if `build` returns layers that an earlier fold has trained.
-        TypeError: If `build` does not return a compiled model.
+        TypeError: If `build` does not return a compiled model, or `seed` is not a whole number from 0.
         FileExistsError: If the folder holds an experiment with other settings, in words that name them.
         TimeoutError: If another process works in the folder.
 
@@ -101,6 +101,7 @@ def cross_validate(
         >>> validation.scores["accuracy"].mean()  # doctest: +SKIP
     """
     require_counts(epochs=epochs, repeats=repeats)
+    require_seed(seed, caller="experiments.cross_validate")
     rows = plain_table(table, caller="experiments.cross_validate")
     recipe = Recipe(epochs, patience, fit, callbacks, class_weight, loading={"image_size": tuple(image_size)} | loading)
     runs = fold_runs(build, rows, recipe, folds=folds, repeats=repeats, seed=seed, group=group)
@@ -154,7 +155,7 @@ def learning_curve(
 
     Raises:
         ValueError: If a size is out of range, or too small to have each class once.
-        TypeError: If `build` does not return a compiled model.
+        TypeError: If `build` does not return a compiled model, or `seed` is not a whole number from 0.
         FileExistsError: If the folder holds an experiment with other settings.
 
     Example:
@@ -163,6 +164,7 @@ def learning_curve(
     """
     require_columns(table, "path", "label", caller="experiments.learning_curve")
     require_counts(epochs=epochs, repeats=repeats)
+    require_seed(seed, caller="experiments.learning_curve")
     training, val = _training_and_val(table, group, seed)
     recipe = Recipe(epochs, patience, loading={"image_size": tuple(image_size)} | loading)
     runs = []

@@ -75,9 +75,10 @@ def compare(
         return {name: other[name] - one[name] for name in one if name in other}
 
     one, other = values(first, top=top), values(second, top=top)
-    drawn = intervals.bootstrap(difference, units, count=bootstrap, seed=seed).items()
-    found = [(name, one[name], other[name], other[name] - one[name], moved) for name, moved in drawn]
-    rows = [(name, *pair, *_judged(name, moved, spread, freedom)) for name, *pair, moved, spread in found]
+    rows = []
+    for name, drawn in intervals.bootstrap(difference, units, count=bootstrap, seed=seed).items():
+        judged = _judged(name, other[name] - one[name], drawn, freedom)
+        rows.append((name, one[name], other[name], *judged))
     table = pd.DataFrame(rows, columns=["metric", "a", "b", "difference", "low", "high", "p_value", "verdict"])
     alone = (table["metric"] == "accuracy") & (not is_grouped(units))
     table.insert(7, "mcnemar", np.where(alone, mcnemar(first, second), np.nan))

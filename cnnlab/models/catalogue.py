@@ -1,6 +1,5 @@
 """What is known of the networks on offer: the pixels they want, how large and how good they are."""
 
-import difflib
 import functools
 import os
 from pathlib import Path
@@ -10,6 +9,7 @@ from cnnlab import _quiet  # noqa: F401  isort: skip
 import keras
 import pandas as pd
 
+from cnnlab._common import did_you_mean
 from cnnlab.models import efficientnet_lite
 
 # Mean and standard deviation of ImageNet's red, green and blue, on a scale of 0 to 1.
@@ -123,12 +123,9 @@ def require_known(name: str) -> None:
     """Refuses the name of a network that is none, and says the nearest ones."""
     if name in NETWORKS:
         return
-    lower = {known.lower(): known for known in NETWORKS}
-    near = difflib.get_close_matches(str(name).lower(), lower, n=3, cutoff=0.5)
-    hint = f" Did you mean {' or '.join(repr(lower[word]) for word in near)}?" if near else ""
     raise ValueError(
         f"`models.pretrained` expects the name of a network; `models.table()` lists the "
-        f"{len(NETWORKS)} there are. Received: {name!r}.{hint}"
+        f"{len(NETWORKS)} there are. Received: {name!r}.{did_you_mean(name, NETWORKS, count=3)}"
     )
 
 

@@ -130,8 +130,6 @@ def thumbnail(path: str, size: int = 160, *, levels: tuple[float, float] | None 
         return np.full((size, size, 3), 200, np.uint8)
     height, width = image.shape[:2]
     shrink = max(height, width) / size
-    return (
-        image
-        if shrink <= 1
-        else resize(image, (max(1, round(height / shrink)), max(1, round(width / shrink))), "stretch")
-    )
+    if shrink <= 1:
+        return image
+    return resize(image, (max(1, round(height / shrink)), max(1, round(width / shrink))), "stretch")

@@ -1,6 +1,5 @@
 """TensorFlow Datasets as a source of collecting: the stored bytes become files once."""
 
-import difflib
 import importlib.resources.abc
 import importlib.util
 import os
@@ -12,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from cnnlab._common import progress
+from cnnlab._common import did_you_mean, progress
 from cnnlab.samples.folder import recipe
 
 MAGIC = {b"\x89PNG": "png", b"\xff\xd8\xff": "jpg", b"GIF8": "gif", b"BM": "bmp", b"RIFF": "webp"}
@@ -100,9 +99,11 @@ def _builder(name: str, data_dir: str | os.PathLike[str] | None) -> Any:
         known = set(tfds.list_builders(with_community_datasets=False))
         if data_dir is not None and Path(data_dir).is_dir():
             known |= {entry.name for entry in Path(data_dir).iterdir() if entry.is_dir()}
-        near = difflib.get_close_matches(name.split("/")[0].split(":")[0], sorted(known), n=3, cutoff=0.5)
-        hint = f"The nearest names are {', '.join(near)}." if near else "See tensorflow.org/datasets/catalog."
-        raise ValueError(f"Expected the name of a set in TensorFlow Datasets. Received: {name!r}. {hint}") from error
+        hint = did_you_mean(name.split("/")[0].split(":")[0], sorted(known), count=3)
+        raise ValueError(
+            f"Expected the name of a set in TensorFlow Datasets. Received: {name!r}."
+            f"{hint or ' See tensorflow.org/datasets/catalog.'}"
+        ) from error
 
 
 def _features(builder: Any) -> tuple[str, str]:
