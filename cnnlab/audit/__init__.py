@@ -1,6 +1,7 @@
 """Broken, odd, duplicate and mislabelled images; decisions about them that are logged and can be undone."""
 
 from cnnlab.audit.decisions import apply, decide, decisions, latest, undo
+from cnnlab.audit.feature_space import outliers, similar
 from cnnlab.audit.images import leaks, scan
 from cnnlab.audit.labels import label_issues, label_noise
 from cnnlab.audit.shortcuts import shortcuts
@@ -15,7 +16,9 @@ __all__ = [
     "latest",
     "leaks",
     "levels",
+    "outliers",
     "scan",
     "shortcuts",
+    "similar",
     "undo",
 ]

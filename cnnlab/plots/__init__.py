@@ -4,6 +4,7 @@ from cnnlab.plots.augmentations import augmentations
 from cnnlab.plots.calibration import reliability
 from cnnlab.plots.convolution import convolution
 from cnnlab.plots.curves import history, learning_rates, schedule
+from cnnlab.plots.embedding import embedding
 from cnnlab.plots.explain import feature_maps, filters, heatmap, receptive_field
 from cnnlab.plots.grid import grid
 from cnnlab.plots.groups import groups
@@ -18,6 +19,7 @@ __all__ = [
     "class_counts",
     "confusion",
     "convolution",
+    "embedding",
     "feature_maps",
     "filters",
     "grid",
