@@ -1,10 +1,12 @@
-"""The command line: `cnnlab doctor`, `report`, `course`, `cache` and `refresh`; also as `python -m cnnlab`."""
+"""The command line: `cnnlab predict`, `report`, `doctor` …; also as `python -m cnnlab`."""
 
 from __future__ import annotations
 
 import argparse
 import sys
+import warnings
 from pathlib import Path
+from typing import Any
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -18,7 +20,10 @@ def main(arguments: list[str] | None = None) -> int:
     from cnnlab._report import NotebookError
 
     try:
-        options.run(options)
+        with warnings.catch_warnings():
+            warnings.simplefilter("always", UserWarning)
+            warnings.showwarning = lambda message, *_, **__: print(f"cnnlab: {message}", file=sys.stderr)
+            options.run(options)
     except (OSError, ValueError, NotebookError) as error:
         print(f"\ncnnlab: {error}", file=sys.stderr)
         return 1
@@ -41,6 +46,23 @@ def _parser() -> argparse.ArgumentParser:
         "--set", action="append", default=[], metavar="NAME=VALUE", help="another value in the notebook's parameters"
     )
     report.set_defaults(run=_report)
+    predict = commands.add_parser("predict", help="label the images of a folder with an export")
+    predict.add_argument("export", help="the folder that serving.export wrote")
+    predict.add_argument("source", type=Path, metavar="folder", help="of images, or one image")
+    predict.add_argument("--csv", type=Path, metavar="FILE", help="where the answers go; a file that is there stays")
+    predict.set_defaults(run=lambda options: _commands().predict(options.export, options.source, options.csv))
+    validate = commands.add_parser("validate", help="score an export on a folder of labelled images")
+    validate.add_argument("export", help="the folder that serving.export wrote")
+    validate.add_argument("folder", type=Path, help="one subfolder of images per class")
+    validate.set_defaults(run=lambda options: _commands().validate(options.export, options.folder))
+    audit = commands.add_parser("audit", help="find broken images, copies and odd ones: a table and a page")
+    audit.add_argument("folder", type=Path, help="one subfolder of images per class")
+    audit.add_argument("--out", type=Path, default=Path("runs/audit"), help="where both go (runs/audit)")
+    audit.set_defaults(run=lambda options: _commands().audit(options.folder, options.out))
+    demo = commands.add_parser("demo", help="try an export in the browser; nothing leaves this machine")
+    demo.add_argument("export", help="the folder that serving.export wrote")
+    demo.add_argument("--port", type=int)
+    demo.set_defaults(run=lambda options: _commands().demo(options.export, options.port))
     course = commands.add_parser("course", help="lay the notebooks out in a folder; what is there already stays")
     course.add_argument("folder", type=Path, help="such as my_course; then: jupyter lab my_course")
     course.set_defaults(run=_course)
@@ -51,6 +73,12 @@ def _parser() -> argparse.ArgumentParser:
     refresh.add_argument("notebooks", type=Path, nargs="+")
     refresh.set_defaults(run=_refresh)
     return parser
+
+
+def _commands() -> Any:
+    from cnnlab import _commands as commands
+
+    return commands
 
 
 def _report(options: argparse.Namespace) -> None:
@@ -100,7 +128,7 @@ def _refresh(options: argparse.Namespace) -> None:
 
 def _joined(arguments: list[str]) -> list[str]:
     """`--data -photos` as `--data=-photos`: argparse takes a folder whose name begins with a dash for an option."""
-    takes_name = ("--data", "--folder", "--set")
+    takes_name = ("--data", "--folder", "--set", "--csv", "--out")
     joined: list[str] = []
     for word in arguments:
         if joined and joined[-1] in takes_name and word.startswith("-") and not word.startswith(takes_name):

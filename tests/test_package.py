@@ -61,8 +61,8 @@ def test_every_dependency_is_declared_and_used():
     used = imported()
     assert set(UNSEEN) <= declared
     assert declared - used - set(UNSEEN) == set()
-    pulled = {  # which Jupyter and TensorFlow cannot be without
-        "ipython", "jupyter-core", "ml-dtypes", "nbclient", "nbformat", "packaging", "traitlets",
+    pulled = {  # which Jupyter, scikit-learn and TensorFlow cannot be without
+        "ipython", "jupyter-core", "ml-dtypes", "nbclient", "nbformat", "packaging", "threadpoolctl", "traitlets",
     }  # fmt: skip
     assert used - declared - optional - pulled == set()
 

@@ -112,7 +112,7 @@ def main(arguments: list[str] | None = None) -> int:
         findings = examine(machine, fast=options.fast, timeout=options.timeout)
         rest = "; TensorFlow was not started: leave out --fast for the proof" if options.fast else ""
         last = f"\n\n{summary(findings)} in {time.perf_counter() - start:.1f} s{rest}."
-        if any(finding.fix for finding in findings):
+        if any(finding.fix for finding in findings) and machine.exists(machine.join(machine.project, "pyproject.toml")):
             last += f"\nType the commands in {machine.project}"
     width = min(shutil.get_terminal_size((100, 24)).columns, 100)
     _write(as_text(findings, width=width) + last)

@@ -21,6 +21,7 @@ TYPES = re.compile(
     r"str|string|object|bool(ean)?|[uU]?[iI]nt(8|16|32|64)|[fF]loat(16|32|64)|datetime64\[(s|ms|us|ns)(, [\w/+:-]+)?\]"
     r"|timedelta64\[(s|ms|us|ns)\]"
 )
+FORMULA = re.compile(r"'*[=+\-@\t\r]")  # with which text begins that a spreadsheet runs, or would once it is unquoted
 
 
 def fingerprint(table: pd.DataFrame) -> str:
@@ -53,7 +54,7 @@ def fingerprint(table: pd.DataFrame) -> str:
     return hashlib.sha256("\n".join(sorted(lines)).encode()).hexdigest()
 
 
-def save(table: pd.DataFrame, path: str | os.PathLike[str], *, prove: bool = False) -> None:
+def save(table: pd.DataFrame, path: str | os.PathLike[str], *, prove: bool = False, spreadsheet: bool = False) -> None:
     """Writes a table as CSV, with its categories and types in a small JSON file beside it.
 
     The CSV is plain and opens anywhere; `tables.read` brings back the same table, with row numbers from 0. Both files
@@ -63,9 +64,14 @@ def save(table: pd.DataFrame, path: str | os.PathLike[str], *, prove: bool = Fal
         table: Any table of this package.
         path: Where to, ending in .csv; an older file of that name is replaced.
         prove: Keep the table's `fingerprint` beside it, for `tables.read(path, verify=True)`. Reads every image once.
+        spreadsheet: Write an apostrophe before text that a spreadsheet would run as a formula, because it begins with
+            =, +, - or @; `tables.read` takes it off again.
 
     Raises:
         ValueError: If a column, or an index with names of its own, would not come back the same. Nothing is written.
+
+    Source:
+        OWASP, "CSV Injection", for `spreadsheet`.
 
     Example:
         >>> import tempfile
@@ -84,10 +90,17 @@ def save(table: pd.DataFrame, path: str | os.PathLike[str], *, prove: bool = Fal
     facts: dict[str, Any] = {"columns": _described(table)}
     if prove:
         facts["fingerprint"] = fingerprint(table)
+    if spreadsheet:
+        _require_harmless_names(table)
+        for name, kind in facts["columns"].items():
+            kind["formulas"] = "categories" in kind or is_string_dtype(table[name])
     with locked(path), atomic_paths(_sidecar(path), path) as (sidecar, csv):
         missing = {name: kind["missing"] for name, kind in facts["columns"].items() if kind.get("missing")}
         filled = {name: table[name].astype(object).where(table[name].notna(), word) for name, word in missing.items()}
-        write_csv(table.assign(**filled), csv)
+        written = table.assign(**filled)
+        texts = [name for name, kind in facts["columns"].items() if kind.get("formulas")]
+        written = written.assign(**{name: written[name].map(_harmless) for name in texts})
+        write_csv(written, csv)
         _require_same(csv, facts["columns"], table)
         # Between the two renames the old CSV lies beside the new facts: keep those of the old one until the next time.
         facts["csv"] = _digest(csv)
@@ -95,6 +108,20 @@ def save(table: pd.DataFrame, path: str | os.PathLike[str], *, prove: bool = Fal
             with suppress(ValueError):  # damaged, and of no use to the old CSV either
                 facts["earlier"] = _facts(path) | {"csv": _digest(path)}
         sidecar.write_text(json.dumps(facts, ensure_ascii=False, indent=1), encoding="utf-8")
+
+
+def _harmless(cell: object) -> object:
+    """Text that a spreadsheet takes for text; one apostrophe more also where there are some, so that one comes off."""
+    return f"'{cell}" if isinstance(cell, str) and FORMULA.match(cell) else cell
+
+
+def _require_harmless_names(table: pd.DataFrame) -> None:
+    risky = [name for name in table if FORMULA.match(str(name))]
+    if risky:
+        raise ValueError(
+            f"`tables.save(spreadsheet=True)` expects columns whose names no spreadsheet runs as a formula. Received: "
+            f"{risky[0]!r}. Rename it: `table.rename(columns={{{risky[0]!r}: …}})`."
+        )
 
 
 def _with_plain_paths(table: pd.DataFrame) -> pd.DataFrame:
@@ -243,6 +270,7 @@ def _checked(kind: dict[str, Any]) -> dict[str, Any]:
         plain = plain and isinstance(names, list) and all(isinstance(name, str | int | float) for name in names)
     else:
         plain = TYPES.fullmatch(kind["dtype"]) is not None
+    plain = plain and isinstance(kind.get("formulas", False), bool)
     if not plain or not isinstance(kind.get("missing", ""), str):
         raise ValueError(f"{kind!r:.80} describes no column")
     return kind
@@ -279,6 +307,8 @@ def _typed(path: Path, columns: dict[str, dict[str, Any]]) -> pd.DataFrame:
 
 def _column(cells: pd.Series, kind: dict[str, Any]) -> pd.Series:
     """Cells of text as the type that a column had when it was saved."""
+    if kind.get("formulas"):
+        cells = cells.where(~cells.str.match(f"'{FORMULA.pattern}"), cells.str[1:])
     if "categories" in kind:
         names = {str(name): name for name in kind["categories"]}
         unknown = cells[~cells.isin([*names, kind.get("missing", "")])]

@@ -1,0 +1,149 @@
+"""`cnnlab predict`, `validate` and `audit`: what they print, write and refuse."""
+
+import csv
+import re
+import shutil
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from cnnlab import models, samples, serving, tables
+from cnnlab.__main__ import main
+
+
+@pytest.fixture(scope="module")
+def export(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("export")
+    table = tables.from_folder(samples.inspection(folder / "parts", per_class=3, size=32, seed=0))
+    model = models.small_cnn(image_size=(32, 32), classes=table["label"].cat.categories, filters=(4,))
+    serving.export(model, folder / "model", check=table, formats=("litert",))
+    return folder
+
+
+def first(export):
+    return tables.from_folder(export / "parts")["path"].iloc[0]
+
+
+def test_predict_answers_every_image_and_counts_the_broken(export, tmp_path, capsys):
+    heap = tmp_path / "heap"
+    shutil.copytree(export / "parts", heap)
+    shutil.copy(first(export), heap / "=1+1.png")
+    (heap / "broken.png").write_bytes(b"no image")
+    assert main(["predict", str(export / "model"), str(heap), "--csv", str(tmp_path / "answers.csv")]) == 0
+    said = capsys.readouterr().out
+    assert re.search(r"20 images in [\d.]+ s, 1 of them unreadable", said)
+    assert "broken.png cannot be read: not an image" in said
+    answers = tables.read(tmp_path / "answers.csv")
+    expected = serving.Predictor(export / "model").table(tables.from_folder(export / "parts", labelled=False))
+    found = answers.set_index(answers["path"].str.replace(str(heap), str(export / "parts")))
+    pd.testing.assert_frame_equal(
+        found.loc[expected["path"], expected.columns[1:]].reset_index(drop=True), expected[expected.columns[1:]]
+    )
+    assert answers["problem"].ne("").sum() == 1
+
+
+def test_predict_takes_one_image_and_leaves_files_alone(export, tmp_path, capsys):
+    image = first(export)
+    assert main(["predict", str(export / "model"), image]) == 0
+    label = serving.Predictor(export / "model")(image).label
+    assert re.search(rf"^{label} with \d", capsys.readouterr().out, re.MULTILINE)
+    (tmp_path / "mine.csv").write_text("mine")
+    assert main(["predict", str(export / "model"), image, "--csv", str(tmp_path / "mine.csv")]) == 1
+    assert "stays as it is" in capsys.readouterr().err
+    assert (tmp_path / "mine.csv").read_text() == "mine"
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["predict", "nowhere", "."], "nowhere"),
+        (["predict", "{export}/model", "nowhere"], "nothing at 'nowhere'"),
+        (["validate", "{export}/model", "nowhere"], "nothing at 'nowhere'"),
+        (["audit", "nowhere"], "nothing at 'nowhere'"),
+    ],
+)
+def test_what_is_not_there_is_a_sentence(export, tmp_path, monkeypatch, capsys, words, sentence):
+    monkeypatch.chdir(tmp_path)
+    assert main([word.format(export=export) for word in words]) == 1
+    assert sentence in capsys.readouterr().err
+
+
+def test_validate_prints_the_scores_of_the_export(export, capsys):
+    assert main(["validate", str(export / "model"), str(export / "parts")]) == 0
+    said = capsys.readouterr().out
+    scores = serving.validate(export / "model", tables.from_folder(export / "parts")).set_index("metric")
+    found = re.search(r"^ *accuracy +([\d.]+) +([\d.]+) +([\d.]+)$", said, re.MULTILINE)
+    np.testing.assert_allclose(
+        [float(part) for part in found.groups()], scores.loc["accuracy", ["value", "low", "high"]], atol=5e-4
+    )
+
+
+def test_validate_takes_the_test_images_of_a_folder_with_splits(export, tmp_path, capsys):
+    for split in ("train", "test"):
+        shutil.copytree(export / "parts", tmp_path / split, ignore=shutil.ignore_patterns("metadata.csv"))
+    assert main(["validate", str(export / "model"), str(tmp_path)]) == 0
+    assert "scored on its 18 test images" in capsys.readouterr().out
+
+
+def test_audit_leaves_a_table_and_a_page_that_runs_nothing(tmp_path, capsys):
+    folder = samples.inspection(tmp_path / "parts", per_class=6, size=48, plant={"broken": 0.05, "copies": 0.1})
+    name = "<script>alert(1)</script>.png".replace("/", "\N{FRACTION SLASH}")
+    shutil.copy(next((tmp_path / "parts" / "good").glob("*.*")), tmp_path / "parts" / "good" / name)
+    assert main(["audit", str(folder), "--out", str(tmp_path / "audit")]) == 0
+    said = capsys.readouterr().out
+    table = tables.read(tmp_path / "audit" / "audit.csv")
+    assert f"{(table['problem'] != '').sum():8,}  Problems" in said
+    page = (tmp_path / "audit" / "audit.html").read_text(encoding="utf-8")
+    assert "<script" not in page
+    assert "&lt;script&gt;" in page
+    assert page.count("data:image/jpeg") >= 4
+    assert "http" not in page
+    assert main(["audit", str(folder), "--out", str(tmp_path / "audit")]) == 1
+    assert "stays as it is" in capsys.readouterr().err
+
+
+RISKY = ["=1+1", "+1", "-1", "@x", "'=1", "''=1", "'x", "\t=1", "\r=1", "plain", "", "=", "'"]
+
+
+def test_a_spreadsheet_runs_nothing_and_reading_gives_all_back(tmp_path):
+    table = pd.DataFrame(
+        {
+            "path": RISKY,
+            "label": pd.Categorical([f"{text}!" for text in RISKY]),
+            "gaps": pd.Series([None, *RISKY[1:]], dtype="str"),
+            "number": np.linspace(-1, 1, len(RISKY)),
+        }
+    )
+    tables.save(table, tmp_path / "a.csv", spreadsheet=True)
+    pd.testing.assert_frame_equal(tables.read(tmp_path / "a.csv"), table)
+    with (tmp_path / "a.csv").open(newline="", encoding="utf-8") as file:
+        cells = [cell for row in csv.reader(file) for cell in row[:3]]
+    assert [cell for cell in cells if re.match(r"[=+\-@\t\r]", cell)] == []
+    with pytest.raises(ValueError, match=r"names no spreadsheet runs"):
+        tables.save(table.rename(columns={"gaps": "=gaps"}), tmp_path / "b.csv", spreadsheet=True)
+    assert not (tmp_path / "b.csv").exists()
+
+
+def test_the_demo_answers_as_the_predictor_does(export, tmp_path):
+    from cnnlab import _commands
+
+    class Gradio:
+        class Error(Exception):
+            pass
+
+        Image = Label = staticmethod(lambda **options: options)
+
+        @staticmethod
+        def Interface(answer, *parts, **options):
+            assert options["analytics_enabled"] is False
+            return answer
+
+    answer = _commands.interface(str(export / "model"), Gradio)
+    image = first(export)
+    assert answer(image) == serving.Predictor(export / "model")(image).probabilities
+    (tmp_path / "broken.png").write_bytes(b"no image")
+    with pytest.raises(Gradio.Error, match=r"^broken\.png cannot be read"):
+        answer(str(tmp_path / "broken.png"))
+    with pytest.raises(Gradio.Error, match="Choose an image"):
+        answer(None)
