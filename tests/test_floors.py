@@ -24,7 +24,7 @@ FLOORS = {
     4: {"widgets", "exercises"},
 }
 SHARED = dict.fromkeys(("_answers", "_common", "_csv", "_quiet", "_stderr", "_upstream"), -1)
-SHARED |= {"_report": 4, "__main__": 5}
+SHARED |= {"_report": 4, "_commands": 4, "__main__": 5}
 SHARED |= {"__init__": 0}
 FLOOR_OF = {room: floor for floor, rooms in FLOORS.items() for room in rooms} | SHARED
 
