@@ -50,6 +50,7 @@ large = models.pretrained("MobileNet", image_size=(32, 32), classes=classes, wei
 images = lambda **options: pipelines.load(table, image_size=(32, 32), batch_size=16, **options)
 history = training.fine_tune(large, images(training=True, seed=0), images(), head_epochs=1, epochs=1)
 says["phases"] = history.phases["moved"].tolist()
+says["shares"] = history.phases["share"].sum()
 
 waves = np.sin(np.arange(40)[:, None, None] / 5 + np.arange(56)[:, None] / 4 + np.arange(3))
 smooth = np.repeat((127 + 100 * waves).astype(np.uint8)[None], 8, axis=0)
@@ -78,6 +79,7 @@ def test_jax_trains_the_same(digits, tmp_path):
     assert says["resumed"]
     assert max(says["apart"]) <= 0.6  # the pipeline's pixels are rounded
     assert says["phases"] == [0.0, 0.0]
+    assert says["shares"] == 1  # of the weights before and after tuning, averaged
     whole = pipelines.load(table, image_size=(8, 8), batch_size=60, training=True, seed=0)
     training.compile(model, learning_rate=1e-3, steps_per_execution=1)
     losses = model.fit(whole, epochs=3, shuffle=False, verbose=0).history["loss"]
