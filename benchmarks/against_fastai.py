@@ -81,7 +81,7 @@ def main():
     parser.add_argument("--set", default="clothing")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--epochs", type=int, default=FASTAI_EPOCHS, help="of fastai's second phase")
-    parser.add_argument("--rows", type=int, help="images of each part at most, to try whether all runs")
+    parser.add_argument("--rows", type=int, help="images of each class and part at most, to try whether all runs")
     parser.add_argument("--python", default=sys.executable)
     parser.add_argument("--fastai", nargs=5, help=argparse.SUPPRESS)  # the run in the other environment
     options = parser.parse_args()
@@ -101,7 +101,7 @@ def main():
     from cnnlab.models.efficientnet_lite import weights_path
 
     size = SETS[options.set][0]
-    rows = [part.sample(frac=1, random_state=0).head(options.rows or len(part)) for part in parts(options.set)]
+    rows = [part.groupby("label", observed=True).head(options.rows or len(part)) for part in parts(options.set)]
     print("| seed | cnnlab | seconds | fastai | seconds |\n|---|---|---|---|---|")
     results = []
     table = pd.concat(rows)[["path", "label", "split"]]
