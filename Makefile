@@ -51,7 +51,7 @@ doctor: $(VENV)/installed
 
 test: $(VENV)/installed-dev
 	@$(BIN)/python -m pytest -m browser tests/test_browser.py --cov --cov-report= --timeout=400
-	@$(BIN)/python -m pytest -n 2 --dist loadfile --cov --cov-append --cov-report=term --cov-fail-under=90
+	@$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --cov --cov-append --cov-report=term --cov-fail-under=90
 
 test-slow: $(VENV)/installed-dev
 	@$(BIN)/python -m pytest -m slow --timeout=3600

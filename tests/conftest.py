@@ -8,18 +8,32 @@ from pathlib import Path
 
 os.environ.setdefault("MPLBACKEND", "Agg")
 os.environ.setdefault("CNNLAB_QUIET", "1")
-if "PYTEST_XDIST_WORKER" in os.environ:  # a core for each worker and the processes it starts, not one for each thread
+if "PYTEST_XDIST_WORKER" in os.environ:
+    gc.disable()  # until everything is imported: `pytest_collection_finish`
+    # A core for each worker and the processes it starts, not one for each thread.
     for _name in ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
         os.environ.setdefault(_name, "1")
 
 import numpy as np
 import pytest
 
+# Whole files go to the workers (`--dist loadfile`), in this order: the longest first, or a worker waits for the other.
+LONGEST = (
+    "test_notebooks_run", "test_grid_search", "test_resume", "test_cross_validate", "test_models_pretrained",
+    "test_training_tools", "test_preparation", "test_imbalance", "test_readme", "test_pipelines_memory",
+)  # fmt: skip
+
+
+def pytest_collection_modifyitems(items):
+    """Puts them first; within a file everything stays in its order."""
+    items.sort(key=lambda item: LONGEST.index(item.path.stem) if item.path.stem in LONGEST else len(LONGEST))
+
 
 def pytest_collection_finish():
     """What all tests share is no garbage: networks, each of which asks for a collection, need not look at it again."""
     gc.collect()
     gc.freeze()
+    gc.enable()
 
 
 @pytest.fixture(autouse=True)

@@ -13,7 +13,7 @@ SCRIPT = Path(__file__).resolve().parents[1] / "benchmarks" / "gpu.py"
 
 
 def run(tmp_path, *options, timeout):
-    environment = os.environ | {"KERAS_BACKEND": "jax", "OUT": str(tmp_path)}
+    environment = os.environ | {"KERAS_BACKEND": "jax", "OUT": str(tmp_path), "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
     command = [sys.executable, SCRIPT, "--tiny", *map(str, options)]
     said = subprocess.run(command, env=environment, check=True, timeout=timeout, capture_output=True, text=True).stdout
     return json.loads((tmp_path / "gpu.json").read_text()), said

@@ -20,10 +20,26 @@ QUICK = {
     "02_cnn_basics": {"epochs": 1, "image_size": 32, "trained": "../runs/none.keras"},
     "03_prepare_images": {"per_class": 30, "epochs": 2, "folds": 2, "seeds": [0], "image_size": 24, "probe_size": 32},
     "04_augmentation": {"epochs": 2, "seeds": [0], "training_images": 100},
-    "05_training": {"epochs": 2, "seeds": [0, 1]},
-    "06_tuning": {"epochs": 1, "folds": 2, "seeds": 2},
-    "07_transfer_learning": {"images_per_class": [3, 10], "seeds": [0, 1], "first_epochs": 2, "steps": 10},
-    "08_evaluation": {"good_parts": 80, "imbalance": 10, "image_size": 24, "epochs": 1, "folds": 2, "repeats": 1},
+    "05_training": {"epochs": 2, "seeds": [0]},
+    "06_tuning": {
+        "images": 100,
+        "epochs": 1,
+        "folds": 2,
+        "learning_rates": [0.001, 0.01],
+        "batch_sizes": [16, 64],
+        "trials": 3,
+        "seeds": 2,
+    },
+    "07_transfer_learning": {"images_per_class": [3], "seeds": [0, 1], "first_epochs": 2, "steps": 10},
+    "08_evaluation": {
+        "good_parts": 80,
+        "imbalance": 10,
+        "image_size": 24,
+        "epochs": 1,
+        "folds": 2,
+        "sizes": [0.5, 1.0],
+        "repeats": 1,
+    },
     "09_fine_tuning": {"epochs_before": 1, "head_epochs": 1, "epochs": 1, "seeds": [0]},
     "10_imbalance_and_fairness": {
         "good": 60,
@@ -55,8 +71,14 @@ QUICK = {
         "tune_epochs": 1,
     },
 }
-# The default images, fewer of them: written into the sources, since a notebook has no parameter for it.
-FEWER = {"per_class=250": "per_class=25", "per_class=150": "per_class=25"}
+# Fewer default images and digits, and a shorter measurement: written into the sources, as no parameter says them.
+DIGITS = 'samples.digits("../data/digits"))'
+FEWER = {
+    "per_class=250": "per_class=25",
+    "per_class=150": "per_class=25",
+    "seconds=2)": "seconds=0.3)",
+    DIGITS: f'{DIGITS}.groupby("label", observed=True).head(40)',
+}
 STOPPED = ("00_quickstart", "08_evaluation")  # are stopped in the middle first, and then run on what that left
 
 

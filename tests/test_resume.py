@@ -13,6 +13,7 @@ import pandas as pd
 import pytest
 
 from cnnlab import augment, models, pipelines, training
+from cnnlab._upstream import build_before_tracing
 from cnnlab.training import checkpoint as checkpoints
 from cnnlab.training.callbacks import OPTIONS
 from cnnlab.training.memory import Memory, plain, restored
@@ -38,7 +39,8 @@ def rows(digits):
     return digits.groupby("label", observed=True).head(15)
 
 
-def build(steps_per_execution=1, optimizer=None):
+def build(steps_per_execution=1, optimizer=None, *, ahead=True):
+    """A network of plain Keras; built before its first step, as `training.compile` has it, or by that step."""
     keras.utils.set_random_seed(3)
     model = models.small_cnn(image_size=(8, 8), classes=list("0123456789"), filters=(8, 8), dropout=0.3)
     model.compile(
@@ -48,6 +50,8 @@ def build(steps_per_execution=1, optimizer=None):
         steps_per_execution=steps_per_execution,
         jit_compile=False,
     )
+    if ahead:
+        build_before_tracing(model)
     return model
 
 
@@ -110,8 +114,8 @@ def test_an_interrupted_run_ends_like_the_whole_one(rows, whole, tmp_path, fail_
     """10 steps an epoch: within one, at its end and soon again, before the last step."""
     for attempt, step in enumerate(fail_at):
         with pytest.raises(ConnectionAbortedError):
-            train(rows, tmp_path, resume=attempt > 0, fail_at=step)
-    model, history = train(rows, tmp_path, resume=True)
+            train(rows, tmp_path, resume=attempt > 0, fail_at=step, model=build(ahead=False))
+    model, history = train(rows, tmp_path, resume=True, model=build(ahead=False))
     assert_same(tmp_path, model, history, whole)
 
 
