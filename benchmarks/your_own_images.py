@@ -21,8 +21,7 @@ import test_your_own_images as folders  # noqa: E402  (how awkward folders are m
 
 DATA = Path(os.environ.get("CNNLAB_REAL_DATA", "")).resolve()
 NOTEBOOK = ROOT / "notebooks" / "12_your_own_images.ipynb"
-WEIGHTS = DATA / "weights" / "mobilenet_2_5_224_tf_no_top.h5"
-PRETRAINED = ("network=MobileNet", 'network_options={"alpha": 0.25}', f"weights={WEIGHTS}")
+SCRATCH = ('network=""',)
 
 
 def signs(target, sizes, **options):
@@ -30,10 +29,10 @@ def signs(target, sizes, **options):
 
 
 FOLDERS = {
-    "trash, pretrained": (lambda _: DATA / "trash", PRETRAINED),
-    "clothing, pretrained": (lambda _: DATA / "clothing", PRETRAINED),
-    "clothing, from scratch": (lambda _: DATA / "clothing", ()),
-    "sign_digits, from scratch": (lambda _: DATA / "sign_digits", ()),
+    "trash": (lambda _: DATA / "trash", ()),
+    "clothing": (lambda _: DATA / "clothing", ()),
+    "clothing, from scratch": (lambda _: DATA / "clothing", SCRATCH),
+    "sign_digits": (lambda _: DATA / "sign_digits", ()),
     "grey": (lambda target: signs(target, [60] * 10, mode="L"), ()),
     "two classes": (lambda target: signs(target, [100] * 2), ()),
     "40 images": (lambda target: signs(target, [10] * 4), ()),

@@ -89,7 +89,7 @@ def course(tmp_path_factory):
             cell.outputs, cell.execution_count = [], None
             cell.source = cell.source.replace("per_class=250", "per_class=40")
             if "parameters" in cell.metadata.get("tags", []):
-                cell.source += "\nepochs, image_size = 2, 24"
+                cell.source += "\nepochs, image_size, network_size = 2, 24, 32"
     notebooks = {
         "00_quickstart": quickstart,
         "relabel": code(RELABEL),

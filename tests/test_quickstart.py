@@ -13,7 +13,7 @@ from PIL import Image
 from cnnlab.__main__ import main
 
 NOTEBOOK = Path(__file__).parent.parent / "notebooks" / "00_quickstart.ipynb"
-QUICK = ["--set", "epochs=1", "--set", "image_size=24"]
+QUICK = ["--set", "epochs=1", "--set", "image_size=24", "--set", "pretrained="]
 
 
 def run(data, folder):

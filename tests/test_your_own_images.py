@@ -13,7 +13,7 @@ from cnnlab import tables
 from cnnlab.__main__ import main
 
 NOTEBOOK = Path(__file__).parent.parent / "notebooks" / "12_your_own_images.ipynb"
-QUICK = ("epochs=1", "least_steps=4", "image_size=24")
+QUICK = ("epochs=1", "least_steps=4", "image_size=24", 'network=""')
 
 
 def report(data, folder, *values):
@@ -89,12 +89,11 @@ def signs(real_data, target, sizes, *, mode="RGB", turns=(0,)):
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("name", ["trash", "clothing", "sign_digits"])
 def test_real_folders_from_a_pretrained_network(name, real_data, tmp_path, capfd):
-    weights = real_data / "weights" / "mobilenet_2_5_224_tf_no_top.h5"
-    options = ("network=MobileNet", 'network_options={"alpha": 0.25}', f"weights={weights}", "network_size=64")
-    status = report(real_data / name, tmp_path / "run", *options, "tune_epochs=1")
+    options = ("network=EfficientNetLite0", "network_size=64", "tune_epochs=1")
+    status = report(real_data / name, tmp_path / "run", *options)
     assert status == 0, capfd.readouterr().err
     page = page_of(tmp_path / "run")
-    assert "new last layer" in page
+    assert "EfficientNetLite0, frozen" in page
 
 
 @pytest.mark.slow
