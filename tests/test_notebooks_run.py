@@ -15,7 +15,7 @@ NOTEBOOKS = sorted((ROOT / "notebooks").glob("[0-9]*.ipynb"))
 
 # What makes a notebook quick. A notebook without a line here fails, so that none is forgotten.
 QUICK = {
-    "00_quickstart": {"epochs": 1, "image_size": 24, "network_size": 32},
+    "00_quickstart": {"epochs": 1, "image_size": 24, "pretrained": ""},
     "01_setup": {},
     "02_cnn_basics": {"epochs": 1, "image_size": 32, "trained": "../runs/none.keras"},
     "03_prepare_images": {"per_class": 30, "epochs": 2, "folds": 2, "seeds": [0], "image_size": 24, "probe_size": 32},
