@@ -8,7 +8,7 @@ override DATA := $(value DATA)
 override FOLDER := $(value FOLDER)
 export DATA FOLDER
 
-.PHONY: help quickstart report lab test test-slow fuzz bench notebooks docs lint doctor requirements
+.PHONY: help quickstart report lab test coverage test-slow fuzz bench notebooks docs lint doctor requirements
 .DELETE_ON_ERROR:
 
 help:
@@ -50,8 +50,11 @@ doctor: $(VENV)/installed
 	@$(BIN)/python -m cnnlab doctor
 
 test: $(VENV)/installed-dev
-	@$(BIN)/python -m pytest -m browser tests/test_browser.py --cov --cov-report= --timeout=400
-	@$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --cov --cov-append --cov-report=term --cov-fail-under=90
+	@$(BIN)/python -m pytest -m browser tests/test_browser.py --timeout=400
+	@$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+
+coverage: $(VENV)/installed-dev
+	@$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --cov --cov-report=term --cov-fail-under=95
 
 test-slow: $(VENV)/installed-dev
 	@$(BIN)/python -m pytest -m slow --timeout=3600

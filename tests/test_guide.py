@@ -19,7 +19,8 @@ LARGE, SMALL = '"EfficientNetLite0", image_size=(64, 64)', '"MobileNet", image_s
 @contextmanager
 def served(app):
     """The address of the app, on this machine's loopback."""
-    server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="error"))
+    # uvicorn's own logging would close the handlers that pytest has
+    server = uvicorn.Server(uvicorn.Config(app, port=0, log_config=None))
     thread = threading.Thread(target=server.run)
     thread.start()
     try:
