@@ -98,8 +98,15 @@ def write_api() -> None:
         index.append(f"```{{toctree}}\n:caption: {title}\n:maxdepth: 1\n\n" + "\n".join(rooms) + "\n```\n")
         for room in rooms:
             heading = f"cnnlab.{room}"
-            page = f"{heading}\n{'=' * len(heading)}\n\n.. automodule:: cnnlab.{room}\n   :members:\n"
-            (folder / f"{room}.rst").write_text(page + "   :imported-members:\n", encoding="utf-8")
+            lines = [heading, "=" * len(heading), "", f".. automodule:: cnnlab.{room}", ""]
+            for name in getattr(cnnlab, room).__all__:
+                value = getattr(getattr(cnnlab, room), name)
+                if isinstance(value, type) or hasattr(value, "__name__"):
+                    kind, options = ("class", ["   :members:"]) if isinstance(value, type) else ("function", [])
+                    lines += [f".. auto{kind}:: cnnlab.{room}.{name}", *options, ""]
+                else:  # a ready-made value, whose own words are those of its class
+                    lines += [f".. py:data:: {name}", f"   :type: {type(value).__name__}", ""]
+            (folder / f"{room}.rst").write_text("\n".join(lines), encoding="utf-8")
     (folder / "index.md").write_text("\n".join(index), encoding="utf-8")
 
 
