@@ -18,13 +18,11 @@ from typing import Any, TypeVar
 import filelock
 import numpy as np
 import pandas as pd
-from pandas.api.types import is_datetime64_any_dtype, is_numeric_dtype
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 JSON_DEPTH = 50
-FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
 
 
 def require_columns(table: pd.DataFrame, *columns: str, caller: str) -> None:
@@ -55,6 +53,18 @@ def require_column(table: pd.DataFrame, column: str, *, caller: str) -> None:
             f"`{caller}` expects a column {column!r}. Received the columns {', '.join(names)}."
             f"{did_you_mean(column, names, count=3)}"
         )
+
+
+def require_features(table: pd.DataFrame, features: Any, *, least: int = 1, caller: str) -> np.ndarray:
+    """The features of a table's images as float64; refuses what is not one row of `least` or more for each."""
+    values = np.asarray(features)
+    if values.ndim != 2 or len(values) != len(table) or values.shape[1] < least or values.dtype.kind not in "fiu":
+        raise ValueError(
+            f"`{caller}` expects `features` with one row of numbers, {least} or more, for each of the {len(table)} "
+            "images, such as `experiments.features('EfficientNetLite0', table)`. Received: "
+            f"{values.dtype}, shape {values.shape}."
+        )
+    return values.astype(np.float64)
 
 
 def did_you_mean(word: object, names: Iterable[str], *, count: int) -> str:
@@ -208,26 +218,6 @@ def read_json(path: str | os.PathLike[str], *, limit: int = 2**24) -> Any:
     except ValueError as error:
         reason = str(error)
     raise ValueError(f"Expected a JSON file. {str(path)!r} holds something else, or was damaged: {reason}.")
-
-
-def neutralised(table: pd.DataFrame) -> pd.DataFrame:
-    """A copy for spreadsheet programs: text that they would run as a formula gets an apostrophe in front.
-
-    For files that people open; `tables.save` keeps text exactly. Source: OWASP, "CSV Injection".
-
-    Example:
-        >>> neutralised(pd.DataFrame({"path": ["=1+1", "a.png"], "gain": [-1, 2]})).values.tolist()
-        [["'=1+1", -1], ['a.png', 2]]
-    """
-
-    def plain(value: Any) -> Any:
-        return f"'{value}" if isinstance(value, str) and value.startswith(FORMULA_STARTS) else value
-
-    result = table.set_axis([plain(name) for name in table.columns], axis=1)
-    for number, kind in enumerate(table.dtypes):
-        if not (is_numeric_dtype(kind) or is_datetime64_any_dtype(kind)):
-            result.isetitem(number, table.iloc[:, number].astype(object).map(plain).to_numpy(dtype=object))
-    return result
 
 
 def progress(items: Iterable[Item], *, label: str, total: int | None = None, unit: str = "img") -> Iterable[Item]:

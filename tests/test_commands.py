@@ -103,7 +103,26 @@ def test_audit_leaves_a_table_and_a_page_that_runs_nothing(tmp_path, capsys):
     assert "stays as it is" in capsys.readouterr().err
 
 
-RISKY = ["=1+1", "+1", "-1", "@x", "'=1", "''=1", "'x", "\t=1", "\r=1", "plain", "", "=", "'"]
+RISKY = [
+    "=1+1",
+    "+1",
+    "-1",
+    "@x",
+    "'=1",
+    "''=1",
+    "'x",
+    "\t=1",
+    "\r=1",
+    "\n=1",
+    "＝1",
+    "＋1",
+    "－1",
+    "＠x",
+    "plain",
+    "",
+    "=",
+    "'",
+]
 
 
 def test_a_spreadsheet_runs_nothing_and_reading_gives_all_back(tmp_path):
@@ -113,13 +132,18 @@ def test_a_spreadsheet_runs_nothing_and_reading_gives_all_back(tmp_path):
             "label": pd.Categorical([f"{text}!" for text in RISKY]),
             "gaps": pd.Series([None, *RISKY[1:]], dtype="str"),
             "number": np.linspace(-1, 1, len(RISKY)),
+            "flag": [True] * len(RISKY),
+            "day": pd.Timestamp("2026-01-01"),
         }
     )
+    before = table.copy()
     tables.save(table, tmp_path / "a.csv", spreadsheet=True)
+    pd.testing.assert_frame_equal(table, before)
     pd.testing.assert_frame_equal(tables.read(tmp_path / "a.csv"), table)
+    assert pd.read_csv(tmp_path / "a.csv")["number"].tolist() == pytest.approx(table["number"].tolist())
     with (tmp_path / "a.csv").open(newline="", encoding="utf-8") as file:
         cells = [cell for row in csv.reader(file) for cell in row[:3]]
-    assert [cell for cell in cells if re.match(r"[=+\-@\t\r]", cell)] == []
+    assert [cell for cell in cells if re.match(r"[=+\-@\t\r\n＝＋－＠]", cell)] == []
     with pytest.raises(ValueError, match=r"names no spreadsheet runs"):
         tables.save(table.rename(columns={"gaps": "=gaps"}), tmp_path / "b.csv", spreadsheet=True)
     assert not (tmp_path / "b.csv").exists()

@@ -5,7 +5,7 @@ import pandas as pd
 from scipy.sparse import triu
 from sklearn.neighbors import NearestNeighbors
 
-from cnnlab._common import require_columns
+from cnnlab._common import require_columns, require_features
 
 NEIGHBOUR = 5  # the fifth nearest: some odd images that are like each other vouch for nothing
 FENCE = 1.5  # interquartile ranges above the third quartile
@@ -112,13 +112,7 @@ def similar(table: pd.DataFrame, features: np.ndarray, *, threshold: float = 0.8
 
 def _read(table: pd.DataFrame, features: np.ndarray, caller: str) -> tuple[np.ndarray, np.ndarray]:
     """Numbers of the rows that have features, and those features."""
-    values = np.asarray(features)
-    if values.ndim != 2 or len(values) != len(table) or not values.shape[1] or values.dtype.kind not in "fiu":
-        raise ValueError(
-            f"`{caller}` expects `features` with one row of numbers for each of the {len(table)} images, such as "
-            f"`experiments.features('EfficientNetLite0', table)`. Received: {values.dtype}, shape {values.shape}."
-        )
-    values = values.astype(np.float64)
+    values = require_features(table, features, caller=caller)
     rows = np.flatnonzero(np.isfinite(values).all(axis=1))
     return rows, values[rows]
 

@@ -13,7 +13,7 @@ from keras_tuner.engine.trial import Trial, TrialStatus
 
 from cnnlab import _upstream
 from cnnlab.experiments.search_space import Space
-from cnnlab.experiments.store import PROBLEM, read_state, require_name, write_json
+from cnnlab.experiments.store import PROBLEM, damaged, read_state, require_name, write_json
 
 SCORES = ("val_accuracy", "val_balanced_accuracy")  # from predictions, whatever the network logs
 STATUSES = {value for name, value in vars(TrialStatus).items() if name.isupper()}
@@ -118,11 +118,6 @@ class BayesianOracle(Complete, kt.oracles.BayesianOptimizationOracle):
         if found.get("values") and self._duplicate(found["values"]):
             return self._random_populate_space()
         return found
-
-
-def damaged(path: Path, why: str) -> ValueError:
-    """An error about a file that somebody may have changed."""
-    return ValueError(f"{str(path)!r} is damaged: {why}. Move the folder away and call again, or name another one.")
 
 
 def read_oracle(path: Path) -> dict[str, Any]:

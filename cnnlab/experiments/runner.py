@@ -78,7 +78,7 @@ class Runner:
             missing = [name for name in self.kept if name not in found]
             reason = f"there is no {missing[0]}.csv" if missing else _other_rows(found["predictions"], run.rows.test)
             if reason:
-                raise ValueError(damaged(Path(self.store.folder or "", run.name, "predictions.csv"), reason))
+                raise damaged(Path(self.store.folder or "", run.name, "predictions.csv"), reason)
             yield found
 
     def train(self, run: TrainingRun) -> Trained:

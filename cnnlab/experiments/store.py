@@ -83,7 +83,7 @@ class Store:
             return self.memory[name]
         found = {path.stem: _read_table(path) for path in sorted(self._path(name).glob(f"{only}.csv"))}
         if only not in ("*", *found):
-            raise ValueError(damaged(self._path(name) / f"{only}.csv", "it is not there"))
+            raise damaged(self._path(name) / f"{only}.csv", "it is not there")
         if "scores" in found:
             _require_scores(self._path(name) / "scores.csv", found["scores"])
         return found
@@ -151,20 +151,20 @@ def _read_table(path: Path) -> pd.DataFrame:
             raise ValueError(f"more than {LARGEST_TABLE:,} bytes")
         return tables.read(path)
     except Exception as error:  # pandas raises kinds of its own for types that somebody made up
-        raise ValueError(damaged(path, error)) from error
+        raise damaged(path, error) from error
 
 
 def _require_scores(path: Path, scores: pd.DataFrame) -> None:
     missing = [name for name in SCORES if name not in scores]
     if missing or len(scores) != 1:
-        raise ValueError(damaged(path, f"it has no {missing[0]}" if missing else f"it has {len(scores)} rows, not one"))
+        raise damaged(path, f"it has no {missing[0]}" if missing else f"it has {len(scores)} rows, not one")
 
 
-def damaged(path: Path, reason: Any) -> str:
-    """What to say of a file of results that cannot be used."""
-    return (
+def damaged(path: Path, reason: Any) -> ValueError:
+    """The error about a file of results that cannot be used."""
+    return ValueError(
         f"{str(path)!r} cannot be read: {reason}. Move the folder {path.parent.name!r} away and call again: it is "
-        "computed anew."
+        "computed anew. Or name another one."
     )
 
 

@@ -51,9 +51,8 @@ class Part:
             self.over.wait(BEAT)
 
     def _look(self, oracle: Any) -> None:
-        seen: dict[
-            str, tuple[bytes, float]
-        ] = {}  # what a worker last wrote, and when that was new by the chief's clock
+        # What each worker last wrote, and when that was new by the chief's clock.
+        seen: dict[str, tuple[bytes, float]] = {}
         while not self.over.is_set():
             for name in sorted(set(oracle.tuner_ids) | set(oracle.ongoing_trials)):
                 sign = b""

@@ -7,7 +7,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.offsetbox import AnnotationBbox, OffsetImage
 
-from cnnlab._common import require_columns
+from cnnlab._common import require_columns, require_features
 from cnnlab.plots.style import GREY, color_of, finish, new_axes, shown
 from cnnlab.plots.style import thumbnails as images_of
 
@@ -49,14 +49,9 @@ def embedding(
         ['cat', 'dog']
     """
     require_columns(table, "path", *(["label"] if "label" in table else []), caller="plots.embedding")
-    values = np.asarray(features)
-    if values.ndim != 2 or len(values) != len(table) or values.shape[1] < 2 or values.dtype.kind not in "fiu":
-        raise ValueError(
-            f"`plots.embedding` expects `features` with one row of two or more numbers for each of the {len(table)} "
-            f"images. Received: {values.dtype}, shape {values.shape}."
-        )
+    values = require_features(table, features, least=2, caller="plots.embedding")
     known = np.isfinite(values).all(axis=1)
-    table, places = table[known], _places(values[known].astype(np.float64), seed)
+    table, places = table[known], _places(values[known], seed)
     ax = new_axes(ax, (9, 7))
     codes = table["label"].cat.codes.to_numpy() if "label" in table else np.full(len(table), -1)
     for code in np.unique(codes):

@@ -21,7 +21,8 @@ TYPES = re.compile(
     r"str|string|object|bool(ean)?|[uU]?[iI]nt(8|16|32|64)|[fF]loat(16|32|64)|datetime64\[(s|ms|us|ns)(, [\w/+:-]+)?\]"
     r"|timedelta64\[(s|ms|us|ns)\]"
 )
-FORMULA = re.compile(r"'*[=+\-@\t\r]")  # with which text begins that a spreadsheet runs, or would once it is unquoted
+# With which text begins that a spreadsheet runs; after apostrophes as well, so that one more can be taken off again.
+FORMULA = re.compile(r"'*[=+\-@\t\r\n＝＋－＠]")
 
 
 def fingerprint(table: pd.DataFrame) -> str:
@@ -111,7 +112,7 @@ def save(table: pd.DataFrame, path: str | os.PathLike[str], *, prove: bool = Fal
 
 
 def _harmless(cell: object) -> object:
-    """Text that a spreadsheet takes for text; one apostrophe more also where there are some, so that one comes off."""
+    """A cell that a spreadsheet takes for text."""
     return f"'{cell}" if isinstance(cell, str) and FORMULA.match(cell) else cell
 
 

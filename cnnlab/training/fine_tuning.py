@@ -101,10 +101,8 @@ def fine_tune(
     phases = [_run_phase("head", task, lambda: _train_head(task, head_epochs, steps, head_callbacks))]
     if epochs and unfreeze:
         models.unfreeze(model, share=unfreeze)
-        before, optimizer = (
-            values_of(model.trainable_weights),
-            discriminative(model, learning_rate, steps=epochs * steps),
-        )
+        before = values_of(model.trainable_weights)
+        optimizer = discriminative(model, learning_rate, steps=epochs * steps)
         phases.append(_run_phase("layers", task, lambda: _fit(task, optimizer, epochs, callbacks)))
         share = average_weights(task, before, [phase.quality for phase in phases])
         phases[0].row["share"], phases[1].row["share"] = 1 - share, share
@@ -213,12 +211,8 @@ def _run_phase(name: str, task: Task, train: Callable[[], dict[str, list[float]]
     qualities = [quality(epoch, task.select) for epoch in epochs]
     best = epochs[qualities.index(max(qualities))]
     row = {"phase": name, "epochs": len(epochs), "learning": learning, "frozen": task.model.count_params() - learning}
-    row |= {
-        "moved": moved,
-        "val_loss": best["val_loss"],
-        "val_accuracy": best.get("val_accuracy", math.nan),
-        "share": 1.0,
-    }
+    row |= {"moved": moved, "val_loss": best["val_loss"], "val_accuracy": best.get("val_accuracy", math.nan)}
+    row["share"] = 1.0
     return Phase(history, max(qualities), row)
 
 
