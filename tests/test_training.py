@@ -1,4 +1,5 @@
 import copy
+import functools
 import json
 import math
 import sys
@@ -8,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import tensorflow as tf
+import tqdm.auto
 
 from cnnlab import models, pipelines, training
 
@@ -215,6 +217,8 @@ def test_impossible_patience_is_refused(tmp_path, patience):
 def watched(monkeypatch):
     monkeypatch.setenv("CNNLAB_QUIET", "0")
     monkeypatch.setitem(sys.modules, "ipykernel", None)
+    shown = functools.partial(tqdm.auto.tqdm, mininterval=0)  # every step, not one in a tenth of a second
+    monkeypatch.setattr("tqdm.auto.tqdm", shown)
 
 
 def test_the_bar_is_shown_in_every_fit_and_can_be_copied(small, pictures, tmp_path, monkeypatch, capsys):
