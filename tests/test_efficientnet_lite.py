@@ -1,13 +1,16 @@
 """EfficientNet-Lite and its weights: the right network, read without running anything a file says."""
 
 import io
+import json
 import os
 import pickle
 import shutil
 import struct
+import subprocess
 import sys
 import types
 from collections import OrderedDict
+from pathlib import Path
 
 import cv2
 import keras
@@ -20,6 +23,9 @@ from sklearn.datasets import load_sample_images
 
 from cnnlab import models, pipelines
 from cnnlab.models import efficientnet_lite, torch_weights
+
+sys.path.insert(0, str(Path(__file__).parent / "fuzz"))
+from images import mutated
 
 HEADER = (0x1950A86A20F9469CFC6C, 1001, {"little_endian": True})  # magic number, protocol and system, as torch writes
 # Places in ImageNet's list of 1,000 classes.
@@ -243,3 +249,58 @@ def test_the_pipeline_feeds_it(tmp_path):
     model = models.pretrained("EfficientNetLite0", image_size=(64, 64), classes=["a", "b"])
     found = model.predict(pipelines.load(table, image_size=(64, 64)), verbose=0)
     np.testing.assert_allclose(found.sum(axis=1), 1, atol=1e-5)
+
+
+# Reads each file of a folder in a process that has 1 GiB, and says what came of it; code that runs leaves a trace.
+READER = """
+import importlib.util, json, pathlib, pickle, resource, sys
+spec = importlib.util.spec_from_file_location("torch_weights", sys.argv[1])
+reader = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(reader)
+files = [path.read_bytes() for path in sorted(pathlib.Path(sys.argv[2]).iterdir())]
+for data in files[:1]:
+    reader.read_tensors(data)  # imports what it needs
+resource.setrlimit(resource.RLIMIT_AS, (2**30, 2**30))
+events = []
+sys.addaudithook(lambda event, _: events.append(event))
+answers = []
+for data in files:
+    try:
+        answers.append(sorted(map(str, reader.read_tensors(data))))
+    except pickle.UnpicklingError as error:
+        answers.append(str(error))
+print(json.dumps([answers, sorted(set(events) - {"pickle.find_class"})]))
+"""
+# In place of a step: a command, a code object, places and texts that are not there, and changes of what is called.
+STEPS = [
+    *BOMBS.values(),
+    b"cbuiltins\nexec\n(X\x04\x00\x00\x001+1=tR",
+    b"\x8e" + b"\xff" * 7 + b"\x7f",
+    b"\x95" + b"\xff" * 7 + b"\x7f",
+    b"ctorch._utils\n_rebuild_tensor_v2\nN}X\x0c\x00\x00\x00__defaults__(K\x01ts\x86b",
+    b"ctorch\nFloatStorage\n}X\x01\x00\x00\x00aK\x01sb",
+    b"(" * 60_000,
+    b"(X\x07\x00\x00\x00storagectorch\nFloatStorage\nX\x01\x00\x00\x009X\x03\x00\x00\x00cpu\x8a\x06\0\0\0\0\0\x01NtQ",
+]
+
+
+def test_damaged_files_are_refused_in_words(tmp_path, published):
+    """Never code, never more than 1 GiB, always a sentence; what is still whole is read."""
+    count, rng = 500, np.random.default_rng(0)
+    small = small_file({"a": np.ones((2, 3), np.float32), "b": np.arange(5, dtype=np.float32)})
+    table = sum(len(pickle.dumps(part, 2)) for part in HEADER)
+    whole = [small, published.read_bytes()[:60_000]]
+    (tmp_path / "00000").write_bytes(small)
+    for number in range(1, count + 1):
+        data = whole[number % 4 == 0]
+        if number % 3 == 0:
+            at = int(rng.integers(table, len(data) // 2))
+            data = data[:at] + STEPS[number // 3 % len(STEPS)] + data[at:]
+        (tmp_path / f"{number:05}").write_bytes(data if number % 3 == 0 else mutated(data, rng))
+    command = [sys.executable, "-c", READER, torch_weights.__file__, tmp_path]
+    result = subprocess.run(command, capture_output=True, text=True, check=True, env={"OPENBLAS_NUM_THREADS": "1"})
+    (first, *answers), events = json.loads(result.stdout)
+    assert first == ["a", "b"] and len(answers) == count and not events
+    refused = [answer for answer in answers if isinstance(answer, str)]
+    assert len(refused) > 0.6 * count
+    assert all(answer.startswith("Expected a table of weights") and answer.endswith(".") for answer in refused)
