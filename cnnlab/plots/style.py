@@ -125,9 +125,14 @@ def thumbnails(part: pd.DataFrame, size: int = 160, *, of: pd.DataFrame) -> Iter
 def thumbnail(path: str, size: int = 160, *, levels: tuple[float, float] | None = None) -> np.ndarray:
     """An RGB image at most `size` pixels wide and high; a grey tile where the file cannot be read."""
     try:
-        image = reduced(path, (size, size), "pad", levels=levels)
+        return small(path, size, levels=levels)
     except (OSError, ValueError):
         return np.full((size, size, 3), 200, np.uint8)
+
+
+def small(path: str, size: int, *, levels: tuple[float, float] | None = None) -> np.ndarray:
+    """An RGB image at most `size` pixels wide and high."""
+    image = reduced(path, (size, size), "pad", levels=levels)
     height, width = image.shape[:2]
     shrink = max(height, width) / size
     if shrink <= 1:

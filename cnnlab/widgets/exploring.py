@@ -11,24 +11,25 @@ from matplotlib.figure import Figure
 from cnnlab._common import is_quiet
 
 
-class Pictured(ipywidgets.VBox):
-    """A view for which a picture stands in where widgets do not run."""
+class Pictured(ipywidgets.DOMWidget):
+    """A view for which a picture stands in where widgets do not run; inherit from it first, then from a widget."""
 
     def static(self) -> bytes:
         """The picture, as PNG; empty where there is none."""
         raise NotImplementedError
 
-    def _repr_mimebundle_(self, **options: Any) -> dict[str, Any]:
-        bundle: dict[str, Any] = super()._repr_mimebundle_(**options)
+    def _repr_mimebundle_(self, **options: Any) -> Any:
+        found = super()._repr_mimebundle_(**options)
+        bundle: dict[str, Any] = found[0] if isinstance(found, tuple) else found  # anywidget adds metadata for Colab
         picture = self.static()
         if picture:
             bundle["image/png"] = base64.b64encode(picture).decode()
         if picture and is_quiet():  # nobody is there to press a button: the picture alone
             del bundle["application/vnd.jupyter.widget-view+json"]
-        return bundle
+        return (bundle, found[1]) if isinstance(found, tuple) and found[1] else bundle
 
 
-class Explorer(Pictured):
+class Explorer(Pictured, ipywidgets.VBox):
     """Controls, a line of words and a picture that are drawn anew whenever the `value` of a control changes."""
 
     def __init__(self, controls: Sequence[ipywidgets.Widget], layout: ipywidgets.Widget | None = None) -> None:

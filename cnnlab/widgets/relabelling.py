@@ -67,7 +67,7 @@ def relabel(table: pd.DataFrame, *, file: str | os.PathLike[str], size: int = 48
     return Relabel(table, file, size)
 
 
-class Relabel(Pictured):
+class Relabel(Pictured, ipywidgets.VBox):
     """The panel that `widgets.relabel` returns."""
 
     def __init__(self, table: pd.DataFrame, file: str | os.PathLike[str], size: int):

@@ -69,7 +69,7 @@ def try_model(model: Any, images: Any = None) -> "TryModel":
     return TryModel(predict, prepare, model, _paths(images))
 
 
-class TryModel(Pictured):
+class TryModel(Pictured, ipywidgets.VBox):
     """The panel that `widgets.try_model` returns."""
 
     def __init__(
