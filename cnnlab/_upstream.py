@@ -5,15 +5,11 @@ Seen in Keras 3.15.1 and TensorFlow 2.21.0.
 
 import inspect
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import Any, NamedTuple
 
-# The causes of keras#20585, as they stand in keras/src/backend/tensorflow/trainer.py. Once they are gone, so is the
-# need to step in.
-SCALAR_OVER_AXIS_0 = 'strategy.reduce("MEAN", v, axis=0)'
-PER_REPLICA_BATCH = "maybe_distributed_data_batch"
 ARGUMENTS = ("x", "y", "class_weight", "sample_weight", "steps_per_epoch", "validation_data", "validation_freq")
 
 
@@ -240,56 +236,6 @@ def forget_global_generator() -> None:
     global_state.set_global_attribute(GLOBAL_SEED_GENERATOR, None)
 
 
-def patch_multi_worker_fit() -> None:
-    """Lets Keras 3 `fit` on several workers (keras#20585); does nothing where Keras has been fixed, or twice."""
-    from keras.src.backend.tensorflow import trainer
-
-    if SCALAR_OVER_AXIS_0 in _source(trainer.reduce_per_replica):
-        trainer.reduce_per_replica = _keeping_local_values(trainer.reduce_per_replica)
-    build = trainer.TensorFlowTrainer._maybe_symbolic_build
-    if PER_REPLICA_BATCH in _source(build):
-        trainer.TensorFlowTrainer._maybe_symbolic_build = _on_a_local_batch(build)
-
-
-def _source(function: Any) -> str:
-    """The source of a function; empty where it cannot be read, and of what has been patched already."""
-    try:
-        return "" if hasattr(function, "patched") else inspect.getsource(function)
-    except (OSError, TypeError):
-        return ""
-
-
-def _keeping_local_values(original: Callable[..., Any]) -> Callable[..., Any]:
-    """Metrics are kept by each worker: there is no axis 0 of a scalar to reduce over."""
-    import keras
-
-    def reduce_per_replica(values: Any, strategy: Any, reduction: str) -> Any:
-        if reduction not in ("auto", "mean") or not _spans_workers(strategy):
-            return original(values, strategy, reduction)
-        return keras.tree.map_structure(lambda value: strategy.experimental_local_results(value)[0], values)
-
-    reduce_per_replica.patched = True  # type: ignore[attr-defined]
-    return reduce_per_replica
-
-
-def _on_a_local_batch(original: Callable[..., Any]) -> Callable[..., Any]:
-    """Models, losses and metrics are built from the shapes of one replica's share of a batch.
-
-    No batch is drawn for that: data of `pipelines.load` counts its passes, and would begin with the second epoch.
-    """
-
-    def _maybe_symbolic_build(self: Any, iterator: Any = None, data_batch: Any = None) -> None:
-        strategy = self._distribute_strategy
-        if iterator is None or strategy is None or not _spans_workers(strategy):
-            original(self, iterator=iterator, data_batch=data_batch)
-            return
-        with strategy.scope():
-            self._symbolic_build(data_batch=_batch_like(iterator))
-
-    _maybe_symbolic_build.patched = True  # type: ignore[attr-defined]
-    return _maybe_symbolic_build
-
-
 def _batch_like(iterator: Any) -> Any:
     """An empty batch of what Keras's `TFEpochIterator` (3.15) yields."""
     import keras
@@ -303,10 +249,3 @@ def _empty(spec: Any) -> Any:
 
     spec = getattr(spec, "_value_specs", (spec,))[0]
     return tf.zeros([1 if size is None else size for size in spec.shape], spec.dtype)
-
-
-def _spans_workers(strategy: Any) -> bool:
-    import tensorflow as tf
-
-    several = isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy)
-    return several and strategy.extended._in_multi_worker_mode()

@@ -12,15 +12,7 @@ PROJECT = "/home/ann/cnnlab"
 SITE = f"{PROJECT}/.venv/lib/python3.12/site-packages"
 TENSORFLOW = f"{SITE}/tensorflow"
 
-PYPROJECT = """
-[project]
-name = "cnnlab"
-dependencies = [
-    "tensorflow>=2.21,<2.22",
-    "keras>=3.12",
-    "numpy>=2.0,<2.5",  # a comment
-]
-"""
+NEEDS = ("tensorflow<2.22,>=2.21", "keras>=3.12", "numpy<2.5,>=2.0", 'tomli; python_version < "3.11"')
 BUILD_INFO = """
 build_info = collections.OrderedDict([('cpu_compiler', 'clang'), ('cuda_compute_capabilities', ['sm_60', 'sm_70',
 'sm_80', 'sm_89', 'compute_90']), ('cuda_version', '12.5.1'), ('cudnn_version', '9'), ('is_cuda_build', True)])
@@ -35,13 +27,13 @@ PACKAGES = {
     "numpy": [Package("2.4.6")],
     "protobuf": [Package("7.36.2")],
     "h5py": [Package("3.14.0")],
-    "cnnlab": [Package("0.1.0", ("tensorflow>=2.21,<2.22", 'pytest==9; extra == "dev"'))],
+    "cnnlab": [Package("0.1.0", (*NEEDS, 'pytest==9; extra == "dev"'))],
     "pip": [Package("25.0")],
     "nvidia-cublas-cu12": [Package("12.5.3.2")],
     "nvidia-cudnn-cu12": [Package("9.3.0.75")],
 }
 FILES = {
-    f"{PROJECT}/pyproject.toml": PYPROJECT,
+    f"{PROJECT}/pyproject.toml": "",
     f"{PROJECT}/requirements.txt": "# tested\nkeras==3.15.1\nnumpy==2.4.6 \\\n    --hash=sha256:00\n",
     f"{PROJECT}/.venv/bin/python": "",
     f"{PROJECT}/.venv/share/jupyter/kernels/python3/kernel.json": '{"argv": ["python", "-m", "ipykernel_launcher"]}',

@@ -149,17 +149,6 @@ def test_a_full_disk_names_the_place():
     assert "cleanmgr" in _system.check_disk(dataclasses.replace(machine, system="Windows")).fix
 
 
-def test_shared_memory():
-    files = {"/dev/shm/x": ""}
-    sizes = {"/dev/shm": 64 * 1024**2}
-    machine = computer(files=files, disk=lambda path: sizes.get(path, 90 * GIB))
-    finding = _system.check_disk(machine)
-    assert "64 MiB" in finding.finding
-    assert "--shm-size" in finding.fix
-    sizes["/dev/shm"] = GIB
-    _system.check_disk(machine)
-
-
 # -- environment, settings, kernels ----------------------------------------------------------------------------------
 
 
@@ -344,18 +333,8 @@ def check_packages(**changes) -> list[Finding]:
 def test_missing_packages():
     finding = check_packages(keras=[])[0]
     assert finding.status == "problem"
-    assert finding.finding == "1 of 3 packages are missing: keras>=3.12."
+    assert finding.finding == "1 of 3 packages are missing: keras."
     assert finding.fix == ".venv/bin/python -m pip install -r requirements.txt"
-
-
-@pytest.mark.parametrize(
-    ("version", "status"), [("1.26.4", "problem"), ("2.0", "ok"), ("2.4.9", "ok"), ("2.5", "problem")]
-)
-def test_versions_on_both_sides_of_the_range(version, status):
-    (finding,) = check_packages(numpy=[Package(version)])
-    assert finding.status == status
-    if status == "problem":
-        assert f"numpy {version} (needs <2.5,>=2.0)" in finding.finding
 
 
 def test_conflicts_are_pips_own_words():
@@ -386,32 +365,18 @@ def test_rivals():
     assert instead[0].status == "ok", "a rival alone stands in"
 
 
-def test_requirements_for_other_machines_do_not_count():
-    text = FILES[f"{PROJECT}/pyproject.toml"].replace('"numpy', '"numpy<2; python_version < \'3.12\'",\n    "numpy')
-    assert [f.status for f in _packages.check(computer(files={f"{PROJECT}/pyproject.toml": text}))] == ["ok"]
-    old = computer(files={f"{PROJECT}/pyproject.toml": text}, python=(3, 11, 0))
-    assert "needs <2" in only(_packages.check(old), "packages").finding
-
-
-def test_the_installed_metadata_stands_in_for_pyproject():
-    machine = computer(files={f"{PROJECT}/pyproject.toml": None, f"{PROJECT}/requirements.txt": None})
-    assert _packages.declared(machine) == ["tensorflow>=2.21,<2.22"]
+def test_the_command_that_brings_everything_is_the_checkouts_or_pips():
+    assert computer().install_everything() == ".venv/bin/python -m pip install -r requirements.txt"
+    machine = computer(files={f"{PROJECT}/requirements.txt": None})
     assert machine.install_everything() == ".venv/bin/python -m pip install --upgrade cnnlab"
-    foreign = computer(files={f"{PROJECT}/pyproject.toml": 'name = "other"'}, packages={"cnnlab": []})
-    found = _packages.check(foreign)
-    assert [f.status for f in found] == ["warning"]
-    assert "could not be read" in found[0].finding
 
 
 def test_the_project_itself_should_be_installed():
-    found = check_packages(cnnlab=[])
-    assert "not installed in this environment" in only(found, "packages", "warning").finding
-
-
-def test_without_packaging_names_are_enough(monkeypatch):
-    monkeypatch.setitem(sys.modules, "packaging.requirements", None)
-    finding = only(_packages.check(computer(packages={"keras": []})), "packages")
-    assert finding.finding == "1 of 3 packages are missing: keras>=3.12."
+    finding = only(check_packages(cnnlab=[]), "packages", "warning")
+    assert "not installed in this environment" in finding.finding
+    assert finding.fix.splitlines() == [
+        f".venv/bin/python -m pip install {x}" for x in ("-r requirements.txt", "--no-deps -e .")
+    ]
 
 
 def test_pip_commands_fit_the_environment():
@@ -564,7 +529,7 @@ def test_a_python_without_any_package_gets_words():
     done = start(code + "from cnnlab import doctor; sys.exit(doctor.main([]))", "-I", "-S")
     assert done.returncode == 1, done.stderr
     assert "TensorFlow is not installed" in done.stdout
-    assert "packages are missing: tensorflow" in " ".join(done.stdout.split())
+    assert "cnnlab itself is not installed" in " ".join(done.stdout.split())
     assert done.stderr == ""
 
 

@@ -171,7 +171,7 @@ def test_an_unknown_room_is_named():
 # Names with one underscore that are public: of NamedTuple, and of IPython's protocol for display.
 PUBLIC = {"_asdict", "_fields", "_replace", "_repr_html_", "_repr_mimebundle_"}
 # Subclasses of KerasTuner's Oracle and Tuner, which use its hooks.
-HOOKS = {f"experiments/{name}.py" for name in ("oracles", "search", "tuning")}
+HOOKS = {f"experiments/{name}.py" for name in ("search", "tuning")}
 
 
 def private_uses(tree: ast.Module) -> list[tuple[int, str]]:

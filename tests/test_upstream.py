@@ -260,18 +260,6 @@ def test_the_global_generator_is_the_one_keras_draws_from():
     assert _upstream.global_generator() is not None
 
 
-def test_what_is_patched_for_several_workers_is_as_it_was_read():
-    """Where one of these fails, keras#20585 may be fixed upstream: see whether `patch_multi_worker_fit` can go."""
-    import inspect
-
-    from keras.src.backend.tensorflow import trainer
-
-    source = inspect.getsource(trainer)
-    assert _upstream.SCALAR_OVER_AXIS_0 in source or hasattr(trainer.reduce_per_replica, "patched")
-    assert _upstream.PER_REPLICA_BATCH in source
-    assert "_distribute_strategy" in source
-
-
 def test_the_call_that_made_a_tensor_is_found_and_forgotten(network):
     (dense,), image = network.layers, keras.Input((3,))
     before = len(dense._inbound_nodes)

@@ -108,7 +108,7 @@ def check_memory(machine: Machine) -> Finding:
 
 
 def check_disk(machine: Machine) -> Finding:
-    """Room for images, runs and downloads, and for what passes through /dev/shm."""
+    """Room for images, runs and downloads."""
     keras = machine.environment.get("KERAS_HOME") or machine.join(machine.home, ".keras")
     places = {"the project": machine.project, "downloaded weights": keras, "temporary files": machine.temporary}
     free = {name: machine.disk(path) for name, path in places.items()}
@@ -120,9 +120,4 @@ def check_disk(machine: Machine) -> Finding:
         why = "Checkpoints, exports and downloads take some GiB; the libraries for a graphics card alone take 5."
         words = f"The disk is almost full: {listed} free."
         return Finding("disk", status, words, why, f"{machine.pip('cache purge')}\n{look}")
-    shared = machine.disk("/dev/shm") if machine.system == "Linux" and machine.names("/dev") else None
-    if shared is not None and shared < GIB // 4:
-        words = f"/dev/shm, memory shared between processes, has {shared / 1024**2:.0f} MiB free."
-        why = "Enough for one graphics card; training on several at once stops with “No space left on device”."
-        return note("disk", words, why, "docker run --shm-size=1g …")
     return ok("disk", f"{(free['the project'] or 0) / GIB:.0f} GiB free for the project")

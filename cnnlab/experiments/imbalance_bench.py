@@ -12,17 +12,9 @@ import numpy as np
 import pandas as pd
 
 from cnnlab import metrics, tables
-from cnnlab._common import progress, require_seed
+from cnnlab._common import progress
 from cnnlab.experiments.imbalance_remedies import REMEDIES, Remedy, RemedyRun, RemedyRunner
-from cnnlab.experiments.runner import (
-    build_facts,
-    experiment_facts,
-    fold_runs,
-    joined,
-    plain_table,
-    require_counts,
-    say_what_is_tested,
-)
+from cnnlab.experiments.runner import checked_rows, experiment_facts, fold_runs, joined
 from cnnlab.experiments.store import Store, owned
 from cnnlab.experiments.training_run import Recipe, TrainingRun
 from cnnlab.tables.linking import Group, group_columns
@@ -107,17 +99,14 @@ def imbalance(
         >>> print(bench.verdict)  # doctest: +SKIP
         >>> plots.remedies(bench.scores)  # doctest: +SKIP
     """
-    plain = plain_table(table, caller="experiments.imbalance")
+    words = {"caller": "experiments.imbalance", "subject": "The comparison of remedies"}
+    plain = checked_rows(table, seed=seed, epochs=epochs, repeats=repeats, **words)
     plain["label"] = plain["label"].cat.remove_unused_categories()
-    require_seed(seed, caller="experiments.imbalance")
-    say_what_is_tested(table, "The comparison of remedies")
-    require_counts(epochs=epochs, repeats=repeats)
     tried, rare = _remedies(remedies), _minority(plain, minority)
     rows = plain.assign(**{LINKED: tables.linked_groups(plain, group)}) if group_columns(plain, group) else plain
     recipe = Recipe(epochs, loading={"image_size": tuple(image_size)} | loading)
     runs = fold_runs(build, rows, recipe, folds=folds, repeats=repeats, seed=seed, group=group)
-    settings = experiment_facts(plain, recipe, group=group, folder=folder, folds=folds, seed=seed)
-    settings |= build_facts(build, seed, folder)
+    settings = experiment_facts(plain, recipe, group=group, folder=folder, folds=folds, seed=seed, build=build)
     trained, predictions = _trained_under(tried, runs, rows, folder, settings, group)
     unit = LINKED if LINKED in rows else None
     scores = compare_remedies(predictions, minority=rare, group=unit, bootstrap=bootstrap, seed=seed)

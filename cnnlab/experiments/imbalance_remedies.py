@@ -47,8 +47,8 @@ class Remedy:
         ValueError: If `loss` or `mix` is an unknown word.
 
     Example:
-        >>> Remedy(balance=0.5, loss="focal").named
-        "balance=0.5, loss='focal'"
+        >>> Remedy(balance=0.5, loss="focal").smote
+        False
     """
 
     balance: Literal["oversample", "undersample"] | float | None = None
@@ -68,17 +68,6 @@ class Remedy:
     def facts(self) -> dict[str, str]:
         """What a result depends on, as text by name."""
         return {f"remedy.{part.name}": describe(getattr(self, part.name)) for part in fields(self)}
-
-    @property
-    def named(self) -> str:
-        """What differs from doing nothing, in words that are equal in the next session."""
-        parts = []
-        for field in fields(self):
-            value = getattr(self, field.name)
-            if value is not None and value is not False:
-                words = getattr(value, "__qualname__", None) or repr(value)
-                parts.append(f"{field.name}={f'{len(value)} rows' if isinstance(value, pd.DataFrame) else words}")
-        return ", ".join(parts)
 
 
 def focal(train: pd.DataFrame) -> keras.losses.Loss:

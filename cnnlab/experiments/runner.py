@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 from cnnlab import _upstream, tables
-from cnnlab._common import progress, require_columns
+from cnnlab._common import progress, require_columns, require_seed
 from cnnlab.experiments.fingerprint import describe, network_facts, table_facts, weights_digest
 from cnnlab.experiments.frozen_features import digest, embed, split_backbone
 from cnnlab.experiments.heads import Head, plain_head, train_heads
@@ -203,22 +203,26 @@ def plain_table(table: pd.DataFrame, *, caller: str) -> pd.DataFrame:
     return table.drop(columns=["split", "fold"], errors="ignore").reset_index(drop=True)
 
 
-def say_what_is_tested(table: pd.DataFrame, subject: str) -> None:
-    """Says once that what is chosen by rows of the test split cannot be tested by them."""
-    tested = int((table["split"] == "test").sum()) if "split" in table else 0
+def checked_rows(
+    table: pd.DataFrame, *, caller: str, seed: object, subject: str = "", **counts: object
+) -> pd.DataFrame:
+    """The rows of an experiment without the split and folds they came with, the index from 0; refuses wrong arguments.
+
+    Where `subject` chooses by the rows, it is said once that those of the test split cannot test what was chosen.
+    """
+    if any(isinstance(value, bool) or not isinstance(value, Integral) or value < 1 for value in counts.values()):
+        names = " and ".join(f"`{name}`" for name in counts)
+        received = ", ".join(f"{name}={value!r}" for name, value in counts.items())
+        raise ValueError(f"{names} expects a whole number, 1 or more. Received: {received}.")
+    require_seed(seed, caller=caller)
+    rows = plain_table(table, caller=caller)
+    tested = int((table["split"] == "test").sum()) if subject and "split" in table else 0
     if tested:
         say_once(
             f"{subject} learns from {tested} rows of the test split, which then cannot test its winner. Leave them "
             "out: `table[table['split'] != 'test']`."
         )
-
-
-def require_counts(**counts: int) -> None:
-    """Refuses what is not a whole number from 1."""
-    if any(isinstance(value, bool) or not isinstance(value, Integral) or value < 1 for value in counts.values()):
-        names = " and ".join(f"`{name}`" for name in counts)
-        received = ", ".join(f"{name}={value!r}" for name, value in counts.items())
-        raise ValueError(f"{names} expects a whole number, 1 or more. Received: {received}.")
+    return rows
 
 
 def rows_of_folds(
@@ -271,27 +275,24 @@ def joined(runs: dict[tuple[int, int], TrainingRun], results: Sequence[Tables]) 
 
 
 def experiment_facts(
-    table: pd.DataFrame, recipe: Recipe, *, group: Group, folder: str | os.PathLike[str] | None, **settings: Any
-) -> dict[str, str]:
-    """What the results in a folder depend on, beside the network, as text by name; nothing where no folder keeps any.
+    table: pd.DataFrame, recipe: Recipe, *, group: Group, folder: str | os.PathLike[str] | None, seed: int,
+    build: Callable[..., keras.Model] | None = None, **settings: Any,
+) -> dict[str, str]:  # fmt: skip
+    """What the results in a folder depend on, as text by name; nothing where no folder keeps any.
 
-    Every image file is read for that.
+    Every image file is read for that. With `build`, also its network, with the weights that no seed changes.
     """
     columns = group_columns(table, group)
     require_columns(table, *columns, caller="group")
     if folder is None:
         return {}
-    facts = {name: describe(value) for name, value in {**settings, "group": columns}.items()}
-    return table_facts(table, columns) | recipe.facts() | facts
-
-
-def build_facts(build: Callable[..., keras.Model], seed: int, folder: str | os.PathLike[str] | None) -> dict[str, str]:
-    """What the network of `build` is, with the weights that no seed changes; nothing where no folder is to know it."""
-    if folder is None:
-        return {}
+    facts = {name: describe(value) for name, value in {**settings, "seed": seed, "group": columns}.items()}
+    facts |= table_facts(table, columns) | recipe.facts()
+    if build is None:
+        return facts
     fresh_session(seed)
     model = compiled(build)
-    facts = network_facts(model)
+    facts |= network_facts(model)
     fresh_session(seed + 1)
     pairs = zip(model.weights, compiled(build).weights, strict=False)
     values = [(variable, *map(keras.ops.convert_to_numpy, (variable, other))) for variable, other in pairs]

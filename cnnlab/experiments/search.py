@@ -13,14 +13,12 @@ import pandas as pd
 import scipy.stats
 
 from cnnlab import metrics, tables
-from cnnlab.experiments.store import PROBLEM
 from cnnlab.experiments.training_run import Rows, train_val_rows
 from cnnlab.experiments.validation import cross_validate
 from cnnlab.tables.linking import Group
 
 BEST = "best.npz"  # weights of the network that was trained on all rows
 WHOLE = 999  # added to the seed where a model is trained on all rows
-LONGEST = 2000  # characters of a problem that are read
 LEVEL = 0.05
 PLACES = ("winner", "runner-up")
 SCORES = {"accuracy": "val_accuracy", "balanced_accuracy": "val_balanced_accuracy", "epochs": "epochs_trained"}
@@ -88,16 +86,13 @@ class Search:
     def results(self) -> pd.DataFrame:
         """One row per trial and fold."""
         rows = []
-        for number, (name, values) in enumerate(self._points.items()):
-            kept = None if (self.folder / name / PROBLEM).is_file() else self._kept(name, "scores")
-            if kept is None:
-                scores = pd.DataFrame({"fold": range(self.tuner.folds)}).assign(problem=self._why(name))
-            else:
-                scores = kept.rename(columns=lambda column: SCORES.get(column, column))
-                scores = scores.rename(columns={self.objective.name.removeprefix("val_"): self.objective.name})
-                if self.objective.name not in scores:
-                    scores["problem"] = self._why(name)
-            rows.append(scores.assign(trial=number, **self._space.shown(values)))
+        for number, trial in enumerate(self._trials):
+            scores = self._kept(trial, "scores")
+            if scores is None:
+                scores = pd.DataFrame({"fold": range(self.tuner.folds)}).assign(problem=trial.message)
+            scores = scores.rename(columns=lambda column: SCORES.get(column, column))
+            scores = scores.rename(columns={self.objective.name.removeprefix("val_"): self.objective.name})
+            rows.append(scores.assign(trial=number, **self._space.shown(trial.hyperparameters.values)))
         table = pd.concat(rows, ignore_index=True)
         first = ["trial", *self.parameters, "fold", self.objective.name, "val_accuracy", "val_balanced_accuracy"]
         last = ["images", "epochs_trained", "seconds", "problem"]
@@ -106,7 +101,8 @@ class Search:
     @cached_property
     def parameters(self) -> list[str]:
         """Names of what was searched."""
-        return list(dict.fromkeys(name for values in self._points.values() for name in self._space.shown(values)))
+        points = (self._space.shown(trial.hyperparameters.values) for trial in self._trials)
+        return list(dict.fromkeys(name for values in points for name in values))
 
     @property
     def histories(self) -> pd.DataFrame:
@@ -128,8 +124,7 @@ class Search:
     @property
     def best(self) -> dict[str, Any]:
         """The values of the best point, as `build` gets them."""
-        _, hp = self._trial(self.ranking()["trial"].iloc[0])
-        return self._space.behind(hp.values)
+        return self._space.behind(self._trials[self.ranking()["trial"].iloc[0]].hyperparameters.values)
 
     def best_model(self, *, refit: bool = True) -> keras.Model:
         """A network with the settings of the best point.
@@ -142,16 +137,16 @@ class Search:
             A trained, compiled model. It says how its images were prepared (`models.preparation`), a `resize` of the
             grid included.
         """
-        from cnnlab.experiments.tuning import WEIGHTS, save_weights
+        from cnnlab.experiments.tuning import save_weights
 
-        name, hp = self._trial(self.ranking()["trial"].iloc[0])
-        kept = self.folder / name / (BEST if refit else WEIGHTS)
+        trial, tuner = self._trials[self.ranking()["trial"].iloc[0]], self.tuner
+        kept = self.folder / f"trial_{trial.trial_id}" / BEST
         if not refit or kept.is_file():
-            return self.tuner.restored(name, hp, kept)
-        rows, seed, example = self.tuner.table, self.tuner.seed + WHOLE, self.tuner.runs(name, hp)[0]
-        learned = train_val_rows(rows, seed=seed, group=self.tuner.group, patience=example.recipe.patience)
+            return tuner.load_model(trial, *([BEST] if refit else []))
+        rows, seed, example = tuner.table, tuner.seed + WHOLE, tuner.runs(trial)[0]
+        learned = train_val_rows(rows, seed=seed, group=tuner.group, patience=example.recipe.patience)
         run = replace(example, name=BEST, rows=Rows(*learned, rows.iloc[:0]), seed=seed)
-        model = self.tuner.runner.train(run).model
+        model = tuner.runner.train(run).model
         save_weights(model, kept)
         return model
 
@@ -179,7 +174,7 @@ class Search:
         places = {place: int(trial) for place, trial in zip(PLACES, ranking["trial"].head(2), strict=True)}
         tuner, seed, rows, predictions = self.tuner, self.tuner.seed + 10_000, [], {}
         for place, trial in places.items():
-            run, *_ = tuner.runs(*self._trial(trial))
+            run, *_ = tuner.runs(self._trials[trial])
             recipe = run.recipe
             found = cross_validate(
                 run.build, tuner.table, folds=tuner.folds, repeats=seeds, seed=seed, group=tuner.group,
@@ -197,40 +192,23 @@ class Search:
         comparison = _compare(scores, predictions, tuner.group)
         return Confirmation(scores, comparison, predictions, float(searched[places["winner"]]))
 
-    @cached_property
-    def _points(self) -> dict[str, dict[str, Any]]:
-        """Values by name of the trial, read from the folder: workers have no oracle of their own."""
-        from cnnlab.experiments.oracles import read_oracle
+    @property
+    def _trials(self) -> list[Any]:
+        """KerasTuner's, in order."""
+        return [trial for _, trial in sorted(self.tuner.oracle.trials.items())]
 
-        state = read_oracle(self.folder / "oracle.json")
-        return {f"trial_{name}": trial["hyperparameters"]["values"] for name, trial in sorted(state["trials"].items())}
-
-    def _trial(self, number: int) -> tuple[str, Any]:
-        """Name and HyperParameters of a trial."""
-        oracle = self.tuner.oracle
-        hp = getattr(oracle, "_oracle", oracle).get_space()  # a worker's would ask the chief, who is gone
-        name, values = list(self._points.items())[number]
-        hp.values = dict(values)
-        return name, hp
-
-    def _kept(self, name: str, key: str) -> pd.DataFrame | None:
-        """One table of a trial over its folds; None where it was not finished."""
-        store = self.tuner.store
-        parts = [store.get(f"{name}/fold_{fold}", only=key) for fold in range(self.tuner.folds)]
-        whole = [part[key].assign(fold=fold) for fold, part in enumerate(parts) if part is not None]
-        return pd.concat(whole, ignore_index=True) if len(whole) == self.tuner.folds else None
+    def _kept(self, trial: Any, key: str) -> pd.DataFrame | None:
+        """One table of a trial over its folds; None where it could not be trained."""
+        if trial.trial_id in self.tuner.broken:
+            return None
+        names = [f"trial_{trial.trial_id}/fold_{fold}" for fold in range(self.tuner.folds)]
+        parts = [self.tuner.store.get(name, only=key)[key] for name in names]
+        return pd.concat([part.assign(fold=fold) for fold, part in enumerate(parts)], ignore_index=True)
 
     def _all(self, key: str) -> pd.DataFrame:
-        parts = [(number, self._kept(name, key)) for number, name in enumerate(self._points)]
+        parts = [(number, self._kept(trial, key)) for number, trial in enumerate(self._trials)]
         table = pd.concat([part.assign(trial=n) for n, part in parts if part is not None], ignore_index=True)
         return table[["trial", *table.columns.drop("trial")]]
-
-    def _why(self, name: str) -> str:
-        note = self.folder / name / PROBLEM
-        if not note.is_file():
-            return "It was not finished."
-        with note.open(encoding="utf-8", errors="replace") as file:
-            return file.read(LONGEST)
 
     def warn_of_problems(self) -> None:
         """Warns of points without a score; an error where none has one."""

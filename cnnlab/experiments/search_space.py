@@ -1,6 +1,6 @@
 """The points of a search: what a person writes as a grid, as KerasTuner's HyperParameters, and back."""
 
-import numbers
+import itertools
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
@@ -67,6 +67,19 @@ class Space:
             if not name.startswith(KERAS_TUNERS)
         }
 
+    def points(self) -> list[dict[str, Any]]:
+        """All points of a grid, in the order of KerasTuner's GridSearchOracle."""
+        return [dict(zip(self.values, point, strict=True)) for point in itertools.product(*self.values.values())]
+
+    def require_effect(self, read: set[str]) -> None:
+        """Refuses a name in the grid that is not among those that `build` has read: most likely it is misspelt."""
+        known = (*LOADING, *FITTING)
+        if missing := sorted(set(self.values) - {*known, *read}):
+            raise ValueError(
+                f"The grid has {missing[0]!r}, which `build` never reads, so that it has no effect. Read it with "
+                f"hp[{missing[0]!r}], or take it out. Taken by themselves are {', '.join(known)}."
+            )
+
     @contextmanager
     def opened(self, hp: kt.HyperParameters, read: set[str] | None = None) -> Iterator[kt.HyperParameters]:
         """Lets `hp` give the values of the grid inside the block, and notes in `read` which ones were asked for."""
@@ -112,18 +125,13 @@ def coded(name: str, values: list[Any]) -> dict[Any, Any]:
     kinds = {type(value) for value in values}
     if kinds == {int, float}:
         values = [float(value) for value in values]
-    elif not (kinds <= {str} or kinds <= {int} or kinds <= {float}):
-        names = [_name(value) for value in values]
-        if len(set(names)) < len(names):
-            raise ValueError(f"`grid` expects values for {name!r} that can be told apart. Received: {values!r}.")
-        return dict(zip(names, values, strict=True))
-    if any(isinstance(value, numbers.Real) and value != value for value in values) or len(set(values)) < len(values):
-        raise ValueError(f"`grid` expects each value for {name!r} once. Received: {values!r}.")
-    return {value: value for value in values}
-
-
-def _name(value: Any) -> str:
-    return getattr(value, "__name__", None) or str(value)
+    plain = kinds in ({str}, {int}, {float}, {int, float})
+    names = values if plain else [getattr(value, "__name__", None) or str(value) for value in values]
+    if len(set(names)) < len(names) or any(value != value for value in names):
+        raise ValueError(
+            f"`grid` expects each value for {name!r} once, and told apart by its name. Received: {values!r}."
+        )
+    return dict(zip(names, values, strict=True))
 
 
 def recipe_at(recipe: Recipe, point: Mapping[str, Any]) -> Recipe:

@@ -1,18 +1,16 @@
 """Search over settings: each point of a grid is scored by k folds, on KerasTuner, and nothing is lost when it stops."""
 
-import functools
 import os
 from collections.abc import Callable
-from pathlib import Path
+from dataclasses import replace
 from typing import Any
 
 from cnnlab import _quiet  # noqa: F401  isort: skip
 import keras
 import pandas as pd
 
-from cnnlab._common import require_seed
 from cnnlab.experiments.fingerprint import describe
-from cnnlab.experiments.runner import experiment_facts, plain_table, require_counts, say_what_is_tested
+from cnnlab.experiments.runner import checked_rows, experiment_facts
 from cnnlab.experiments.search import Search
 from cnnlab.experiments.store import owned
 from cnnlab.experiments.training_run import Recipe
@@ -36,21 +34,19 @@ def grid_search(
     patience: int | None = None,
     callbacks: Any = None,
     class_weight: Any = None,
-    distributed: str | None = None,
     **loading: Any,
 ) -> Search:
-    """Tries the points of a grid, each by k-fold cross-validation on the same folds, and keeps everything in a folder.
+    """Tries the points of a grid, each by k-fold cross-validation on the same folds, with KerasTuner.
 
-    The same call goes on where an interrupted one stopped, in the middle of a point if need be: no point is lost or
-    trained twice, and the results are those of an uninterrupted search. What was computed with another network, other
-    settings or other images is refused. A point that cannot be trained is noted with the reason; the others are kept.
-    Where the model's backbone is frozen and pixels are not augmented, features are computed once and all heads are
-    trained side by side, in the time of one pass over the images.
+    The same call goes on with the fold in which an interrupted one stopped, and ends with the same results. What was
+    computed with another network, other settings or other images is refused. A point that cannot be trained is noted
+    with the reason; the others are kept. Where the backbone is frozen and pixels are not augmented, all heads are
+    trained side by side on features that are computed once.
 
     Args:
         build: `build(hp)` returns a new, compiled model; `hp["learning_rate"]` reads a value of the grid. Or a
             `kt.HyperModel` of your own, with or without its own `fit`.
-        grid: Name → values to try. Values may be anything, such as policies or None. Or `kt.HyperParameters`;
+        grid: Name → values to try, which may be anything, such as policies or None. Or `kt.HyperParameters`;
             or None where `build` names its own with `hp.Choice(…)`. The names batch_size, augment, balance, resize,
             epochs and patience are taken by themselves and need not be read by `build`.
         table: With the columns path and label; a column `split` is not looked at.
@@ -61,15 +57,13 @@ def grid_search(
         folder: Where everything is kept, KerasTuner's own files included.
         method: "grid" tries every point; "random" and "bayesian" try `trials` of them; "hyperband" trains many for few
             epochs and the best for more.
-        objective: By what the best point is chosen, a score of the held-out rows: val_accuracy, val_balanced_accuracy,
-            val_loss, or any metric of the compiled model after `val_`. Keras knows which direction is better; for a
-            metric of your own give `kt.Objective(name, "max")`.
+        objective: By what the best point is chosen: val_accuracy, val_balanced_accuracy, val_loss, or any metric of
+            the compiled model after `val_`; for a metric of your own, `kt.Objective(name, "max")`.
         trials: How many points, for "random" and "bayesian".
-        group: As in `cross_validate`.
-        patience: As in `cross_validate`.
-        callbacks: As in `cross_validate`.
-        class_weight: As in `cross_validate`.
-        distributed: "address:port" of the chief where several processes search together; see `experiments.workers`.
+        group: As in `cross_validate`, like what follows.
+        patience: Epochs without improvement before a fold stops.
+        callbacks: Keras callbacks, or a function that makes them.
+        class_weight: By class number or name; or "balanced".
         **loading: Passed on to `pipelines.load`.
 
     Returns:
@@ -82,82 +76,31 @@ def grid_search(
         TimeoutError: If another process works in the folder.
         RuntimeError: If no point could be trained; if some could not, that is a warning.
 
-    Source:
-        KerasTuner (O'Malley et al. 2019), with oracles of our own whose state is complete.
-
     Example:
         >>> search = grid_search(build, {"learning_rate": [1e-3, 1e-2]}, table, folds=3, image_size=(64, 64),
         ...                      epochs=10, seed=0, folder="../runs/search")  # doctest: +SKIP
         >>> search.ranking().head(3)  # doctest: +SKIP
     """
-    from cnnlab.experiments.oracles import SCORES, make_oracle
+    rows = checked_rows(table, caller="experiments.grid_search", subject="The search", seed=seed, epochs=epochs)
+    recipe = Recipe(epochs, patience, None, callbacks, class_weight, None, {"image_size": tuple(image_size)} | loading)
+    how = {"method": method, "trials": trials, "objective": objective}
+    return _search(build, grid, rows, recipe, how, folds=folds, seed=seed, group=group, folder=folder)
+
+
+def _search(build: Any, grid: Any, rows: pd.DataFrame, recipe: Recipe, how: dict[str, Any], **options: Any) -> Search:
     from cnnlab.experiments.search_space import Space
-    from cnnlab.experiments.tuning import CheckedHyperModel, FoldTuner
+    from cnnlab.experiments.tuning import SCORES, CheckedHyperModel, FoldTuner, make_oracle
 
-    rows = plain_table(table, caller="experiments.grid_search")
-    require_counts(epochs=epochs)
-    require_seed(seed, caller="experiments.grid_search")
-    say_what_is_tested(table, "The search")
-    space = Space(grid, beside=loading)
-    oracle = make_oracle(method, objective=objective, space=space, seed=seed, trials=trials, epochs=epochs)
+    space = Space(grid, beside={*recipe.loading} - {"image_size"})
+    oracle = make_oracle(**how, space=space, seed=options["seed"], epochs=recipe.epochs)
     name, direction = oracle.objective.name, oracle.objective.direction
-    loading = {"image_size": tuple(image_size)} | loading
-    recipe = Recipe(epochs, patience, None, callbacks, class_weight, None if name in SCORES else name, loading)
+    recipe = replace(recipe, objective=None if name in SCORES else name)
     hypermodel = CheckedHyperModel(build, space)
-    settings = experiment_facts(
-        rows,
-        recipe,
-        group=group,
-        folder=folder,
-        folds=folds,
-        seed=seed,
-        method=method,
-        trials=trials,
-        objective=(name, direction),
-    )
+    settings = experiment_facts(rows, recipe, **options, **how | {"objective": (name, direction)})
     settings |= {"grid": space.describe(), "fit": describe(hypermodel.own_fit)}
-    options: dict[str, Any] = {"folds": folds, "seed": seed, "group": group, "folder": folder, "settings": settings}
-    return _search(functools.partial(FoldTuner, oracle, hypermodel, rows, recipe, **options), Path(folder), distributed)
-
-
-def _search(make_tuner: Callable[[], Any], folder: Path, distributed: str | None) -> Search:
-    """Runs the part that this process has in a search."""
-    from cnnlab.experiments.workers import role
-
-    with role(distributed, folder) as part, owned(folder if part.alone or part.is_chief else None):
-        tuner = make_tuner()
-        if part.alone or part.is_chief:
-            tuner.claim_kept()
-        if part.alone and hasattr(tuner.oracle, "points"):
-            points = tuner.oracle.points()
-            _require_effect(tuner, points)
-            tuner.train_together(points)
-        part.watch(tuner.oracle)
+    with owned(options["folder"]):
+        tuner = FoldTuner(oracle, hypermodel, rows, recipe, settings=settings, **options)
         tuner.search()
     search = Search(tuner)
     search.warn_of_problems()
     return search
-
-
-def _require_effect(tuner: Any, points: list[dict[str, Any]]) -> None:
-    """Refuses a name in the grid that `build` does not read at any of some points: most likely it is misspelt."""
-    from cnnlab.experiments.search_space import FITTING, LOADING
-
-    known, model = (*LOADING, *FITTING), tuner.hypermodel
-    names = {name for name in model.space.values if name not in known}
-    if model.own_fit is not None:  # which may read them, too
-        return
-    for values in points[:: max(1, len(points) // 8)]:
-        if names <= model.read:
-            return
-        hp = tuner.oracle.get_space()
-        hp.values = dict(values)
-        try:
-            model.build(hp)
-        except Exception:  # the search comes to this point and says what is wrong
-            return
-    if missing := sorted(names - model.read):
-        raise ValueError(
-            f"The grid has {missing[0]!r}, which `build` never reads, so that it has no effect. Read it with "
-            f"hp[{missing[0]!r}], or take it out. Taken by themselves are {', '.join(known)}."
-        )

@@ -19,8 +19,8 @@ SETTINGS = "experiment.json"
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,200}")
 LARGEST_JSON = 64 * 2**20
 LARGEST_TABLE = 2**30
-PROBLEM = "problem.txt"  # in the folder of a trial that ended with an error
-SCORES = ("accuracy", "balanced_accuracy", "images", "epochs", "seconds", "problem")  # of every run
+FACTS = ("images", "epochs", "seconds", "problem")  # of every run, beside its scores
+SCORES = ("accuracy", "balanced_accuracy", *FACTS)
 SHOWN = 60  # characters of a setting that an error shows
 Tables = dict[str, pd.DataFrame]
 
@@ -45,9 +45,14 @@ class Store:
             return
         note = self._path(name) / SETTINGS
         if not note.is_file():
-            write_json(note, {"format": FORMAT, "settings": dict(settings)})
+            with atomic_path(note) as temporary:
+                text = json.dumps({"format": FORMAT, "settings": dict(settings)}, indent=1, ensure_ascii=False)
+                temporary.write_text(text, encoding="utf-8")
             return
-        state: Any = read_state(note)
+        try:
+            state = read_json(note, limit=LARGEST_JSON)
+        except ValueError as error:
+            raise ValueError(f"{error} Move the folder away and call again, or name another one.") from None
         if not isinstance(state, dict) or state.get("format") != FORMAT or not isinstance(state.get("settings"), dict):
             raise FileExistsError(
                 f"{str(note.parent)!r} holds an experiment of another version of cnnlab (format), whose results "
@@ -102,20 +107,13 @@ class Store:
     def _path(self, name: str) -> Path:
         assert self.folder is not None
         parts = name.split("/") if name else []
-        for part in parts:
-            require_name(part, self.folder)
+        if not all(map(NAME.fullmatch, parts)):
+            raise ValueError(
+                f"{str(self.folder)!r} is damaged, or was made by somebody to do harm: it names a result "
+                f"{_excerpt(name)}, where letters, digits, '_' and '-' are expected. Nothing was read or written under "
+                "that name; use another folder."
+            )
         return self.folder.joinpath(*parts)
-
-
-def require_name(name: Any, where: Path) -> str:
-    """A name that stays inside a folder: letters, digits, `_`, `-` and `.` alone."""
-    if not isinstance(name, str) or not NAME.fullmatch(name):
-        raise ValueError(
-            f"{str(where)!r} is damaged, or was made by somebody to do harm: it names a result {_excerpt(name)}, where "
-            "letters, digits, '_' and '-' are expected. Nothing was read or written under that name; use another "
-            "folder."
-        )
-    return name
 
 
 def require_plain_files(folder: Path) -> None:
@@ -129,20 +127,6 @@ def require_plain_files(folder: Path) -> None:
                     f"{str(path)!r} is {kind}. A folder of results holds plain files alone, so that "
                     "nothing outside it is read or written. Remove it, or name another folder."
                 )
-
-
-def read_state(path: Path) -> Any:
-    """What a JSON file of a folder of results holds."""
-    try:
-        return read_json(path, limit=LARGEST_JSON)
-    except ValueError as error:
-        raise ValueError(f"{error} Move the folder away and call again, or name another one.") from None
-
-
-def write_json(path: str | os.PathLike[str], state: dict[str, Any]) -> None:
-    """Writes a state whole or not at all."""
-    with atomic_path(path) as temporary:
-        temporary.write_text(json.dumps(state, default=float, indent=1, ensure_ascii=False), encoding="utf-8")
 
 
 def _read_table(path: Path) -> pd.DataFrame:

@@ -1,10 +1,13 @@
-"""The tuner: a `kt.Tuner` whose trial is a cross-validation, kept fold by fold."""
+"""The tuner: a `kt.Tuner` whose trial is a cross-validation, kept fold by fold.
+
+Oracles keep nothing: the same call proposes the same points again, and those whose folds are kept take no time.
+"""
 
 import contextlib
 import functools
 import io
 import os
-import time
+import re
 import zipfile
 from dataclasses import replace
 from pathlib import Path
@@ -16,19 +19,91 @@ import keras_tuner as kt
 import ml_dtypes
 import numpy as np
 import pandas as pd
-from keras_tuner.engine.trial import TrialStatus
+from keras_tuner.engine.trial import Trial, TrialStatus
 
+from cnnlab import _upstream
 from cnnlab._common import atomic_path, is_quiet, read_bytes
-from cnnlab.experiments.fingerprint import network_facts
+from cnnlab.experiments.fingerprint import describe, network_facts
 from cnnlab.experiments.runner import Runner, Trained, fresh_session, rows_of_folds
 from cnnlab.experiments.search_space import Space, recipe_at
-from cnnlab.experiments.store import PROBLEM, Store, write_json
+from cnnlab.experiments.store import FACTS, Store
 from cnnlab.experiments.training_run import Recipe, TrainingRun, compiled, names_of, settle_preparation
 from cnnlab.models.naming import is_built
 from cnnlab.tables.linking import Group
 
+SCORES = ("val_accuracy", "val_balanced_accuracy")  # from predictions, whatever the network logs
+FACTOR = 3  # of Hyperband: one in so many goes on to the next round
 WEIGHTS = "weights.npz"  # of the best fold of a trial
 ROOM = 1024  # bytes that names and shapes of one array take in a file of weights
+
+
+class Bayesian(kt.oracles.BayesianOptimizationOracle):  # type: ignore[misc]
+    """Points where a Gaussian process expects something better, none twice."""
+
+    def populate_space(self, trial_id: str) -> dict[str, Any]:
+        """The next point."""
+        found = super().populate_space(trial_id)
+        if found.get("values") and self._duplicate(found["values"]):
+            return self._random_populate_space()
+        return found
+
+
+def objective_of(objective: Any) -> kt.Objective:
+    """A name that training logs, with its direction as Keras has it.
+
+    >>> objective_of("val_loss").direction
+    'min'
+    """
+    if isinstance(objective, kt.Objective):
+        return objective
+    if not isinstance(objective, str) or not objective.startswith("val_"):
+        raise ValueError(
+            "`objective` expects a score of the held-out images, such as 'val_accuracy' or 'val_loss', or a "
+            f"kt.Objective. Received: {objective!r}."
+        )
+    name = re.sub(r"_\d+$", "", objective.removeprefix("val_"))  # auc_1 is the second AUC of a session
+    direction = "max" if objective in SCORES else "min" if name.endswith("loss") else None
+    kinds = {kind.lower(): kind for kind in dir(keras.metrics)}
+    for candidate in (name, kinds.get(name.replace("_", ""), name)):
+        with contextlib.suppress(ValueError, TypeError):  # no metric of Keras's, or one that needs arguments
+            metric = keras.metrics.get(candidate)
+            direction = direction or _upstream.metric_direction(metric() if isinstance(metric, type) else metric)
+    if direction is None:
+        raise ValueError(
+            f"`objective` expects a name whose direction Keras knows. Received: {objective!r}. Say which is better: "
+            f"kt.Objective({objective!r}, 'max') or 'min', after `import keras_tuner as kt`."
+        )
+    return kt.Objective(objective, direction)
+
+
+def make_oracle(method: str, *, objective: Any, space: Space, seed: int, trials: int | None, epochs: int) -> kt.Oracle:
+    """The oracle for a method: grid, random, hyperband or bayesian."""
+    kinds = {
+        "grid": kt.oracles.GridSearchOracle,
+        "random": kt.oracles.RandomSearchOracle,
+        "hyperband": kt.oracles.HyperbandOracle,
+        "bayesian": Bayesian,
+    }
+    if method not in kinds:
+        raise ValueError(f"`method` expects one of {', '.join(map(repr, kinds))}. Received: {method!r}.")
+    counted = method in ("random", "bayesian")
+    if (trials is not None) != counted:
+        raise ValueError(
+            "`trials`, the number of points to try, is for method='random' and method='bayesian', which need it. "
+            f"Received: method={method!r}, trials={trials!r}."
+        )
+    if trials is not None and (isinstance(trials, bool) or not isinstance(trials, int) or trials < 1):
+        raise ValueError(f"`trials` expects a number of points, 1 or more. Received: {trials!r}.")
+    options: dict[str, Any] = {"max_trials": trials} if counted else {}
+    options |= {"max_epochs": epochs, "factor": FACTOR} if method == "hyperband" else {}
+    return kinds[method](
+        objective=objective_of(objective),
+        hyperparameters=space.hyperparameters,
+        tune_new_entries=not space.fixed,
+        seed=seed + 1,  # KerasTuner takes 0 for none
+        max_consecutive_failed_trials=10**9,  # a point that cannot be trained is not a reason to lose the others
+        **options,
+    )
 
 
 class CheckedHyperModel(kt.HyperModel):
@@ -80,11 +155,11 @@ class FoldTuner(kt.Tuner):
         self.parts(patience=recipe.patience)  # refuses what cannot be done before anything is written
         self.store = Store(folder, settings)
         self.runner = Runner(table, self.store, keep=self._keep_best)
-        self.bar: Any = None
-        self.waits = False
+        self.score = str(oracle.objective.name).removeprefix("val_")
+        self.claimed: set[str] = set()
+        self.broken: set[str] = set()  # trials that ended with an error
         where = Path(folder).resolve()
-        with contextlib.redirect_stdout(io.StringIO()):  # "Reloading Tuner from …"
-            super().__init__(oracle, hypermodel, directory=str(where.parent), project_name=where.name)
+        super().__init__(oracle, hypermodel, directory=str(where.parent), project_name=where.name)
 
     def _populate_initial_space(self) -> None:
         if self.hypermodel.space.fixed:
@@ -93,32 +168,36 @@ class FoldTuner(kt.Tuner):
             super()._populate_initial_space()
 
     def save(self) -> None:
-        """Writes the state, whole or not at all."""
-        if not self._is_worker():
-            self.oracle.save()
-        write_json(self._get_tuner_fname(), self.get_state())
+        """Writes nothing: what decides how a search goes on are the folds that are kept."""
 
     def reload(self) -> None:
-        """Reads the oracle's state; the tuner itself has none."""
-        if not self._is_worker():
-            self.oracle.reload()
+        """Reads nothing of what another KerasTuner may have written into the folder."""
+        self._populate_initial_space()
 
     def search(self, **options: Any) -> None:
-        """Runs all trials that are missing."""
+        """Runs all trials, those of a grid with frozen backbones side by side."""
         from tqdm.auto import tqdm
 
-        with tqdm(desc="search", unit="trial", disable=is_quiet() or self._is_worker(), leave=False) as self.bar:
+        if isinstance(self.oracle, kt.oracles.GridSearchOracle) and self.hypermodel.space.fixed:
+            self._train_together()
+        with tqdm(desc="search", unit="trial", disable=is_quiet(), leave=False) as self.bar:
             super().search(verbose=0, **options)
 
-    def pre_create_trial(self) -> None:
-        """Waits a moment where there was nothing to do the last time."""
-        if self.waits:
-            time.sleep(0.5)
-        self.waits = True
-
-    def on_trial_begin(self, trial: Any) -> None:
-        """There is something to do."""
-        self.waits = False
+    def _train_together(self) -> None:
+        """Trains all points of a grid whose heads can be trained side by side, before the search comes to them."""
+        runs, broken = [], False
+        for number, values in enumerate(self.hypermodel.space.points()):
+            hp = self.oracle.get_space()
+            hp.values = values
+            try:
+                runs += self.runs(Trial(hp, f"{number:04d}"))
+            except FileExistsError:
+                raise
+            except Exception:  # the search comes to this point and says what is wrong
+                broken = True
+        if not broken and self.hypermodel.own_fit is None:  # which may read them, too
+            self.hypermodel.space.require_effect(self.hypermodel.read)
+        self.runner.train_heads(runs)
 
     def on_trial_end(self, trial: Any) -> None:
         """Counts."""
@@ -130,74 +209,42 @@ class FoldTuner(kt.Tuner):
         try:
             self._run_and_update_trial(trial, *arguments, **options)
             trial.status = TrialStatus.COMPLETED
-        except kt.errors.FailedTrialError as error:
-            trial.status, trial.message = TrialStatus.FAILED, str(error)
-
-    def run_trial(self, trial: Any, **options: Any) -> dict[str, float]:
-        """Trains the folds of a point that are not kept yet; FailedTrialError says in words why it cannot be."""
-        name, hp = f"trial_{trial.trial_id}", trial.hyperparameters
-        note = Path(self.project_dir) / name / PROBLEM
-        note.unlink(missing_ok=True)
-        try:
-            self.claim(name, hp)
-            found = self.runner.results(self.runs(name, hp))
-            scores = pd.concat([tables["scores"] for tables in found], ignore_index=True)
-            problems = [text for text in scores["problem"] if isinstance(text, str) and text]
-            value = np.nan if problems else self._value(scores)
         except FileExistsError:
             raise
         except Exception as error:  # whatever a model or its data may raise: the other points are still wanted
-            problem = f"{type(error).__name__}: {error}"
-            with atomic_path(note) as temporary:
-                temporary.write_text(problem, encoding="utf-8")
-            raise kt.errors.FailedTrialError(problem) from error
-        if problems:
-            raise kt.errors.FailedTrialError(problems[0])
-        return {self.oracle.objective.name: value}
+            trial.status, trial.message = TrialStatus.FAILED, f"{type(error).__name__}: {error}"
+            self.broken |= set() if isinstance(error, kt.errors.FailedTrialError) else {trial.trial_id}
 
-    def _value(self, scores: pd.DataFrame) -> float:
-        """The objective of a trial: the mean over its folds."""
-        name = str(self.oracle.objective.name).removeprefix("val_")
-        if name not in scores:
-            known = [f"val_{column}" for column in scores if column not in ("images", "epochs", "seconds", "problem")]
-            raise ValueError(
-                f"`objective` expects one of {', '.join(known)}. Received: {self.oracle.objective.name!r}."
-            )
-        return float(scores[name].mean())
+    def run_trial(self, trial: Any, **options: Any) -> dict[str, float]:
+        """Trains the folds of a point that are not kept yet; FailedTrialError where a loss was not a number."""
+        found = self.runner.results(self.runs(trial))
+        scores = pd.concat([tables["scores"] for tables in found], ignore_index=True)
+        for problem in scores["problem"]:
+            if isinstance(problem, str) and problem:
+                raise kt.errors.FailedTrialError(problem)
+        if self.score not in scores:
+            known = ", ".join(f"val_{column}" for column in scores if column not in FACTS)
+            raise ValueError(f"`objective` expects one of {known}. Received: {self.oracle.objective.name!r}.")
+        return {self.oracle.objective.name: float(scores[self.score].mean())}
 
-    def claim(self, name: str, hp: kt.HyperParameters) -> None:
-        """Writes down which network a trial trains, and refuses results of another one."""
-        fresh_session(self.seed)
-        self.store.claim(name, network_facts(self.hypermodel.build(hp)))
-
-    def claim_kept(self) -> None:
-        """Refuses to go on where `build` returns other networks than those that have results."""
-        for name, trial in sorted(self.oracle.trials.items()):
-            if any(self.store.has(f"trial_{name}/fold_{fold}") for fold in range(self.folds)):
-                self.claim(f"trial_{name}", trial.hyperparameters)
-
-    def runs(self, name: str, hp: kt.HyperParameters) -> list[TrainingRun]:
-        """The training runs of a point, one for each fold."""
+    def runs(self, trial: Any) -> list[TrainingRun]:
+        """The training runs of a trial, one for each fold; refuses kept results of another network or point."""
+        name, hp = f"trial_{trial.trial_id}", trial.hyperparameters
+        point = self.hypermodel.space.behind(hp.values)
+        if name not in self.claimed:
+            fresh_session(self.seed)
+            self.store.claim(name, network_facts(self.hypermodel.build(hp)) | {"point": describe(point)})
+            self.claimed.add(name)
 
         def fit(model: keras.Model, *arguments: Any, **options: Any) -> Any:
             return self.hypermodel.fit(hp, model, *arguments, **options)
 
-        recipe = recipe_at(self.recipe, self.hypermodel.space.behind(hp.values))
-        recipe = replace(recipe, fit=None if self.hypermodel.own_fit is None else fit)
+        recipe = replace(recipe_at(self.recipe, point), fit=None if self.hypermodel.own_fit is None else fit)
         build = functools.partial(self.hypermodel.build, hp)
         return [
             TrainingRun(f"{name}/fold_{fold}", build, rows, seed, recipe)
             for (_, fold), (seed, rows) in self.parts(patience=recipe.patience).items()
         ]
-
-    def train_together(self, points: list[dict[str, Any]]) -> None:
-        """Trains all points of a grid whose heads can be trained side by side, before the search comes to them."""
-        runs = []
-        for number, values in enumerate(points):
-            hp = self.oracle.get_space()
-            hp.values = dict(values)
-            runs += self.runs(f"trial_{number:04d}", hp)
-        self.runner.train_heads(runs)
 
     def _keep_best(self, run: TrainingRun, trained: Trained) -> None:
         """Keeps the weights of a fold if it is the best of its trial so far."""
@@ -208,22 +255,16 @@ class FoldTuner(kt.Tuner):
             save_weights(trained.model, Path(self.project_dir) / trial / WEIGHTS)
 
     def _rank(self, scores: pd.DataFrame) -> float:
-        name = str(self.oracle.objective.name).removeprefix("val_")
-        value = float(scores[name].iloc[0]) if name in scores else np.nan
+        value = float(scores[self.score].iloc[0]) if self.score in scores else np.nan
         return -np.inf if np.isnan(value) else value if self.oracle.objective.direction == "max" else -value
 
-    def load_model(self, trial: Any) -> keras.Model:
-        """The model of a trial with the weights of its best fold."""
-        name = f"trial_{trial.trial_id}"
-        return self.restored(name, trial.hyperparameters, Path(self.project_dir) / name / WEIGHTS)
-
-    def restored(self, name: str, hp: kt.HyperParameters, path: Path) -> keras.Model:
-        """The network of a point with the weights of a file."""
-        model, recipe = self.hypermodel.build(hp), self.runs(name, hp)[0].recipe
-        prepared = settle_preparation(model, recipe, names_of(self.table))
+    def load_model(self, trial: Any, file: str = WEIGHTS) -> keras.Model:
+        """The model of a trial with the weights of its best fold, or of another file."""
+        model = self.hypermodel.build(trial.hyperparameters)
+        prepared = settle_preparation(model, self.runs(trial)[0].recipe, names_of(self.table))
         if not is_built(model):
             model(np.zeros((1, *prepared.image_size, prepared.channels), np.float32))
-        return load_weights(model, path)
+        return load_weights(model, Path(self.project_dir) / f"trial_{trial.trial_id}" / file)
 
 
 def save_weights(model: keras.Model, path: Path) -> None:

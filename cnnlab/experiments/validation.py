@@ -11,16 +11,7 @@ import numpy as np
 import pandas as pd
 
 from cnnlab import metrics, tables
-from cnnlab._common import require_columns, require_seed
-from cnnlab.experiments.runner import (
-    build_facts,
-    experiment_facts,
-    fold_runs,
-    joined,
-    plain_table,
-    require_counts,
-    run_all,
-)
+from cnnlab.experiments.runner import checked_rows, experiment_facts, fold_runs, joined, run_all
 from cnnlab.experiments.store import Tables
 from cnnlab.experiments.training_run import Recipe, Rows, TrainingRun, train_val_rows
 from cnnlab.tables.linking import Group
@@ -100,13 +91,10 @@ def cross_validate(
         >>> validation = cross_validate(build, table, image_size=(64, 64), epochs=10, seed=0)  # doctest: +SKIP
         >>> validation.scores["accuracy"].mean()  # doctest: +SKIP
     """
-    require_counts(epochs=epochs, repeats=repeats)
-    require_seed(seed, caller="experiments.cross_validate")
-    rows = plain_table(table, caller="experiments.cross_validate")
+    rows = checked_rows(table, caller="experiments.cross_validate", seed=seed, epochs=epochs, repeats=repeats)
     recipe = Recipe(epochs, patience, fit, callbacks, class_weight, loading={"image_size": tuple(image_size)} | loading)
     runs = fold_runs(build, rows, recipe, folds=folds, repeats=repeats, seed=seed, group=group)
-    settings = experiment_facts(rows, recipe, group=group, folder=folder, folds=folds, seed=seed)
-    settings |= build_facts(build, seed, folder)
+    settings = experiment_facts(rows, recipe, group=group, folder=folder, folds=folds, seed=seed, build=build)
     results = run_all(list(runs.values()), rows, folder, settings, label="cross-validation", unit="fold")
     found, first = joined(runs, results), ["repeat", "fold"]
     scores, histories = (found[key][first + list(found[key].columns.drop(first))] for key in ("scores", "history"))
@@ -162,9 +150,7 @@ def learning_curve(
         >>> curve = learning_curve(build, table, image_size=(64, 64), epochs=10, seed=0)  # doctest: +SKIP
         >>> plots.learning_curve(curve, metric="macro_f1")  # doctest: +SKIP
     """
-    require_columns(table, "path", "label", caller="experiments.learning_curve")
-    require_counts(epochs=epochs, repeats=repeats)
-    require_seed(seed, caller="experiments.learning_curve")
+    checked_rows(table, caller="experiments.learning_curve", seed=seed, epochs=epochs, repeats=repeats)
     training, val = _training_and_val(table, group, seed)
     recipe = Recipe(epochs, patience, loading={"image_size": tuple(image_size)} | loading)
     runs = []
@@ -173,8 +159,8 @@ def learning_curve(
         rows = Rows(*train_val_rows(part, seed=place, group=group, patience=patience), pd.concat([part, val]))
         runs.append(TrainingRun(f"images_{count}_repeat_{repeat}", build, rows, place, recipe))
     both = pd.concat([training, val])
-    settings = experiment_facts(both, recipe, group=group, folder=folder, training=len(training), seed=seed)
-    settings |= build_facts(build, seed, folder)
+    size = {"training": len(training)}
+    settings = experiment_facts(both, recipe, group=group, folder=folder, seed=seed, build=build, **size)
     results = run_all(runs, both, folder, settings, label="learning curve", unit="run")
     parts = [
         {"images": len(run.rows.test) - len(val), "repeat": int(run.name.rpartition("_")[2])} | row

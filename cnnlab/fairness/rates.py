@@ -141,10 +141,7 @@ def gaps(
     found = _rates(predictions, by, positive, group=group, bootstrap=bootstrap, seed=seed, caller="fairness.gaps")
     names = group_names(found)
     if names.nunique() < 2:
-        raise ValueError(
-            f"`fairness.gaps` expects at least two groups in {by!r}. Received one: {names[0]}. There is nothing to "
-            "compare it with."
-        )
+        raise ValueError(f"`fairness.gaps` expects at least two groups in {by!r} to compare. Received one: {names[0]}.")
     _warn_small(found, smallest)
     found["name"] = names
     asked: list[tuple[str, Hashable, tuple[str, ...]]] = [("accuracy", "all", ("accuracy",))]

@@ -75,10 +75,8 @@ def compare(
         return {name: other[name] - one[name] for name in one if name in other}
 
     one, other = values(first, top=top), values(second, top=top)
-    rows = []
-    for name, drawn in intervals.bootstrap(difference, units, count=bootstrap, seed=seed).items():
-        judged = _judged(name, other[name] - one[name], drawn, freedom)
-        rows.append((name, one[name], other[name], *judged))
+    drawn = intervals.bootstrap(difference, units, count=bootstrap, seed=seed)
+    rows = [(k, one[k], other[k], *_judged(k, other[k] - one[k], drawn[k], freedom)) for k in drawn]
     table = pd.DataFrame(rows, columns=["metric", "a", "b", "difference", "low", "high", "p_value", "verdict"])
     alone = (table["metric"] == "accuracy") & (not is_grouped(units))
     table.insert(7, "mcnemar", np.where(alone, mcnemar(first, second), np.nan))

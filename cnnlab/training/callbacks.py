@@ -18,7 +18,7 @@ from cnnlab._common import atomic_path, is_quiet, put_aside, read_json
 from cnnlab.models.naming import is_built
 from cnnlab.training.best import BEST, LAST_GOOD, BestModel, EarlyStopping
 from cnnlab.training.checkpoint import FOLDER
-from cnnlab.training.distributed import worker_index
+from cnnlab.training.distributed import process_index
 from cnnlab.training.memory import Fields
 from cnnlab.training.resuming import Checkpoints
 from cnnlab.training.running import disk_watched
@@ -81,7 +81,7 @@ def callbacks(
         ['Checkpoints', 'EpochBar', 'RunRecord', 'BestModel', 'EarlyStopping']
     """
     options = {"patience": patience, "monitor": monitor, "mode": mode, "seed": seed, "tensorboard": tensorboard}
-    return _callbacks(_folder_of_worker(Path(run_folder)), options, resume=False)
+    return _callbacks(_own_folder(Path(run_folder)), options, resume=False)
 
 
 def resume(run_folder: str | os.PathLike[str], **options: Any) -> list[keras.callbacks.Callback]:
@@ -116,7 +116,7 @@ def resume(run_folder: str | os.PathLike[str], **options: Any) -> list[keras.cal
     for name in options:
         if name not in OPTIONS:
             raise TypeError(f"`training.resume` expects the options {', '.join(OPTIONS)}. Received: {name!r}.")
-    folder = _folder_of_worker(Path(run_folder))
+    folder = _own_folder(Path(run_folder))
     record = _read_record(folder)
     begun_with = {name: record[name] for name, kind in KINDS.items() if type(record.get(name)) is kind}
     return _callbacks(folder, OPTIONS | begun_with | options, resume=True)
@@ -131,10 +131,9 @@ def _read_record(folder: Path) -> dict[str, Any]:
     return record if isinstance(record, dict) else {}
 
 
-def _folder_of_worker(folder: Path) -> Path:
-    """Where this process writes, of several workers that run the same program (TF_CONFIG, Slurm)."""
-    rank = worker_index()
-    return folder if rank == 0 else folder / f"worker_{rank}"
+def _own_folder(folder: Path) -> Path:
+    """Where this process writes, of several that train together."""
+    return folder / f"worker_{process_index()}" if process_index() else folder
 
 
 def _callbacks(folder: Path, options: dict[str, Any], *, resume: bool) -> list[keras.callbacks.Callback]:
