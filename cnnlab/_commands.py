@@ -120,7 +120,7 @@ def demo(export: str, port: int | None) -> None:
     except ModuleNotFoundError:
         raise ValueError("`cnnlab demo` needs gradio: pip install 'cnnlab[demo]'.") from None
     app = interface(export, gradio)
-    app.launch(server_name="127.0.0.1", server_port=port, share=False, max_file_size=LARGEST_UPLOAD)
+    app.launch(server_name="127.0.0.1", server_port=port, share=False, max_file_size=LARGEST_UPLOAD, show_error=True)
 
 
 def interface(export: str, gradio: Any) -> Any:
@@ -137,9 +137,12 @@ def interface(export: str, gradio: Any) -> Any:
         except images.UnreadableImageError as error:
             raise gradio.Error(str(error).replace(path, Path(path).name)) from None
 
+    upload = gradio.Image(type="filepath", sources=["upload", "webcam", "clipboard"], label="An image")
+    # The file as it came: gradio would convert it to RGB in its own way, and fail on what is not an image.
+    upload.preprocess = lambda sent: None if sent is None else sent.path
     return gradio.Interface(
         answer,
-        gradio.Image(type="filepath", sources=["upload", "webcam", "clipboard"], label="An image"),
+        upload,
         gradio.Label(num_top_classes=5, label="The network's answer"),
         title=f"{', '.join(predictor.classes[:6])}{' …' if predictor.classes[6:] else ''}",
         flagging_mode="never",

@@ -2,7 +2,8 @@
 
 import os
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -12,7 +13,7 @@ import pandas as pd
 
 from cnnlab import images
 from cnnlab._answers import scaled_by_temperature, with_probabilities
-from cnnlab._common import evenly_spaced, in_threads, progress, require_columns
+from cnnlab._common import available_cores, evenly_spaced, progress, require_columns
 from cnnlab.serving.description import FILE_OF, file_of_export, read_description
 from cnnlab.serving.engines import Answer, digest_of, load_keras, loaded, open_engine
 from cnnlab.serving.inputs import as_list, checked_threshold, likeliest, require_temperature, warn_of_unreadable
@@ -282,15 +283,15 @@ class Predictor:
         """Features (n, any) of the readable images of a table."""
         batches = progress(_batches(table["path"].tolist()), label="features", unit="batch")
         parts, problems = [np.zeros((0, 1), np.float32)], list[str]()
-        for pixels, wrong in map(self._prepared, batches):
+        for pixels, wrong in self._prepared(batches):
             problems += wrong
             if len(pixels):
                 parts.append(self.features(pixels))
         warn_of_unreadable(problems, stacklevel=4)
         return np.concatenate(parts[1:] or parts)
 
-    def _prepared(self, several: Sequence[Any]) -> tuple[np.ndarray, list[str]]:
-        """The readable ones of a few images, stacked, and what is wrong with each of all."""
+    def _prepared(self, batches: Iterable[Sequence[Any]]) -> Iterator[tuple[np.ndarray, list[str]]]:
+        """The readable images of each batch, stacked, and what is wrong with each; the next is read meanwhile."""
 
         def attempt(image: Any) -> np.ndarray | Exception:
             try:
@@ -298,14 +299,24 @@ class Predictor:
             except Exception as error:  # one broken image must not cost the others their answers
                 return error
 
-        results = [attempt(one) for one in several] if len(several) < 2 else in_threads(attempt, several)
-        problems = [str(one) or type(one).__name__ if isinstance(one, Exception) else "" for one in results]
-        pixels = [one for one in results if isinstance(one, np.ndarray)]
-        return np.stack(pixels) if pixels else np.empty(0), problems
+        def stacked(results: list[np.ndarray | Exception]) -> tuple[np.ndarray, list[str]]:
+            problems = [str(one) or type(one).__name__ if isinstance(one, Exception) else "" for one in results]
+            pixels = [one for one in results if isinstance(one, np.ndarray)]
+            return np.stack(pixels) if pixels else np.empty(0), problems
+
+        with ThreadPoolExecutor(available_cores()) as pool:
+            current = None
+            for batch in batches:
+                following = pool.map(attempt, batch)
+                if current is not None:
+                    yield stacked(list(current))
+                current = following
+            if current is not None:
+                yield stacked(list(current))
 
     def _answers(self, several: Iterable[Sequence[Any]]) -> Answers:
         """One answer for each image of all batches."""
-        parts = [self._answered(*self._prepared(batch)) for batch in several]
+        parts = [self._answered(*prepared) for prepared in self._prepared(several)]
         probabilities = np.concatenate([np.empty((0, len(self.classes))), *(part.probabilities for part in parts)])
         distances = np.concatenate([np.empty(0), *(part.distances for part in parts if part.distances is not None)])
         problems = [problem for part in parts for problem in part.problems]
