@@ -3,6 +3,7 @@
 from cnnlab.metrics.calibrated import calibrate, reliability, temperature
 from cnnlab.metrics.comparison import compare
 from cnnlab.metrics.curves import apply_threshold, choose_threshold, precision_recall, roc, thresholds
+from cnnlab.metrics.events import events, match_events
 from cnnlab.metrics.score import baselines, confused_pairs, confusion, per_class, scores
 
 __all__ = [
@@ -13,6 +14,8 @@ __all__ = [
     "compare",
     "confused_pairs",
     "confusion",
+    "events",
+    "match_events",
     "per_class",
     "precision_recall",
     "reliability",

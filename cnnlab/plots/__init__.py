@@ -5,6 +5,7 @@ from cnnlab.plots.calibration import reliability
 from cnnlab.plots.convolution import convolution
 from cnnlab.plots.curves import history, learning_rates, schedule
 from cnnlab.plots.embedding import embedding
+from cnnlab.plots.events import events
 from cnnlab.plots.explain import feature_maps, filters, heatmap, receptive_field
 from cnnlab.plots.grid import grid
 from cnnlab.plots.groups import groups
@@ -20,6 +21,7 @@ __all__ = [
     "confusion",
     "convolution",
     "embedding",
+    "events",
     "feature_maps",
     "filters",
     "grid",

@@ -84,6 +84,15 @@ def _write(path: Path, data: bytes) -> None:
         temporary.write_bytes(data)
 
 
+def check_at_least(function: str, lowest: dict[str, float], **given: float) -> None:
+    """Refuses what is below its lowest value, and what is not whole where that is."""
+    kinds = {name: int | float if isinstance(least, float) else int for name, least in lowest.items()}
+    if any(isinstance(x, bool) or not isinstance(x, kinds[name]) or not x >= lowest[name] for name, x in given.items()):
+        expected = ", ".join(f"`{name}` ≥ {least}" for name, least in lowest.items())
+        received = ", ".join(f"{name}={value!r}" for name, value in given.items())
+        raise ValueError(f"`{function}` expects numbers: {expected}. Received: {received}.")
+
+
 def encoded(image: np.ndarray, format: str, **options: Any) -> bytes:
     """A uint8 image as the bytes of a file: "PNG" without loss, "JPEG" as a camera would."""
     buffer = io.BytesIO()
@@ -92,17 +101,18 @@ def encoded(image: np.ndarray, format: str, **options: Any) -> bytes:
 
 
 def truth(folder: str | os.PathLike[str]) -> pd.DataFrame:
-    """What is really in a folder that `samples.inspection` made: for checking what an audit found.
+    """What is really in a folder that `samples.inspection` or `samples.surveillance` made, to check results against.
 
     Args:
-        folder: The folder that was passed to `samples.inspection`.
+        folder: The folder that was passed to either.
 
     Returns:
-        One row per file: path (as `tables.from_folder` writes it), true_label (what was rendered), planted
-        ("" or one of "wrong label", "broken", "copy", "near copy"), picture (equal numbers are the same picture).
+        For `inspection` one row per file: path (as `tables.from_folder` writes it), true_label (what was rendered),
+        planted ("" or one of "wrong label", "broken", "copy", "near copy"), picture (equal numbers are the same
+        picture). For `surveillance` one row per event: event, day, label, begin, end (seconds of video).
 
     Raises:
-        FileNotFoundError: If the folder has no planted truth.
+        FileNotFoundError: If the folder has no truth.
 
     Example:
         >>> import tempfile
@@ -115,8 +125,10 @@ def truth(folder: str | os.PathLike[str]) -> pd.DataFrame:
     path = Path(folder) / TRUTH
     if not path.is_file():
         raise FileNotFoundError(
-            f"Expected a folder that `samples.inspection` has made. {folder} has no {TRUTH}. Make it with "
-            "`samples.inspection(folder, plant={...})`, or pass the folder that it returned."
+            f"Expected a folder that `samples.inspection` or `samples.surveillance` has made. {folder} has no {TRUTH}. "
+            "Make it with `samples.inspection(folder, plant={...})`, or pass the folder that it returned."
         )
     table = pd.read_csv(path, dtype={"planted": str, "true_label": str}, keep_default_na=False)
+    if "path" not in table:
+        return table
     return table.assign(path=[str(Path(folder) / name) for name in table["path"]])

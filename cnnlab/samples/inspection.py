@@ -9,7 +9,7 @@ import pandas as pd
 
 from cnnlab._common import progress
 from cnnlab.samples import render
-from cnnlab.samples.folder import TRUTH, encoded, recipe
+from cnnlab.samples.folder import TRUTH, check_at_least, encoded, recipe
 
 CAMERAS = ("north", "south", "west")
 SHIFTS = ("day", "night")
@@ -83,11 +83,8 @@ def inspection(
 
 
 def _check(per_class: int, size: int, imbalance: float, plant: dict[str, float]) -> None:
-    if per_class < 1 or size < 32 or imbalance < 1:
-        raise ValueError(
-            "`samples.inspection` expects `per_class` ≥ 1, `size` ≥ 32 pixels and `imbalance` ≥ 1. "
-            f"Received: per_class={per_class}, size={size}, imbalance={imbalance}."
-        )
+    lowest = {"per_class": 1, "size": 32, "imbalance": 1.0}
+    check_at_least("samples.inspection", lowest, per_class=per_class, size=size, imbalance=imbalance)
     for name, share in plant.items():
         highest = 1.0 if name == "hard_camera" else 0.5
         if name not in PLANTS:
