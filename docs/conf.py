@@ -121,7 +121,7 @@ def relinked(text: str) -> str:
     """The text of a page with links to the pages as they lie here."""
     for source, target in ELSEWHERE.items():
         text = re.sub(rf"\]\((?:\.\./)*{re.escape(source)}(#[\w-]+)?\)", rf"]({target}\1)", text)
-    return re.sub(r"\]\(docs/", "](", text)
+    return re.sub(r"\]\(docs/", "](", re.sub(r"\]\(\.\./notebooks/", "](course/", text))
 
 
 def setup(app: Any) -> None:
