@@ -7,11 +7,13 @@ import h5py
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from keras.src.legacy.saving import legacy_h5_format
 from keras.src.utils import file_utils
 
-from cnnlab import models
+from cnnlab import explain, models
 from cnnlab.models import catalogue, efficientnet_lite
+from cnnlab.training import fine_tune
 
 QUICK = {  # one of each family that builds in a moment, as small as it comes
     "MobileNet": {"alpha": 0.25},
@@ -138,6 +140,44 @@ def test_a_pretrained_network_is_frozen_and_in_inference_mode(tmp_path):
         norms = [layer for layer in model._flatten_layers() if isinstance(layer, keras.layers.BatchNormalization)]
         assert norms
         assert not any(layer.trainable for layer in norms)
+
+
+# Attention's vectors and one of 0 at the border are no maps to look at.
+FINER = {("MobileNetV2", 0.35): "block_13_expand_relu", ("EfficientNetB0", None): "block6a_expand_activation"}
+
+
+@pytest.mark.parametrize(("name", "alpha"), FINER)
+def test_a_head_on_finer_maps_gets_their_quarters_too(name, alpha, tmp_path):
+    options = {} if alpha is None else {"alpha": alpha}
+    model = models.pretrained(name, image_size=(64, 96), classes=["a", "b"], weights=None, pyramid=True, **options)
+    randomised(models.backbone(model))
+    images = pixels(2, 64, 96, 3)
+    finer = models.backbone(model).get_layer(FINER[name, alpha]).output
+    both = keras.Model(models.backbone(model).input, [models.backbone(model).outputs[0], finer])
+    last, fine = map(np.asarray, both(images / 127.5 - 1 if name == "MobileNetV2" else images))
+    assert (last.shape[1:3], fine.shape[1:3]) == ((2, 3), (4, 6))
+    quarters = [fine[:, top : top + 2, left : left + 3] for top in (0, 2) for left in (0, 3)]
+    expected = np.concatenate([np.mean(part, axis=(1, 2)) for part in (last, *quarters)], axis=1)
+    head = keras.Model(model.input, model.get_layer("probabilities").input)
+    np.testing.assert_allclose(np.asarray(head(images)), expected, rtol=1e-4, atol=1e-5)
+    model.save(tmp_path / "model.keras")
+    again = keras.models.load_model(tmp_path / "model.keras")
+    np.testing.assert_allclose(np.asarray(again(images)), np.asarray(model(images)), atol=1e-6)
+
+
+def test_a_head_on_finer_maps_is_explained_tuned_and_reused():
+    build = {"image_size": (64, 64), "classes": ["a", "b"], "weights": None, "alpha": 0.25}
+    model = models.pretrained("MobileNet", pyramid=True, **build)
+    assert model.count_params() == models.pretrained("MobileNet", **build).count_params() + 2 * 4 * 128
+    images, labels = pixels(8, 64, 64, 3), np.arange(8) % 2
+    heat = explain.grad_cam(model, images[0])
+    np.testing.assert_array_equal(heat, explain.grad_cam(model, images[0], layer="conv_pw_13_relu"))
+    data = tf.data.Dataset.from_tensor_slices((images, labels)).batch(4)
+    history = fine_tune(model, data, data, epochs=1, seed=0)
+    assert history.phases["moved"].max() == 0 and history.phases["learning"][0] == 2 * (256 + 4 * 128 + 1)
+    reused = models.reuse(model, classes=["x", "y", "z"])
+    assert models.backbone(reused).output_shape == (None, 256 + 4 * 128)
+    assert models.unfreeze(reused, share=0.1).predict(images, verbose=0).shape == (8, 3)
 
 
 def test_an_untrained_network_is_free_to_learn():

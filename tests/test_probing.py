@@ -104,7 +104,7 @@ def test_features_by_name_are_the_pretrained_networks_own(table):
     model = models.pretrained("EfficientNetLite0", image_size=(70, 64), classes=["a", "b"])
     images = next(iter(pipelines.load(rows, like=model, batch_size=6, cache=False)))[0].numpy().astype("float32")
     backbone = model.get_layer("efficientnetlite0")
-    inside = keras.Model(backbone.inputs, [backbone.get_layer("block6a_expand_activation").output, backbone.output])
+    inside = keras.Model(backbone.inputs, [backbone.get_layer("block6a_expand_activation").output, backbone.outputs[0]])
     fine, last = inside.predict((images - 127) / 128, verbose=0)
     assert fine.shape[1:3] == (5, 4)
     quarters = [fine[:, :3, :2], fine[:, :3, 2:], fine[:, 2:, :2], fine[:, 2:, 2:]]

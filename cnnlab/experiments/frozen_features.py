@@ -53,9 +53,7 @@ def features(
             of `cnnlab.models`, the input of its last dense layer is taken.
         table: With the column path; labels are not looked at.
         image_size: Height and width in pixels for a network by name; those that it was trained on where None.
-        pyramid: For a network by name, adds features of its finer maps, those of twice the resolution of its last ones,
-            averaged over each quarter of the image: shape and place beside meaning. 1,280 + 4 × 672 numbers for
-            EfficientNetLite0, from which a linear classifier learns more.
+        pyramid: For a network by name, adds features of its finer maps, as `models.pretrained(pyramid=True)` does.
         batch_size: Images at a time.
         resize: Another resize mode than the model's, as in `pipelines.load`.
         cache: Whether to look up and keep the results on disk.
@@ -67,9 +65,6 @@ def features(
         TypeError: If `backbone` is neither a name nor a Keras model, or a model comes with an `image_size`.
         ValueError: If there is no such network, the size of its images is open, or a classifier has no dense layer.
         FileNotFoundError: If the weights of this name are neither here nor to be fetched.
-
-    Source:
-        S. Lazebnik, C. Schmid, J. Ponce, "Beyond bags of features: spatial pyramid matching" (2006).
 
     Example:
         >>> import tempfile
@@ -110,28 +105,16 @@ def features(
 
 
 def _by_name(name: str, image_size: tuple[int, int] | None, pyramid: bool) -> keras.Model:
-    """A pretrained network from raw images to its features."""
+    """A pretrained network, whose head is of no interest."""
     require_known(name)
     side = NETWORKS[name].image_size
     try:
-        model = models.pretrained(name, image_size=image_size or (side, side), classes=["any", "other"])
+        return models.pretrained(name, image_size=image_size or (side, side), classes=["any", "other"], pyramid=pyramid)
     except FileNotFoundError as error:
         raise FileNotFoundError(
             f"`experiments.features` has no ImageNet weights of {name} to compute features with. {error} "
             "`models.table().query('here')` lists the networks whose weights are on this machine."
         ) from error
-    (call,) = (call for call in _upstream.calls_of(model) if isinstance(call.operation, keras.Model))
-    maps = [call.output_tensors[0] for call in _upstream.calls_of(call.operation)]
-    finer = [values for values in maps if values.shape[1] > maps[-1].shape[1]]
-    if not pyramid or not finer:
-        return keras.Model(model.inputs[0], call.output_tensors[0])
-    high, wide = finer[-1].shape[1:3]
-    halves = {"pool_size": (high - high // 2, wide - wide // 2), "strides": (max(1, high // 2), max(1, wide // 2))}
-    both = keras.Model(call.operation.inputs[0], [finer[-1], maps[-1]])(call.input_tensors[0])
-    parts = [keras.layers.AveragePooling2D(**halves)(both[0]), both[1]]
-    quarters = keras.layers.Flatten()(parts[0])
-    whole = keras.layers.GlobalAveragePooling2D()(parts[1])
-    return keras.Model(model.inputs[0], keras.layers.Concatenate()([whole, quarters]))
 
 
 def embed(
