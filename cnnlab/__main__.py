@@ -105,9 +105,9 @@ def _course(options: argparse.Namespace) -> None:
         with atomic_path(target) as temporary:
             temporary.write_bytes(path.read_bytes())
         new += 1
-    print(f"{new} notebooks laid out in {options.folder / 'notebooks'}.")
+    print(f"{new} notebooks copied to {options.folder / 'notebooks'}.")
     for path in kept:
-        print(f"Yours stays: {path}. Rename it to get the original beside it.")
+        print(f"Yours stays: {path}. Rename it to get the original as well.")
     print(f"Go on:   jupyter lab {options.folder}   (opens them in JupyterLab; begin with 00_quickstart)")
 
 

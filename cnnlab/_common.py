@@ -92,7 +92,7 @@ class ColumnError(KeyError, ValueError):
 
 @contextmanager
 def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """Gives a temporary name beside `path`; renames it to `path` on success, removes it on any failure.
+    """Gives a temporary name next to `path`; renames it to `path` on success, removes it on any failure.
 
     A reader sees the old file or the new one, never half of one.
     """
@@ -132,7 +132,7 @@ def atomic_paths(*paths: str | os.PathLike[str]) -> Iterator[list[Path]]:
 def locked(path: str | os.PathLike[str], *, timeout: float = 60) -> Iterator[None]:
     """Lets one process or thread at a time read, change and write `path`: a file, or a folder that one run owns.
 
-    The lock is a hidden file beside it, released also when the process dies. Locking the same path again inside the
+    The lock is a hidden file next to it, released also when the process dies. Locking the same path again inside the
     block waits for itself.
 
     Raises:

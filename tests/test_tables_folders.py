@@ -209,7 +209,7 @@ def test_what_lies_beside_classes_makes_no_class(tmp_path, beside):
 
 def test_images_beside_splits_are_passed_over_by_name(tmp_path):
     folder_with(tmp_path, *both("train", "test"), "seg_pred/1.png", "masks/cat/1.png")
-    with pytest.warns(UserWarning, match="'masks' and 'seg_pred' beside the ready-made splits"):
+    with pytest.warns(UserWarning, match="'masks' and 'seg_pred' next to the ready-made splits"):
         table = tables.from_folder(tmp_path)
     assert len(table) == 8 and set(table["split"]) == {"train", "test"}
 

@@ -62,7 +62,7 @@ def outliers(table: pd.DataFrame, features: np.ndarray) -> pd.DataFrame:
 def similar(table: pd.DataFrame, features: np.ndarray, *, threshold: float = 0.8) -> pd.DataFrame:
     """Finds pairs of images that a network takes for nearly the same: another crop, another moment of one scene.
 
-    A second opinion beside the groups of `audit.scan`, which lays pictures over each other pixel by pixel. What scan
+    A second opinion on the groups of `audit.scan`, which compares pictures pixel by pixel. What scan
     groups is one picture, and nothing more has to be looked at; these pairs show the same thing, or nearly, and want
     a person's eye. Where they do show one object, link them by a column of their own, as in `tables.linked_groups`.
 

@@ -91,13 +91,13 @@ def _with_own_columns_kept(table: pd.DataFrame) -> pd.DataFrame:
         return table
     words = f"{' and '.join(own)} of the table is now {' and '.join(own.values())}."
     if "group" in own:
-        words += " group='group_before' in `tables.split` keeps its rows together, and copies beside it."
+        words += " group='group_before' in `tables.split` keeps its rows together, and copies, too."
     warnings.warn(f"`audit.scan` gives columns of its own; {words}", stacklevel=3)
     return table.drop(columns=list(own.values()), errors="ignore").rename(columns=own)
 
 
 def leaks(table: pd.DataFrame) -> pd.DataFrame:
-    """Finds pictures with a copy in another split: there the model would be tested on what it has learned by heart.
+    """Finds pictures with a copy in another split: there the model would be tested on what it has memorized.
 
     Args:
         table: With the columns path and split, such as `tables.from_folder` gives for ready-made splits; it is scanned
@@ -165,7 +165,7 @@ def _sizes(facts: Facts) -> pd.Series:
 
 
 def _notes(facts: Facts) -> list[list[str]]:
-    """What is odd about each image, by itself or beside the others."""
+    """What is odd about each image, by itself or among the others."""
     notes = [list(parts) for parts in facts.table["notes"]]
     if not facts.shown.any():
         return notes

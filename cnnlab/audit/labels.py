@@ -14,8 +14,8 @@ def label_issues(predictions: pd.DataFrame) -> pd.DataFrame:
     """Ranks the images whose label is probably wrong, each with the label that the networks suggest.
 
     Needs predictions by networks that were not trained on the image, such as `experiments.linear_probe` gives in
-    seconds, and `experiments.cross_validate` by training: a network that has learned a wrong label by heart does not
-    object to it. Look at the images before you believe it: `widgets.relabel`, or `plots.images`.
+    seconds, and `experiments.cross_validate` by training: a network that has memorized a wrong label does not object
+    to it. Look at the images before you believe it: `widgets.relabel`, or `plots.images`.
 
     Args:
         predictions: A prediction table with `p_<class>` columns; several rows of one image (repeats) are averaged.

@@ -1,4 +1,4 @@
-"""Whether something beside the subject gives the class away: a network would learn that instead."""
+"""Whether something other than the subject gives the class away: a network would learn that instead."""
 
 import numpy as np
 import pandas as pd
@@ -25,7 +25,7 @@ def shortcuts(table: pd.DataFrame, *, seed: int = 0) -> pd.DataFrame:
 
     Returns:
         One row per trait, the most telling first: trait, score (balanced accuracy on held-out images, 0 to 1), chance
-        (the same with labels dealt at random), chance_high (which chance exceeds in 1 of 40 tries), telling (whether
+        (the same with shuffled labels), chance_high (which chance exceeds in 1 of 40 tries), telling (whether
         score is above that by more than 0.05), images. Unreadable images are left out.
 
     Raises:
@@ -77,7 +77,7 @@ def _traits(facts: Facts) -> dict[str, NDArray[np.float64]]:
 
 
 def _judge(values: NDArray[np.float64], codes: NDArray, group: NDArray, seed: int) -> dict[str, object]:
-    """Balanced accuracy of a forest on held-out images, against the same answers beside shuffled labels."""
+    """Balanced accuracy of a forest on held-out images, against the same answers with shuffled labels."""
     from sklearn.ensemble import ExtraTreesClassifier
     from sklearn.model_selection import StratifiedGroupKFold, cross_val_predict
 

@@ -28,8 +28,8 @@ def check(policy: Policy, table: pd.DataFrame, *, images: int = 2000, seed: int 
     """Measures for each operation of a policy whether training with it costs accuracy on untouched images.
 
     A mirrored 2 may pass for a 5, a turned 6 is a 9: an operation that changes what an image means teaches wrong
-    labels. A linear discriminant on small images is trained on originals, and again with changed copies of them
-    beside; both are scored on originals they have not seen. Such a model cannot learn two contradicting pictures
+    labels. A linear discriminant on small images is trained on originals, and again with changed copies
+    added; both are scored on originals they have not seen. Such a model cannot learn two contradicting pictures
     apart, so what a label does not survive shows as lost accuracy, and a change that occurs in the data anyway does
     not. Where it loses, a support vector machine is asked too: if that one gains, the labels are fine. Neither sees
     fine texture: what they find harmless may still hide small defects.
@@ -89,7 +89,7 @@ class Trial:
             self.folds.append((train, test, components.transform, components.transform(features)))
 
     def right(self, make: Callable[[], Any], policy: Policy | None = None) -> np.ndarray:
-        """Whether each image is recognised, where the policy's copies were trained on beside the originals."""
+        """Whether each image is recognised, by a model trained on the policy's copies and the originals."""
         rows = np.arange(len(self.labels))
         copies = []
         if policy is not None:

@@ -58,7 +58,7 @@ class Transform:
         """Writes image `index` of those sampled, transformed, into `out`, which is contiguous.
 
         An image of another size comes with its resize in `base`: the affine map, of shape (2, 3), from pixels of the
-        result to its own. With `black`, what lies outside is black whatever the policy says, as beside a padded image.
+        result to its own. With `black`, what lies outside is black whatever the policy says, as around a padded image.
         """
         if self.matrices is None:
             code = self.flips[index] if self.flips else None

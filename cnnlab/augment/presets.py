@@ -16,7 +16,7 @@ strong = Policy(
 def rand(magnitude: float = 5, *, count: int = 2) -> Policy:
     """A policy in the manner of RandAugment: each image gets a few operations, sampled from many of one strength.
 
-    One number to tune in place of a dozen. Differs from the paper in that strengths are sampled up to the limit, and
+    One number to tune instead of a dozen. Differs from the paper in that strengths are sampled up to the limit, and
     posterising, solarising and equalising are left out.
 
     Args:

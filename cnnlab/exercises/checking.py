@@ -25,12 +25,12 @@ class Reply(NamedTuple):
 def check(exercise: str, answer: Any, *, file: str | os.PathLike[str] | None = None, keep: bool = True) -> None:
     """Prints whether an answer is right; if not, what is off and the next of three hints.
 
-    What is judged is the answer, not the way to it. With `...` in place of an answer it only says what it waits for.
+    What is judged is the answer, not the way to it. With `...` instead of an answer it only says what it waits for.
 
     Args:
         exercise: Notebook and number: "05.2".
         answer: A number, a word, a table, a model, a policy, a function: whatever the exercise asks for.
-        file: Where the answer is recorded; beside the notebooks, in `runs/exercises.json`, where None.
+        file: Where the answer is recorded; next to the notebooks, in `runs/exercises.json`, where None.
         keep: Whether to record it at all.
 
     Raises:
@@ -89,7 +89,7 @@ def progress(file: str | os.PathLike[str] | None = None) -> pd.DataFrame:
     """Shows which exercises are solved, which were tried and which wait.
 
     Args:
-        file: Where answers are recorded; beside the notebooks, in `runs/exercises.json`, where None.
+        file: Where answers are recorded; next to the notebooks, in `runs/exercises.json`, where None.
 
     Returns:
         One row per notebook, and a last one for all; the columns predict, change and build hold "solved", "2 tries" or

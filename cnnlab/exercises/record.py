@@ -1,4 +1,4 @@
-"""The record of answers: a small JSON file beside the runs, which several notebooks may write at once."""
+"""The record of answers: a small JSON file next to the runs, which several notebooks may write at once."""
 
 import json
 import time
@@ -15,7 +15,7 @@ ENTRY = {"wrong": int, "solved": bool, "when": str}  # what is kept of one exerc
 
 
 def default_file() -> Path:
-    """`runs/exercises.json` beside the folder of notebooks one works in; else in the working folder."""
+    """`runs/exercises.json` next to the folder of notebooks you work in; otherwise in the working folder."""
     here = Path.cwd()
     for folder in (here, *here.parents):
         if folder.name == "notebooks":
@@ -41,7 +41,7 @@ def read(file: Path) -> tuple[dict[str, dict[str, Any]], str]:
 
 
 def write(file: Path, name: str, *, right: bool) -> str:
-    """Adds one answer; a file that is damaged is kept beside it under another name.
+    """Adds one answer; a file that is damaged is kept next to it under another name.
 
     Returns:
         A sentence on what was damaged and where it is now, or "".

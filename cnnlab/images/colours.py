@@ -19,7 +19,7 @@ BAND = 256  # rows that are converted at a time
 def to_rgb(image: Image.Image, factor: int = 1) -> np.ndarray:
     """The pixels of a loaded 8-bit Pillow image as sRGB, on white where transparent: uint8 (height, width, 3).
 
-    Averages blocks of factor × factor pixels. Works in bands, as large images leave little memory beside the result.
+    Averages blocks of factor × factor pixels. Works in bands, as large images leave little memory free.
     """
     if min(image.size) < factor:
         factor = 1

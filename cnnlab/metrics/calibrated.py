@@ -1,4 +1,4 @@
-"""Is 90 % certain right nine times in ten? Reliability, and the temperature that mends it."""
+"""Is 90 % certain right nine times in ten? Reliability, and the temperature that fixes it."""
 
 import warnings
 

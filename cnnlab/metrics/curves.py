@@ -160,7 +160,7 @@ def choose_threshold(
         recall: Find at least this share of it, with as few alarms as possible.
         precision: Of the images flagged, at least this share must be right; find as many as possible.
         miss_cost: What overlooking one costs; the threshold with the least total cost is taken.
-        false_alarm_cost: What one false alarm costs, in the same unit; 1 where None. Only beside `miss_cost`.
+        false_alarm_cost: What one false alarm costs, in the same unit; 1 where None. Only with `miss_cost`.
 
     Returns:
         The threshold, for `apply_threshold`; inf means: never call it.

@@ -146,7 +146,7 @@ def confusion(predictions: pd.DataFrame, *, normalize: str | None = None) -> pd.
             shares of each prediction's images (its diagonal is precision), `"all"` shares of all images.
 
     Returns:
-        Square, one row and one column per class. A row or column without images is nan once divided.
+        Square, one row and one column per class. A row or column without images is nan when normalized.
 
     Raises:
         ValueError: If `normalize` is another word.

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def measure(dataset: tf.data.Dataset, *, seconds: float = 3.0, images: int = 256) -> pd.DataFrame:
-    """Measures images a second, and how the time of one image divides.
+    """Measures images a second, and what takes the time of one image.
 
     The stages are measured one after the other on a single thread, without any cache; `all` is the dataset as training
     sees it, on all threads and with its cache, from the second pass on where that fits into the time. So `all` may be

@@ -205,7 +205,7 @@ class BatchSource:
         return image
 
     def _stand_in(self, epoch: int, row: int) -> tuple[np.ndarray, np.ndarray]:
-        """One readable image in place of a batch of broken ones, so that `len(dataset)` stays true."""
+        """One readable image instead of a batch of broken ones, so that `len(dataset)` stays true."""
         for step in range(1, len(self.paths)):
             other = (row + step) % len(self.paths)
             if other not in self.broken and self._readable(other) is not None:

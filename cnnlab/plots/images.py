@@ -100,7 +100,7 @@ def _show(table: pd.DataFrame, count: int, columns: int, ax: Axes | None) -> Axe
 
 
 def class_counts(table: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
-    """Shows how many images each class has, split by split where the table is divided.
+    """Shows how many images each class has, split by split where the table has a split.
 
     Args:
         table: With the column label, and possibly split.

@@ -14,7 +14,7 @@ def learning_curve(table: pd.DataFrame, ax: Axes | None = None, *, metric: str =
     """Shows a score over the number of training images: dots are runs, lines their means.
 
     Where the orange line still rises, more images help. Where both lines have met below what is needed, they do not:
-    the network, the resolution or the labels are the limit. A wide gap between them is learning by heart.
+    the network, the resolution or the labels are the limit. A wide gap between them is overfitting.
 
     Args:
         table: From `experiments.learning_curve`: images, repeat, part, and the scores.

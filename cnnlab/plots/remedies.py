@@ -52,7 +52,7 @@ def remedies(
     tried = [name for name in scores["remedy"].unique() if name != "none"]
     if missing or not tried or not len(metrics):
         raise ValueError(
-            "`plots.remedies` expects the scores of `experiments.imbalance` with at least one remedy beside none, and "
+            "`plots.remedies` expects the scores of `experiments.imbalance` with none and at least one remedy, and "
             f"metrics of {', '.join(scores['metric'].unique())}. Received: metrics={list(metrics)}, remedies={tried}."
         )
     if axes is None:

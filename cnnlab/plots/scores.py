@@ -29,7 +29,7 @@ def confusion(predictions: pd.DataFrame, ax: Axes | None = None, *, mistakes: in
     """Shows what is taken for what: a row for each label, a column for each prediction, the diagonal is right.
 
     Colour is the share of the label's images, so that a rare class is as visible as a frequent one; numbers are images.
-    A table that was divided (`normalize=`) shows its shares in both.
+    A normalized table (`normalize=`) shows its shares in both.
     With more than 40 classes the most frequent mistakes are listed in words, since not every name fits at the sides.
 
     Args:

@@ -53,7 +53,7 @@ def export(
 ) -> pd.DataFrame:
     """Writes a model in formats for use, each kept only if it labels real images as the model itself does.
 
-    Beside the files lie `export.json`, which `serving.Predictor` reads, and `README.md`, a model card; `serving.card`
+    Next to the files are `export.json`, which `serving.Predictor` reads, and `README.md`, a model card; `serving.card`
     writes a fuller one. The rows in `check` also teach how sure the model may be (`metrics.temperature`).
 
     Args:

@@ -54,7 +54,7 @@ class Novelty:
         return pd.DataFrame([row])
 
     def write(self, folder: Path, format: str, digest: str) -> None:
-        """Keeps it beside the model with the SHA-256 `digest`."""
+        """Keeps it next to the model with the SHA-256 `digest`."""
         with atomic_path(folder / f"novelty_{format}.npz") as temporary, temporary.open("wb") as file:
             np.savez(file, points=self.points, limit=self.limit, model=digest)
 

@@ -67,7 +67,7 @@ class Predictor:
     Args:
         folder: What `serving.export` wrote.
         format: One of those exported; the fastest of them where None, which is "litert".
-        temperature: Divides the logits; the export's own where None, 1 for the model's raw probabilities.
+        temperature: What the logits are divided by; the export's own where None, 1 for the model's raw probabilities.
         threshold: A class and the probability from which it is called, such as `{"crack": 0.3}`, compared with the
             probabilities that are answered; the export's own where None, `{}` for the most probable class.
         threads: Processor cores for one image, of LiteRT and ONNX; all of this process, at most 4, where None.

@@ -125,17 +125,17 @@ def folders_of_classes(folder: Path) -> dict[str, Path]:
     if nested:
         raise ValueError(
             f"Expected class folders in each ready-made split. {_listed(nested)} {where} hold splits again. Move those "
-            "out, so that train, val and test lie beside each other, or move the rest elsewhere."
+            "out, so that train, val and test are in one folder, or move the rest elsewhere."
         )
     if beside:
         shared = set.intersection(*(_class_names(inside[entry]) for entry in holding))
         if len(holding) < 2 or not shared:
             raise ValueError(
                 f"Expected ready-made splits or classes {where}, and found both: {_listed([e.name for e in holding])} "
-                f"beside {_listed(beside)}. Move one or the other elsewhere, or rename what is not a split."
+                f"as well as {_listed(beside)}. Move one or the other elsewhere, or rename what is not a split."
             )
         warnings.warn(
-            f"{_listed(beside)} beside the ready-made splits {where} are not splits and were passed over with all "
+            f"{_listed(beside)} next to the ready-made splits {where} are not splits and were passed over with all "
             "their images.",
             stacklevel=3,
         )
@@ -146,7 +146,7 @@ def folders_of_classes(folder: Path) -> dict[str, Path]:
 
 
 def _named_splits(folder: Path) -> dict[Path, str]:
-    """Subfolders whose name means a split; "seg_train" does so only beside "seg_test" or another of its kind."""
+    """Subfolders whose name means a split; "seg_train" does so only next to "seg_test" or another such name."""
     read = {entry: _read_name(entry.name) for entry in subfolders(folder)}
     found = {}
     for entry, (rest, split) in read.items():

@@ -28,7 +28,7 @@ def linked_groups(table: pd.DataFrame, group: Group = None) -> NDArray[np.int64]
     Args:
         table: With the column path.
         group: A column, or several. None uses the column group, which `audit.scan` gives, where there is one; its
-            copies also stay together beside other columns. False links nothing but rows of the same file.
+            copies also stay together when you name other columns. False links nothing but rows of the same file.
 
     Returns:
         A whole number for each row, from 0, in the order of the table.
@@ -114,7 +114,7 @@ def group_columns(table: pd.DataFrame, group: Group) -> list[str]:
             f"{type(group).__name__}. Use group='patient', after `table.assign(patient=…)` if it is not a column yet."
         )
     if columns and _found_by_scan(table) and COPIES not in columns:
-        say_once(f"Copies of one picture (column `group`) stay together beside rows of equal {' or '.join(columns)}.")
+        say_once(f"Copies of one picture (column `group`) stay together, like rows of equal {' or '.join(columns)}.")
         columns.append(COPIES)
     return columns
 

@@ -56,7 +56,7 @@ def fingerprint(table: pd.DataFrame) -> str:
 
 
 def save(table: pd.DataFrame, path: str | os.PathLike[str], *, prove: bool = False, spreadsheet: bool = False) -> None:
-    """Writes a table as CSV, with its categories and types in a small JSON file beside it.
+    """Writes a table as CSV, with its categories and types in a small JSON file next to it.
 
     The CSV is plain and opens anywhere; `tables.read` brings back the same table, with row numbers from 0. Both files
     are written before either takes its name, and until the CSV has, `tables.read` gives the table that was there.
@@ -64,7 +64,7 @@ def save(table: pd.DataFrame, path: str | os.PathLike[str], *, prove: bool = Fal
     Args:
         table: Any table of this package.
         path: Where to, ending in .csv; an older file of that name is replaced.
-        prove: Keep the table's `fingerprint` beside it, for `tables.read(path, verify=True)`. Reads every image once.
+        prove: Keep the table's `fingerprint` with it, for `tables.read(path, verify=True)`. Reads every image once.
         spreadsheet: Write an apostrophe before text that a spreadsheet would run as a formula, because it begins with
             =, +, - or @; `tables.read` takes it off again.
 
@@ -227,7 +227,7 @@ def read(
 def _require_fingerprint(table: pd.DataFrame, path: Path, kept: str | None) -> None:
     if kept is None:
         raise ValueError(
-            f"Expected a fingerprint beside {str(path)!r}. Save the table with `tables.save(table, path, prove=True)`."
+            f"Expected a fingerprint next to {str(path)!r}. Save the table with `tables.save(table, path, prove=True)`."
         )
     found = fingerprint(table)
     if found != kept:
@@ -238,7 +238,7 @@ def _require_fingerprint(table: pd.DataFrame, path: Path, kept: str | None) -> N
 
 
 def _facts(path: Path) -> dict[str, Any]:
-    """What the JSON file beside a CSV says of it; {} where there is none."""
+    """What the JSON file next to a CSV says about it; {} where there is none."""
     if path.stat().st_size > LARGEST:  # its digest would take minutes
         raise ValueError(f"Expected a table of at most {LARGEST:,} bytes. {str(path)!r} has {path.stat().st_size:,}.")
     sidecar = _sidecar(path)
