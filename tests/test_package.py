@@ -84,7 +84,7 @@ def test_the_course_is_laid_out_and_what_is_there_stays(tmp_path, capsys):
     capsys.readouterr()
     assert main(["course", str(folder)]) == 0
     said = capsys.readouterr().out
-    assert "1 notebooks laid out" in said
+    assert "1 notebooks copied" in said
     assert said.count("Yours stays") == 1
     assert (laid / "05_training.ipynb").read_text() == "mine"
     assert (laid / "06_tuning.ipynb").read_bytes() == (ROOT / "notebooks" / "06_tuning.ipynb").read_bytes()
