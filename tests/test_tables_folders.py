@@ -221,7 +221,7 @@ def test_images_beside_splits_are_passed_over_by_name(tmp_path):
         (["train/a.png", "test/b.png", "other/c.png"], "look like ready-made splits"),
         (["train/a.png", "test/b.png", "__MACOSX/c.png"], "look like ready-made splits"),
         ([*both("train"), "test/1.png"], "images of 'test' .* labelled=False"),
-        ([*both("train"), "other/1.png"], "found both: 'train' beside 'other'"),
+        ([*both("train"), "other/1.png"], "found both: 'train' as well as 'other'"),
         ([*both("train", "training_set", "test")], "'train' and 'training_set' mean the same one"),
         ([*both("train[:80%]", "train[80%:]")], r"'train\[80%:\]' and 'train\[:80%\]' mean the same one"),
         (["train/a/1.png", "test/b/1.png", "car/1.png"], "found both"),
