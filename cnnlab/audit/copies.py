@@ -49,7 +49,7 @@ def same_value(values: Sequence[int] | NDArray) -> tuple[Integers, Integers]:
 def near_copies(thumbs: Thumbnails) -> tuple[Integers, Integers]:
     """Pairs of rows that show the same picture; enough of them to connect each group of copies.
 
-    Candidates are laid over each other and compared in detail, because many different pictures are alike from afar:
+    Candidates are aligned and compared in detail, because many different pictures are alike from afar:
     a perceptual hash alone takes different hands before one wall for copies.
     """
     shown = np.flatnonzero([cv2.meanStdDev(grey)[1][0, 0] >= PLAIN for grey in thumbs.grey])

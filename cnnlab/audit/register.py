@@ -1,4 +1,4 @@
-"""Whether two small pictures are the same picture: laid over each other exactly, then compared in detail.
+"""Whether two small pictures are the same picture: aligned exactly, then compared in detail.
 
 A perceptual hash calls two photographs of different hands on one wall alike. What sets a copy apart is that, once
 it is shifted and stretched onto its original, the fine structure agrees everywhere and nothing is left over anywhere.

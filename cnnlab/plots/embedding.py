@@ -1,4 +1,4 @@
-"""A map of images: what a network takes for alike lies close together."""
+"""A map of images: those that a network sees as similar lie close together."""
 
 from typing import Any
 
@@ -68,7 +68,7 @@ def embedding(
         picture = OffsetImage(image, zoom=0.6)
         ax.add_artist(AnnotationBbox(picture, places[row], pad=0.1, bboxprops=frame))
     legend: dict[str, Any] = {"loc": "upper left", "bbox_to_anchor": (1, 1)} if "label" in table else {}
-    return finish(ax, f"{len(table):,} images; what the network takes for alike lies close together", **legend)
+    return finish(ax, f"{len(table):,} images; those that the network sees as similar lie close together", **legend)
 
 
 def _places(values: np.ndarray, seed: int) -> np.ndarray:

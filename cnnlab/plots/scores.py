@@ -30,7 +30,7 @@ def confusion(predictions: pd.DataFrame, ax: Axes | None = None, *, mistakes: in
 
     Colour is the share of the label's images, so that a rare class is as visible as a frequent one; numbers are images.
     A normalized table (`normalize=`) shows its shares in both.
-    With more than 40 classes the most frequent mistakes are listed in words, since not every name fits at the sides.
+    With more than 40 classes the most frequent mistakes are listed in words, since not every name fits on the axes.
 
     Args:
         predictions: With label and predicted; or a square table of counts or shares, as `metrics.confusion` gives.
