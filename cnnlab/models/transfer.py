@@ -52,7 +52,7 @@ def pretrained(
         channels: 3 for colour, 1 for grey images, which are shown to the network as grey in three colours.
         dropout: Share of features dropped before the last layer while training, 0 to below 1.
         pyramid: Whether the head also gets the network's finer maps, those of twice the resolution of its last ones,
-            averaged over each quarter of the image: shape and place beside meaning. For EfficientNetLite0 1,280 +
+            averaged over each quarter of the image: shape and place as well as meaning. For EfficientNetLite0 1,280 +
             4 × 672 numbers, from which it learns more. Where None, for EfficientNet-Lite, with which that was measured.
         resize: How `pipelines.load(like=model)` brings images to this size: `"fit"`, `"pad"` or `"stretch"`.
         levels: For images of more than 8 bits: the levels that become black and white, such as (0, 4095).
