@@ -147,7 +147,7 @@ def locked(path: str | os.PathLike[str], *, timeout: float = 60) -> Iterator[Non
     except filelock.Timeout:
         holder = "another program"
         with suppress(OSError, ValueError):
-            holder = read_bytes(note, limit=200).decode().splitlines()[0]
+            holder = read_bytes(note, limit=200).decode().partition("\n")[0] or holder
         raise TimeoutError(
             f"{str(path)!r} is in use by {holder}, for {timeout:g} seconds already. Wait until it is done, or close it."
         ) from None

@@ -7,6 +7,7 @@ import sys
 import time
 from pathlib import Path
 
+import filelock
 import keras
 import keras_tuner as kt
 import numpy as np
@@ -475,6 +476,37 @@ def test_killed_at_random_moments_it_ends_the_same(few, tmp_path):
     assert start(few, tmp_path).wait() == 0
     assert len((tmp_path / "log.txt").read_text().splitlines()) <= 24 + kills  # at most the fold that was cut off
     same(search(few, tmp_path / "s", TWELVE).results, search(few, tmp_path / "whole", TWELVE).results)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+def test_three_processes_find_what_one_finds(few, tmp_path):
+    """And one that is killed in the middle of a fold: another one trains it."""
+    processes = [start(few, tmp_path) for _ in range(3)]
+    while not list((tmp_path / "s").glob("trial_*/fold_0/complete")):
+        time.sleep(0.1)
+    os.kill(processes[0].pid, signal.SIGKILL)
+    assert [process.wait() for process in processes] == [-signal.SIGKILL, 0, 0]
+    assert 24 <= len((tmp_path / "log.txt").read_text().splitlines()) <= 25  # none twice, but for the one cut off
+    same(search(few, tmp_path / "s", TWELVE).results, search(few, tmp_path / "whole", TWELVE).results)
+
+
+def test_a_fold_that_another_process_trains_is_left_to_it_until_the_others_are_done(few, tmp_path, monkeypatch):
+    real, order = Runner.train, []
+    first = tmp_path / "s" / "trial_0000" / "fold_0"
+
+    def train(self, run):
+        order.append(run.name)
+        if len(order) == 1:  # of the second fold: the other process lets go of the first
+            other.release()
+        return real(self, run)
+
+    first.parent.mkdir(parents=True)
+    other = filelock.FileLock(first.with_name(".fold_0.lock"))
+    other.acquire()
+    monkeypatch.setattr(Runner, "train", train)
+    search(few, tmp_path / "s", {"learning_rate": [1e-2]})
+    assert order == ["trial_0000/fold_1", "trial_0000/fold_0"]
 
 
 def test_the_objective_may_be_any_measured_score(few, tmp_path):

@@ -1,4 +1,4 @@
-"""The graphics card: driver, visibility, memory. What TensorFlow needs beside it is in `_cuda`."""
+"""The graphics card: driver, visibility, memory. What TensorFlow needs beside it is in `_graphics`."""
 
 from __future__ import annotations
 
@@ -6,13 +6,14 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from cnnlab.doctor import _cuda
 from cnnlab.doctor._environment import backend
 from cnnlab.doctor._graphics import (
     INSTALL_DRIVER,
     SLOW,
     Card,
     Graphics,
+    check_capability,
+    check_packages,
     cuda_major,
     install_gpu,
     install_jax,
@@ -60,8 +61,8 @@ def look(machine: Machine, *, fast: bool) -> Graphics:
     elif build is not None and not build.get("is_cuda_build"):
         _say_cpu_build(machine, graphics)
     elif build is not None:
-        _cuda.check_capability(machine, graphics, build)
-        _cuda.check_packages(machine, graphics)
+        check_capability(machine, graphics, build)
+        check_packages(machine, graphics)
     _check_visible(machine, graphics)
     _check_memory(machine, graphics)
     return graphics

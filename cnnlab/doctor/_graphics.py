@@ -1,4 +1,4 @@
-"""What is known of the graphics cards and of the TensorFlow that should use them."""
+"""What is known of the graphics cards, and of the TensorFlow and NVIDIA's packages that should use them."""
 
 from __future__ import annotations
 
@@ -69,3 +69,66 @@ def install_jax(machine: Machine) -> str:
     """The command that brings JAX for NVIDIA cards, in the version that is there."""
     version = machine.version("jax")
     return machine.pip(f'install "jax[cuda12]{"==" + version if version else ""}"')
+
+
+def check_capability(machine: Machine, graphics: Graphics, build: Mapping[str, Any]) -> None:
+    """Has this TensorFlow code for each of the cards?"""
+    found = (re.fullmatch(r"(sm|compute)_(\d+)(\d)[a-z]?", text) for text in build.get("cuda_compute_capabilities", ()))
+    kinds = [(match.group(1), (int(match.group(2)), int(match.group(3)))) for match in found if match]
+    if not kinds:
+        return
+    oldest, newest = min(level for _, level in kinds), max(level for _, level in kinds)
+    hide = machine.set_variable("CUDA_VISIBLE_DEVICES", "-1")
+    for card in graphics.cards:
+        own = card.capability
+        if own is None:
+            continue
+        words = f"{card.name} has compute capability {own[0]}.{own[1]}; this TensorFlow"
+        if own < oldest:
+            why = "TensorFlow ignores the card and uses the processor. Hiding the card ends its warnings."
+            graphics.add("problem", f"{words} serves {oldest[0]}.{oldest[1]} and newer.", why, hide)
+        elif own[0] > newest[0]:
+            graphics.add(
+                "problem",
+                f"{words} has code up to {newest[0]}.{newest[1]}.",
+                "Cards of that generation (RTX 50xx and Blackwell) fail at the first operation with "
+                "“CUDA_ERROR_INVALID_PTX” or “CUDA_ERROR_INVALID_HANDLE”. Keras on JAX serves them.",
+                f"{install_jax(machine)}\n{machine.set_variable('KERAS_BACKEND', 'jax')}\n"
+                f"Or train on the processor:\n{hide}",
+            )
+        elif not any(kind == "sm" and level[0] == own[0] and level <= own for kind, level in kinds):
+            words = f"The code for {card.name} is compiled by the driver at the first start."
+            graphics.add("note", words, "The very first training step may take minutes; the driver keeps the result.")
+
+
+def check_packages(machine: Machine, graphics: Graphics) -> None:
+    """Are NVIDIA's packages there, in versions that TensorFlow's extra `and-cuda` asks for?"""
+    package = machine.package("tensorflow")
+    needs = (re.match(r"(nvidia-[\w-]+).*?>=\s*([\d.]+)", text) for text in (package.requires if package else ()))
+    for match in filter(None, needs):
+        name, least = match.groups()
+        version = machine.version(name)
+        if version is None:
+            graphics.missing.append(f"{name} is missing")
+        elif _numbers(version) < _numbers(least):
+            graphics.missing.append(f"{name} {version} is older than {least}")
+    if graphics.missing:
+        graphics.add(
+            "warning",
+            f"Of NVIDIA's packages, {'; '.join(graphics.missing)}.",
+            "TensorFlow loads CUDA and cuDNN from them; else it says “Cannot dlopen some GPU libraries” and trains "
+            "on the processor, unless the system has a CUDA that fits.",
+            install_gpu(machine),
+        )
+    path = machine.environment.get("LD_LIBRARY_PATH", "")
+    if re.search("cuda|cudnn|nvidia", path) and not machine.wsl:
+        graphics.add(
+            "warning",
+            f"LD_LIBRARY_PATH={path} comes before the libraries that TensorFlow brings.",
+            "An older cuDNN there ends training: “Loaded runtime CuDNN library … but source was compiled with …”.",
+            machine.set_variable("LD_LIBRARY_PATH", None),
+        )
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in version.split(".") if part.isdigit())

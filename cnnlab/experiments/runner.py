@@ -4,7 +4,7 @@ import os
 import time
 import weakref
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext, suppress
 from numbers import Integral
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
@@ -41,6 +41,7 @@ NO_ANSWERS = (
     "No held-out image was answered with numbers. The last steps of training broke the weights, or no image can be "
     f"read. {HELP}"
 )
+FOREVER = 1e9  # seconds
 ON_FEATURES = {*PIXELS, "batch_size", "cache", "balance", "augment"}
 PREFIX = "CustomGradient-"  # tf.custom_gradient registers under this and a number
 
@@ -71,9 +72,12 @@ class Runner:
     def results(self, runs: Sequence[TrainingRun]) -> Iterator[Tables]:
         """The tables of each run, in order; refuses those of a folder that are not the run's, as it was damaged."""
         self.train_heads(runs)
+        for timeout in (0, FOREVER):  # first what no other process trains at this moment
+            for run in (run for run in runs if not self.store.has(run.name)):
+                with suppress(TimeoutError), self.store.alone(run.name, timeout=timeout):
+                    if not self.store.has(run.name):
+                        self._done(run, self.train(run))
         for run in runs:
-            if not self.store.has(run.name):
-                self._done(run, self.train(run))
             found = self.store.get(run.name) or {}
             missing = [name for name in self.kept if name not in found]
             reason = f"there is no {missing[0]}.csv" if missing else _other_rows(found["predictions"], run.rows.test)
@@ -126,9 +130,10 @@ class Runner:
                 self._done(run, Trained(collect(outcome, seconds), model))
 
     def _done(self, run: TrainingRun, trained: Trained) -> None:
-        if self.keep is not None:
-            self.keep(run, trained)
-        self.store.put(run.name, trained.tables)
+        with nullcontext() if self.keep is None else self.store.alone(run.name.partition("/")[0], timeout=FOREVER):
+            if self.keep is not None:
+                self.keep(run, trained)
+            self.store.put(run.name, trained.tables)
 
     def _head_and_features(self, model: keras.Model, recipe: Recipe) -> tuple[keras.Model, np.ndarray] | None:
         """Head and features of all rows; None where pixels are augmented, nothing is frozen, memory is short."""

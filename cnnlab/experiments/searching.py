@@ -12,7 +12,6 @@ import pandas as pd
 from cnnlab.experiments.fingerprint import describe
 from cnnlab.experiments.runner import checked_rows, experiment_facts
 from cnnlab.experiments.search import Search
-from cnnlab.experiments.store import owned
 from cnnlab.experiments.training_run import Recipe
 from cnnlab.tables.linking import Group
 
@@ -41,7 +40,8 @@ def grid_search(
     The same call goes on with the fold in which an interrupted one stopped, and ends with the same results. What was
     computed with another network, other settings or other images is refused. A point that cannot be trained is noted
     with the reason; the others are kept. Where the backbone is frozen and pixels are not augmented, all heads are
-    trained side by side on features that are computed once.
+    trained side by side on features that are computed once. Several processes that make the same call with the same
+    folder, on one machine or on many that see it, share the folds of each point.
 
     Args:
         build: `build(hp)` returns a new, compiled model; `hp["learning_rate"]` reads a value of the grid. Or a
@@ -73,7 +73,6 @@ def grid_search(
         ValueError: If the grid has no points, a class is smaller than the number of folds, or a name has no effect.
         TypeError: If `seed` is not a whole number from 0.
         FileExistsError: If the folder holds an experiment with other settings, or another `build` was searched with.
-        TimeoutError: If another process works in the folder.
         RuntimeError: If no point could be trained; if some could not, that is a warning.
 
     Example:
@@ -98,9 +97,8 @@ def _search(build: Any, grid: Any, rows: pd.DataFrame, recipe: Recipe, how: dict
     hypermodel = CheckedHyperModel(build, space)
     settings = experiment_facts(rows, recipe, **options, **how | {"objective": (name, direction)})
     settings |= {"grid": space.describe(), "fit": describe(hypermodel.own_fit)}
-    with owned(options["folder"]):
-        tuner = FoldTuner(oracle, hypermodel, rows, recipe, settings=settings, **options)
-        tuner.search()
+    tuner = FoldTuner(oracle, hypermodel, rows, recipe, settings=settings, **options)
+    tuner.search()
     search = Search(tuner)
     search.warn_of_problems()
     return search

@@ -104,6 +104,10 @@ class Store:
         with atomic_path(folder / "complete") as temporary:
             temporary.write_text("", encoding="utf-8")
 
+    def alone(self, name: str, *, timeout: float) -> AbstractContextManager[None]:
+        """Keeps other processes from the results under `name` inside the block; TimeoutError where one has them."""
+        return nullcontext() if self.folder is None else locked(self._path(name), timeout=timeout)
+
     def _path(self, name: str) -> Path:
         assert self.folder is not None
         parts = name.split("/") if name else []
