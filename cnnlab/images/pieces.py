@@ -11,12 +11,9 @@ from cnnlab.images.limits import require_sensible
 SMALL = 2**18  # bytes; any walk through less is over in a moment
 MOST_PIECES = 200_000  # a real file of the largest size has fewer: pieces of PNG have 8 kB and more, of GIF 255 bytes
 MOST_TAGS = 4096  # of a TIFF
-MOST_TEXT = 2**25  # bytes of a PPM of text; a photograph of three megapixels
 WINDOW = 4096  # bytes within which the header of a PPM ends
 PPM = re.compile(rb"P([1-6])\s(?:\s|#[^\r\n]*[\r\n])*(\d{1,10})(?:\s|#[^\r\n]*[\r\n])+(\d{1,10})(?=\s|#)")
 MAXIMUM = re.compile(rb"(?:\s|#[^\r\n]*[\r\n])+(\d{1,10})(?=\s|#)")
-COMMENT = re.compile(rb"#[^\r\n]*")
-DIGITS = b"0123456789 \t\n\v\f\r"
 
 
 def require_few_pieces(data: bytes, name: str) -> None:
@@ -74,53 +71,33 @@ def _colours(flags: int) -> int:
 
 
 def with_plain_numbers(data: bytes, name: str) -> bytes:
-    """A PPM of text, or of numbers up to another limit than 255, as one of bytes; all other data as they are.
+    """A PPM of numbers up to another limit than 255 as one of bytes; all other data as they are.
 
     Pillow reads such numbers one by one: half a minute for a photograph. The pixels are those that Pillow would give.
 
     Raises:
-        UnreadableImageError: If it holds other things than numbers, or too few or too large ones.
+        UnreadableImageError: If it has too few numbers, or is much text, which nobody reads quickly.
     """
     head = PPM.match(data[:WINDOW])
-    if head is None:
+    if head is None or head[1] == b"4":
         return data
     kind, width, height = int(head[1]), int(head[2]), int(head[3])
-    at, maximum = head.end(), 1
-    if kind not in (1, 4):
-        limit = MAXIMUM.match(data[:WINDOW], at)
-        if limit is None or not 0 < int(limit[1]) < 65536:
-            return data  # Pillow says what is wrong
-        at, maximum = limit.end(), int(limit[1])
-    if kind == 4 or (kind > 4 and maximum == 255) or (kind == 5 and maximum == 65535):
+    if kind < 4:
+        if len(data) > SMALL:
+            raise UnreadableImageError("too large: as text it would take very long to read. Save it as PNG", name)
         return data
-    if kind < 4 and len(data) > MOST_TEXT:
-        raise UnreadableImageError("too large: as text it would take very long to read. Save it as PNG", name)
-    channels = 3 if kind in (3, 6) else 1
-    each = 16 * channels + 7
+    found = MAXIMUM.match(data[:WINDOW], head.end())
+    maximum = int(found[1]) if found else 0
+    if found is None or not 0 < maximum < 65536 or maximum == 255 or (kind == 5 and maximum == 65535):
+        return data  # where there is something wrong, Pillow says what
+    channels = 3 if kind == 6 else 1
+    each, count = 16 * channels + 7, height * width * channels
     require_sensible((height, width), each, name)
     with MEMORY.hold(height * width * each):
-        values = _numbers(data, at, kind, maximum, height * width * channels, name)
-        if kind == 1:
-            return b"P4\n%d %d\n" % (width, height) + np.packbits(values.reshape(height, width), axis=1).tobytes()
+        dtype = np.dtype(">u2" if maximum > 255 else np.uint8)
+        if len(data) - found.end() - 1 < count * dtype.itemsize:
+            raise UnreadableImageError("truncated: it has fewer numbers than pixels", name)
+        values = np.frombuffer(data, dtype, count, found.end() + 1)
         top = 65535 if maximum > 255 and channels == 1 else 255
         scaled = np.minimum(np.rint(np.arange(65536) / maximum * top), top).astype(">u2" if top > 255 else np.uint8)
-        return b"P%d\n%d %d\n%d\n" % (6 if channels == 3 else 5, width, height, top) + scaled[values].tobytes()
-
-
-def _numbers(data: bytes, at: int, kind: int, maximum: int, count: int, name: str) -> np.ndarray:
-    if kind > 4:
-        dtype = np.dtype(">u2" if maximum > 255 else np.uint8)
-        values = np.frombuffer(data, dtype, min(count, (len(data) - at - 1) // dtype.itemsize), at + 1)
-    else:
-        text = COMMENT.sub(b"", data[at:])
-        if kind == 1:
-            values = np.frombuffer(text.translate(None, DIGITS[10:])[:count], np.uint8) - ord("0")
-        elif text.translate(None, DIGITS):
-            raise UnreadableImageError("damaged: its text holds other things than numbers", name)
-        else:
-            values = np.fromstring(text, np.int64, sep=" ")[:count] if text.strip() else np.empty(0, np.int64)
-        if values.size and values.max() > maximum:
-            raise UnreadableImageError(f"damaged: one of its numbers is above {maximum}", name)
-    if len(values) < count:
-        raise UnreadableImageError("truncated: it has fewer numbers than pixels", name)
-    return values
+        return b"P%d\n%d %d\n%d\n" % (kind, width, height, top) + scaled[values].tobytes()
