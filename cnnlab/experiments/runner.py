@@ -4,7 +4,7 @@ import os
 import time
 import weakref
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import ExitStack, contextmanager, nullcontext
 from numbers import Integral
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
@@ -74,7 +74,11 @@ class Runner:
         self.train_heads(runs)
         for timeout in (0, FOREVER):  # first what no other process trains at this moment
             for run in (run for run in runs if not self.store.has(run.name)):
-                with suppress(TimeoutError), self.store.alone(run.name, timeout=timeout):
+                with ExitStack() as stack:
+                    try:
+                        stack.enter_context(self.store.alone(run.name, timeout=timeout))
+                    except TimeoutError:
+                        continue
                     if not self.store.has(run.name):
                         self._done(run, self.train(run))
         for run in runs:
