@@ -72,22 +72,27 @@ class Runner:
     def results(self, runs: Sequence[TrainingRun]) -> Iterator[Tables]:
         """The tables of each run, in order; refuses those of a folder that are not the run's, as it was damaged."""
         self.train_heads(runs)
-        for timeout in (0, FOREVER):  # first what no other process trains at this moment
-            for run in (run for run in runs if not self.store.has(run.name)):
-                with ExitStack() as stack:
-                    try:
-                        stack.enter_context(self.store.alone(run.name, timeout=timeout))
-                    except TimeoutError:
-                        continue
-                    if not self.store.has(run.name):
-                        self._done(run, self.train(run))
-        for run in runs:
+        for number, run in enumerate(runs):
+            # What another process trains at this moment is left to it as long as there is something else to do.
+            for one, timeout in [*((each, 0.0) for each in runs[number:]), (run, FOREVER)]:
+                if self.store.has(run.name):
+                    break
+                self._train_missing(one, timeout)
             found = self.store.get(run.name) or {}
             missing = [name for name in self.kept if name not in found]
             reason = f"there is no {missing[0]}.csv" if missing else _other_rows(found["predictions"], run.rows.test)
             if reason:
                 raise damaged(Path(self.store.folder or "", run.name, "predictions.csv"), reason)
             yield found
+
+    def _train_missing(self, run: TrainingRun, timeout: float) -> None:
+        with ExitStack() as stack:
+            try:
+                stack.enter_context(self.store.alone(run.name, timeout=timeout))
+            except TimeoutError:
+                return
+            if not self.store.has(run.name):
+                self._done(run, self.train(run))
 
     def train(self, run: TrainingRun) -> Trained:
         """Trains one network and predicts its test rows; the same seed gives the same result on a CPU."""
