@@ -179,11 +179,12 @@ def test_a_function_augments_and_is_seeded_for_each_image_and_epoch(table, funct
     assert untouched.std() > 5  # the cached originals are not written into
 
 
-def test_a_transform_that_is_called_by_keyword(table):
+@pytest.mark.parametrize("module", ["albumentations.core.composition", "somebodys"])
+def test_a_transform_that_is_called_by_keyword(table, module):
     """As albumentations is: `transform(image=image)["image"]`, and a generator of its own."""
 
     class Compose:
-        __module__ = "albumentations.core.composition"
+        __module__ = module
 
         def set_random_seed(self, seed):
             self.generator = np.random.default_rng(seed)

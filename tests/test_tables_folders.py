@@ -401,6 +401,29 @@ def test_metadata_beside_each_split_as_hugging_face_has_it(tmp_path):
     assert table["age"].tolist() == [1, 2] * 4
 
 
+@pytest.mark.parametrize("parts", [("train", "validation"), ("",)])
+def test_metadata_names_the_classes_where_there_are_no_class_folders(tmp_path, parts):
+    for part in parts:
+        (tmp_path / part).mkdir(exist_ok=True)
+        for name in ("1.png", "2.png", "3.png", "4.png"):
+            (tmp_path / part / name).write_bytes(b"x")
+        rows = ["file_name,label,age", "1.png,dog,5", "2.png,cat,6", "3.png,dog,7"]
+        (tmp_path / part / "metadata.csv").write_text("\n".join(rows))
+    with pytest.warns(
+        UserWarning, match=rf"{len(parts)} images in .* have no label in a metadata.csv .*such as '4.png'"
+    ):
+        table = tables.from_folder(tmp_path)
+    assert [Path(path).name for path in table["path"]] == ["1.png", "2.png", "3.png"] * len(parts)
+    assert table["label"].tolist() == ["dog", "cat", "dog"] * len(parts)
+    assert table["label"].cat.categories.tolist() == ["cat", "dog"]
+    assert table["age"].tolist() == [5, 6, 7] * len(parts)
+    assert table.get("split", pd.Series()).tolist() == (["train"] * 3 + ["val"] * 3 if len(parts) > 1 else [])
+    with pytest.warns(UserWarning, match=rf"{len(parts)} of .* images have no row"):
+        unlabelled = tables.from_folder(tmp_path, labelled=False)
+    assert "label" not in unlabelled
+    assert unlabelled["age"].dropna().tolist() == [5, 6, 7] * len(parts)
+
+
 def test_metadata_of_windows_without_endings_and_with_a_split(tmp_path):
     folder_with(tmp_path, *both(""))
     rows = ["cat\\1,Train", "cat\\2,valid", "dog\\1.PNG,Training", "dog\\2,TEST"]

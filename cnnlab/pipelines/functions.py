@@ -22,9 +22,11 @@ class FunctionPolicy:
         self.function = function
         self.by_keyword = type(function).__module__.split(".")[0].startswith("albument")
         try:
-            self.takes_seed = "seed" in inspect.signature(function).parameters
+            takes = inspect.signature(function).parameters
         except (TypeError, ValueError):
-            self.takes_seed = False
+            takes = {}
+        self.takes_seed = "seed" in takes
+        self.by_keyword |= "image" in takes and takes["image"].kind is inspect.Parameter.KEYWORD_ONLY
 
     def __repr__(self) -> str:
         return f"FunctionPolicy({self.function!r})"
@@ -47,7 +49,7 @@ class FunctionPolicy:
         """The image as the function changes it for this seed."""
         image = image.copy()  # the function may write into it, and the cache keeps the original
         if self.takes_seed:
-            result = self.function(image, seed=seed)
+            result = self.function(image=image, seed=seed) if self.by_keyword else self.function(image, seed=seed)
         else:
             with _seeded(seed, self.function):
                 result = self.function(image=image) if self.by_keyword else self.function(image)

@@ -9,7 +9,7 @@ import pandas as pd
 
 from cnnlab import images
 from cnnlab._csv import read_csv
-from cnnlab.tables.csv_files import labels_of, some, typed_columns
+from cnnlab.tables.csv_files import from_csv, labels_of, some, typed_columns
 from cnnlab.tables.layout import IMAGE_ENDINGS, SPLITS, folders_of_classes, is_image, split_of, subfolders, walk
 from cnnlab.tables.locating import locate
 
@@ -25,8 +25,9 @@ def from_folder(folder: str | os.PathLike[str], *, labelled: bool = True) -> pd.
     Where the folder holds subfolders such as `train`, `val` and `test` ("training_set", "images_valid", … in any case),
     and class folders are in them, these become the column `split`. Where images lie deeper inside a class folder, as in
     class/patient/image.png, the column `subfolder` names the patient. A `metadata.csv` with a column `file_name` (paths
-    relative to its folder) adds its other columns, such as camera or patient. Hidden files and what servers and
-    archives leave behind are passed over; other files are counted in a warning.
+    relative to its folder) adds its other columns, such as camera or patient; where images lie next to it without class
+    folders, in the folder or in its ready-made splits, its column `label` names their classes. Hidden files and what
+    servers and archives leave behind are passed over; other files are counted in a warning.
 
     Args:
         folder: The folder; symbolic links inside are followed once.
@@ -60,6 +61,9 @@ def from_folder(folder: str | os.PathLike[str], *, labelled: bool = True) -> pd.
         raise FileNotFoundError(f"Expected a folder with one subfolder per class. There is nothing at {str(folder)!r}.")
     if not folder.is_dir():
         raise NotADirectoryError(f"Expected a folder with one subfolder per class. {str(folder)!r} is a file.")
+    listed = _labelled_by_metadata(folder) if labelled else []
+    if listed:
+        return _from_metadata(folder, listed)
     found = _Found()
     bases = folders_of_classes(folder) if labelled else {"": folder}
     for split, base in bases.items():
@@ -81,8 +85,42 @@ def from_folder(folder: str | os.PathLike[str], *, labelled: bool = True) -> pd.
         table["label"] = labels_of(table["label"], str(folder), hint=_hint(folder))
         if set(bases) == {""}:
             _warn_of_parts(table, folder)
-    places = dict.fromkeys([folder, *(base.parent for base in bases.values() if base != folder), *bases.values()])
+    splits = [] if labelled else [entry for entry in subfolders(folder) if split_of(entry.name)]
+    places = dict.fromkeys(
+        [folder, *splits, *(base.parent for base in bases.values() if base != folder), *bases.values()]
+    )
     return _with_metadata(table, [place for place in places if (place / METADATA).is_file()])
+
+
+def _labelled_by_metadata(folder: Path) -> list[Path]:
+    """The folder, or its splits, where images lie without class folders next to a `metadata.csv` with their labels."""
+
+    def is_labelled(place: Path) -> bool:
+        if not (place / METADATA).is_file() or not any(is_image(entry.name) for entry in place.iterdir()):
+            return False
+        loose = not any(is_image(path.name) for inner in subfolders(place) for path in walk(inner))
+        return loose and {"file_name", "label"} <= set(read_csv(place / METADATA, wanted=["file_name"]))
+
+    splits = [entry for entry in subfolders(folder) if split_of(entry.name)]
+    return [place for place in (folder, *splits) if is_labelled(place)]
+
+
+def _from_metadata(folder: Path, places: Sequence[Path]) -> pd.DataFrame:
+    """A table of what each `metadata.csv` names; says which images it does not."""
+    parts = [from_csv(place / METADATA, path="file_name", label="label") for place in places]
+    if places[0] != folder:
+        parts = [part.assign(split=split_of(place.name)) for place, part in zip(places, parts, strict=True)]
+    table = pd.concat([part.assign(label=part["label"].astype("str")) for part in parts]).sort_values("path")
+    table = table.assign(label=labels_of(table["label"], str(folder), hint="Add images of another class."))
+    known = set(table["path"])
+    lost = [path for path in walk(folder) if is_image(path.name) and str(path) not in known]
+    if lost:
+        warnings.warn(
+            f"{len(lost)} images in {str(folder)!r} have no label in a {METADATA} next to them and were passed over, "
+            f"such as {lost[0].name!r}.",
+            stacklevel=3,
+        )
+    return table.reset_index(drop=True)
 
 
 def _hint(folder: Path) -> str:
