@@ -51,7 +51,7 @@ def embedding(
     require_columns(table, "path", *(["label"] if "label" in table else []), caller="plots.embedding")
     values = require_features(table, features, least=2, caller="plots.embedding")
     known = np.isfinite(values).all(axis=1)
-    table, places = table[known], _places(values[known], seed)
+    table, places = table[known], places_of(values[known], seed)
     ax = new_axes(ax, (9, 7))
     codes = table["label"].cat.codes.to_numpy() if "label" in table else np.full(len(table), -1)
     for code in np.unique(codes):
@@ -71,7 +71,8 @@ def embedding(
     return finish(ax, f"{len(table):,} images; those that the network sees as similar lie close together", **legend)
 
 
-def _places(values: np.ndarray, seed: int) -> np.ndarray:
+def places_of(values: np.ndarray, seed: int) -> np.ndarray:
+    """Where images lie on the map, shape (rows, 2); features of two numbers are places already."""
     if values.shape[1] == 2:
         return values
     if len(values) < 4:

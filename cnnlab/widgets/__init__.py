@@ -4,7 +4,10 @@ import importlib
 from typing import Any
 
 _HOME = {  # name: the module that holds it
+    "capture": "capturing",
+    "confusion": "results",
     "convolution": "kernel",
+    "embedding": "results",
     "monitor": "monitoring",
     "policy_sliders": "policy",
     "relabel": "relabelling",
