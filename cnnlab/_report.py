@@ -105,7 +105,7 @@ def refresh(notebook: str | os.PathLike[str]) -> Path:
     with tempfile.TemporaryDirectory() as folder:
         result = Path(folder) / notebook.name
         _execute(notebook, result, {})
-        content = lighter(nbformat.read(result, as_version=4))
+        content = described(lighter(nbformat.read(result, as_version=4)))
     content.metadata.pop("papermill", None)
     for cell in content.cells:
         for noise in ("papermill", "execution", "exception"):
@@ -264,6 +264,16 @@ def lighter(notebook: Any) -> Any:
             if len(buffer.getvalue()) * 4 / 3 < len(png):
                 del data["image/png"]
                 data["image/jpeg" if photographs else "image/png"] = base64.b64encode(buffer.getvalue()).decode()
+    return notebook
+
+
+def described(notebook: Any) -> Any:
+    """The notebook with alternative text on each figure whose cell holds a comment `# alt: what it shows`."""
+    for cell in notebook.cells:
+        words = re.search(r"^# alt: (.+)$", cell.source, re.MULTILINE)
+        for output in cell.get("outputs", []) if words else []:
+            kinds = [kind for kind in output.get("data", {}) if kind.startswith("image/")]
+            output.get("metadata", {}).update({kind: {"alt": words[1]} for kind in kinds})
     return notebook
 
 

@@ -8,8 +8,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from cnnlab import augment, exercises
+from cnnlab import augment, exercises, metrics
 from cnnlab.exercises.catalogue import chapters, find
+from cnnlab.exercises.catalogue import names as names_of
 
 SOLUTIONS = Path(__file__).parent.parent / "notebooks" / "solutions"
 
@@ -27,7 +28,7 @@ def test_the_solutions_are_right(chapter, tmp_path, monkeypatch, capsys):
     for source in code_of(chapter):
         exec(compile(source, chapter, "exec"), names)
     said = capsys.readouterr().out
-    assert said.count("Right!") == 3, said
+    assert said.count("Right!") == len(names_of(chapter)), said
     assert "Not yet" not in said
     assert not (tmp_path / "runs" / "exercises.json").exists()
 
@@ -36,7 +37,7 @@ def test_the_solutions_are_right(chapter, tmp_path, monkeypatch, capsys):
 def test_the_solutions_ran(chapter):
     cells = json.loads((SOLUTIONS / f"{chapter}_solutions.ipynb").read_text(encoding="utf-8"))["cells"]
     said = ["".join(output.get("text", [])) for cell in cells for output in cell.get("outputs", []) if "text" in output]
-    assert sum("Right!" in words for words in said) == 3
+    assert sum("Right!" in words for words in said) == len(names_of(chapter))
     assert not any("/tmp/" in words or "Warning" in words for words in said)
 
 
@@ -115,6 +116,8 @@ def test_the_numbers_that_count_as_right_are_those_of_the_libraries():
         if max(free, came) < newer:  # still the newest when the model is free
             used, free = used + 1, max(free, came) + 0.05
     assert 1 - used / len(frames) == pytest.approx(truth("11.1"), abs=0.002)
+    quiet = metrics.events(*(pd.DataFrame({name: [] for name in ("seconds", "begin", "end")}),) * 2, hours=3)
+    assert quiet.set_index("metric").loc["false_alarms_per_hour", "high"] == pytest.approx(truth("11.4"))
 
 
 def split_table(**columns):
@@ -197,6 +200,13 @@ def dataset(name, parts):
 
 
 MEDIUM = augment.Policy(rotate=10, zoom=0.1, shift=0.1, shear=5)
+
+
+def alarmed(table, labels=("benign",)):
+    table = table[table["label"].isin(labels)]
+    return (table["predicted"] == "malignant").groupby(table["skin"]).mean()
+
+
 WRONG = [
     ("00.1", 0.25, "not average out as fast"),
     ("00.1", 2, "narrower"),
@@ -322,6 +332,35 @@ WRONG = [
     ("11.2", max, "slowest"),
     ("11.2", lambda times: np.percentile(times, 0.95), "numpy has"),
     ("11.2", lambda times: np.percentile(times, 5), "other end"),
+    ("08.4", 0.75, "how often it is right"),
+    ("08.4", -0.15, "wrong sign"),
+    (
+        "08.5",
+        lambda t: t.loc[t["split"] == "train", "patient"].isin(t.loc[t["split"] == "test", "patient"]).mean(),
+        "training rows",
+    ),
+    (
+        "08.5",
+        lambda t: t.loc[t["split"] == "test", "patient"].isin(t.loc[t["split"] != "test", "patient"]).mean(),
+        "not for training",
+    ),
+    ("08.5", lambda t: 0.0, "of the test rows are"),
+    ("10.4", 0, "equalized odds"),
+    ("10.4", 50, "so many people"),
+    ("10.5", lambda a, b: 0.2, "Expected a dictionary"),
+    ("10.5", lambda a, b: {"dark": 0.2}, "Expected the skins"),
+    ("10.5", lambda a, b: alarmed(a) - alarmed(b), "wrong sign"),
+    (
+        "10.5",
+        lambda a, b: alarmed(b, ("benign", "malignant")) - alarmed(a, ("benign", "malignant")),
+        "malignant rows, too",
+    ),
+    ("11.4", 0, "quiet hours, too"),
+    ("11.4", 1.0, "rule of three"),
+    ("11.4", 3.69, "all three hours"),
+    ("11.5", lambda alarms, events: len(alarms), "two numbers"),
+    ("11.5", lambda alarms, events: (sum(any(b <= a <= e for b, e in events) for a in alarms), 0), "counts once"),
+    ("11.5", lambda alarms, events: (sum(any(b < a < e for a in alarms) for b, e in events), 0), "events found where"),
     ("11.3", lambda labels, last: labels, "A vote counts"),
     ("11.3", lambda labels, last: labels[last:], "shorter past"),
     ("11.3", lambda labels, last: max(set(labels), key=labels.count), "a list of names"),

@@ -53,11 +53,11 @@ QUICK = {
         "camera_epochs": 1,
     },
     "11_real_time": {
+        "days": 4,
+        "test_days": 1,
+        "minutes": 6,
         "epochs": 1,
-        "image_size": 24,
-        "per_class": 30,
-        "frames": 40,
-        "false_alarms": 0.05,
+        "unknown_share": 0.05,
         "formats": ["keras", "litert"],
     },
     "12_your_own_images": {

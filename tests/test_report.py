@@ -133,6 +133,10 @@ def test_a_refreshed_notebook_keeps_its_outputs_and_no_timings(tmp_path):
     assert len(content.cells) == 2
     assert content.cells[1].outputs[0].text == "2\n"
     assert "papermill" not in notebook.read_text()
+    figure = "# alt: A line that rises.\nimport matplotlib.pyplot as plt\n_ = plt.plot([1, 2])"
+    assert main(["refresh", str(tiny_notebook(tmp_path, figure))]) == 0
+    (drawn,) = nbformat.read(notebook, as_version=4).cells[1].outputs
+    assert drawn.metadata == {"image/png": {"alt": "A line that rises."}}
     broken = tiny_notebook(tmp_path, "1 / 0")
     before = broken.read_bytes()
     assert main(["refresh", str(broken)]) == 1

@@ -48,7 +48,7 @@ def video(tmp_path_factory):
 @pytest.mark.parametrize(
     ("draw", "known"),
     [
-        (lambda folder: samples.lesions(folder, patients=3, size=32, seed=1), "407f10db0b667014"),
+        (lambda folder: samples.lesions(folder, patients=3, size=32, seed=1), "88b15be2e91d5f40"),
         (lambda folder: samples.surveillance(folder, days=1, minutes=4, seed=1), "e31124aa1055c82e"),
     ],
 )
@@ -91,7 +91,7 @@ def test_a_nearest_neighbour_shows_the_leak_through_patients(moles):
     leaking = balanced_accuracy_score(label, label[distance.argmin(axis=1)])
     distance[patient[:, None] == patient] = np.inf
     honest = balanced_accuracy_score(label, label[distance.argmin(axis=1)])
-    assert leaking - honest > 0.15
+    assert leaking - honest >= 0.08
 
 
 def test_a_mole_stands_out_less_on_dark_skin(moles):
@@ -160,3 +160,68 @@ def test_what_is_there_is_never_overwritten(tmp_path, world):
     with pytest.raises(FileExistsError, match="nothing of yours is mixed"):
         getattr(samples, world)(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["README.md"]
+
+
+def malignant(table):
+    return (table["label"] == "malignant").to_numpy()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_what_is_hard_about_the_moles(tmp_path):
+    """Pixels do not tell, patients leak, dark skin is harder, and pictures of it help."""
+    from cnnlab import experiments
+
+    clinics = {
+        "train": {"patients": 300, "seed": 0},
+        "judge": {"patients": 250, "dark": 0.5, "imbalance": 3, "seed": 1},
+        "more": {"patients": 150, "dark": 1.0, "seed": 2},
+    }
+    table = {
+        name: tables.from_folder(samples.lesions(tmp_path / name, **arguments)) for name, arguments in clinics.items()
+    }
+    seen = {
+        name: experiments.features("EfficientNetLite0", one, image_size=(96, 96), cache=False)
+        for name, one in table.items()
+    }
+    train, judge = table["train"], table["judge"]
+    flat = linear(0.003).fit(pixels(train, (24, 24)), malignant(train))
+    of_pixels = roc_auc_score(malignant(judge), flat.decision_function(pixels(judge, (24, 24))))
+    probe = linear(0.01).fit(seen["train"], malignant(train))
+    assert of_pixels < 0.7 < roc_auc_score(malignant(judge), probe.decision_function(seen["judge"]))
+
+    gained = []
+    for seed in range(3):
+        honest, leaking = (
+            _balanced_accuracy(train, seen["train"], tables.folds(train, count=4, group=group, seed=seed)["fold"])
+            for group in ("patient", False)
+        )
+        gained.append(leaking - honest)
+    assert np.mean(gained) >= 0.08
+
+    richer = linear(0.002).fit(
+        np.concatenate([seen["train"], seen["more"]]), np.concatenate([malignant(train), malignant(table["more"])])
+    )
+    is_dark = judge["tone"].isin(DARK).to_numpy()
+    recall = {}
+    for name, model in {"plain": probe, "richer": richer}.items():
+        score = model.decision_function(seen["judge"])
+        called = score >= np.quantile(score[~malignant(judge)], 0.9)
+        recall[name] = [called[malignant(judge) & part].mean() for part in (~is_dark, is_dark)]
+    assert recall["plain"][1] < recall["plain"][0] - 0.1
+    assert recall["richer"][1] > recall["plain"][1] + 0.1
+
+
+def _balanced_accuracy(table, seen, fold):
+    called = np.zeros(len(table), bool)
+    for number in fold.unique():
+        held_out = (fold == number).to_numpy()
+        called[held_out] = linear(0.01).fit(seen[~held_out], malignant(table)[~held_out]).predict(seen[held_out])
+    return balanced_accuracy_score(malignant(table), called)
+
+
+def test_pixels_do_not_tell_what_happens_on_another_day(tmp_path):
+    frames = tables.from_folder(samples.surveillance(tmp_path / "video", days=3, minutes=14, seed=1))
+    train, test = frames[frames["day"] < 3], frames[frames["day"] == 3]
+    called = linear(0.003).fit(pixels(train, (24, 16)), train["label"]).predict(pixels(test, (24, 16)))
+    assert balanced_accuracy_score(test["label"], called) < 0.45  # a guess has 0.25

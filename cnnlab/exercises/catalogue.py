@@ -24,6 +24,7 @@ class Exercise:
         answer: What to hand in, in a few words: "a whole number".
         hints: Three, each nearer to the solution than the one before.
         right: A warm sentence for a right answer.
+        kind: What to do: predict, change or build.
         judge: Takes the answer; raises `Off` with what is wrong, and may return one more sentence for a right one.
     """
 
@@ -31,6 +32,7 @@ class Exercise:
     answer: str
     hints: tuple[str, str, str]
     right: str
+    kind: str
     judge: Callable[[Any], str | None]
 
 
@@ -40,13 +42,12 @@ def _words() -> dict[str, dict[str, Any]]:
 
 
 def markdown(chapter: str) -> str:
-    """The three exercises of a notebook as its cell shows them.
+    """The exercises of a notebook as its cell shows them.
 
     >>> markdown("02").splitlines()[2][:15]
     '1. **Predict.**'
     """
-    asked = zip(KINDS, load(chapter), strict=True)
-    lines = [f"{place}. **{kind.capitalize()}.** {one.question}" for place, (kind, one) in enumerate(asked, 1)]
+    lines = [f"{place}. **{one.kind.capitalize()}.** {one.question}" for place, one in enumerate(load(chapter), 1)]
     return "\n".join(["## Exercises", "", *lines])
 
 
@@ -55,21 +56,27 @@ def chapters() -> list[str]:
     return sorted({name[:2] for name in _words()})
 
 
+def names(chapter: str) -> list[str]:
+    """The exercises of one notebook by name, in order: one of each kind, and perhaps more."""
+    return sorted(name for name in _words() if name[:2] == chapter)
+
+
 def load(chapter: str) -> tuple[Exercise, ...]:
     """The exercises of one notebook."""
-    return tuple(find(f"{chapter}.{place}") for place in range(1, len(KINDS) + 1))
+    return tuple(find(name) for name in names(chapter))
 
 
 def find(name: str) -> Exercise:
     """The exercise of this name, such as "05.2"; the judges of other notebooks are not loaded for it."""
-    words = dict(_words()[name])
+    chapter, place = name.split(".")
+    words = {"kind": KINDS[(int(place) - 1) % len(KINDS)]} | _words()[name]
+    judged_by = words.pop("judge", words["kind"])
     judge: Callable[[Any], str | None]
     if "truth" in words:
         number = {key: words.pop(key) for key in ("truth", "within", "mistakes") if key in words}
         judge = functools.partial(equal_number, **number | {"mistakes": dict(number["mistakes"])})
     else:
-        chapter, place = name.split(".")
-        judge = getattr(importlib.import_module(f"cnnlab.exercises.nb{chapter}"), KINDS[int(place) - 1])
+        judge = getattr(importlib.import_module(f"cnnlab.exercises.nb{chapter}"), judged_by)
     words |= {"question": " ".join(words["question"].split()), "hints": tuple(words["hints"])}
     return Exercise(**words, judge=judge)
 
@@ -85,7 +92,7 @@ def full_name(exercise: Any) -> str:
         name = f"0{name}"
     if name in _words():
         return name
-    near = difflib.get_close_matches(name, _words(), n=3, cutoff=0.4) or list(_words())[:3]
+    near = names(name[:2])[:3] or difflib.get_close_matches(name, _words(), n=3, cutoff=0.4) or list(_words())[:3]
     raise ValueError(
         f"There is no exercise {exercise!r}. Names are notebook and number; the nearest are {', '.join(near)}."
     )

@@ -10,7 +10,7 @@ import pandas as pd
 
 from cnnlab.exercises import record
 from cnnlab.exercises.answers import Off
-from cnnlab.exercises.catalogue import KINDS, chapters, find, full_name
+from cnnlab.exercises.catalogue import KINDS, chapters, find, full_name, names
 
 WIDTH = 110  # characters in a line of a reply
 
@@ -93,7 +93,7 @@ def progress(file: str | os.PathLike[str] | None = None) -> pd.DataFrame:
 
     Returns:
         One row per notebook, and a last one for all; the columns predict, change and build hold "solved", "2 tries" or
-        nothing, and solved counts.
+        nothing for its first three exercises, and solved counts all.
 
     Warns:
         UserWarning: If the file, or a part of it, cannot be read.
@@ -110,7 +110,9 @@ def progress(file: str | os.PathLike[str] | None = None) -> pd.DataFrame:
         for chapter in chapters()
     }
     result = pd.DataFrame.from_dict(rows, orient="index")
-    result["solved"] = (result == "solved").sum(axis=1)
+    result["solved"] = [
+        sum(_state(answers.get(name)) == "solved" for name in names(chapter)) for chapter in result.index
+    ]
     total = {kind: f"{(result[kind] == 'solved').sum()} of {len(result)}" for kind in KINDS}
     result.loc["all"] = pd.Series(total | {"solved": result["solved"].sum()})
     return result.rename_axis("notebook")

@@ -1,7 +1,9 @@
-"""Judges 08_evaluation: precision and recall, a threshold with a purpose, macro F1 by hand."""
+"""Judges 08_evaluation: precision and recall, a threshold with a purpose, macro F1 by hand, patients that leak."""
 
 from typing import Any
 
+import numpy as np
+import pandas as pd
 from sklearn.metrics import f1_score
 
 from cnnlab import metrics
@@ -40,3 +42,22 @@ def build(answer: Any) -> None:
         }
         words = f" where scikit-learn has {macro:.4f}.{never}"
         equal_number(call(answer, made.copy()), macro, mistakes=mistakes, words=words)
+
+
+def leaked(answer: Any) -> None:
+    """A function that gives the share of test rows whose patient is in the training rows."""
+    for seed in range(4):
+        rng = np.random.default_rng(seed)
+        patient = rng.permutation(np.repeat(np.arange(40), rng.integers(1, 7, 40)))
+        split = rng.choice(["train", "val", "test"], len(patient), p=[0.3, 0.4, 0.3])
+        table = pd.DataFrame({"patient": patient, "split": split})
+        train, test = (table.loc[table["split"] == name, "patient"] for name in ("train", "test"))
+        truth = float(test.isin(train).mean())
+        mistakes = {
+            len(set(test) & set(train)) / test.nunique(): "That is the share of patients; the question is about rows.",
+            float(train.isin(test).mean()): "That is the share of the training rows; the test rows are asked for.",
+            float(
+                test.isin(table.loc[table["split"] != "test", "patient"]).mean()
+            ): "Rows of val are not for training.",
+        }
+        equal_number(call(answer, table), truth, mistakes=mistakes, words=f" where {truth:.4f} of the test rows are.")

@@ -1,4 +1,4 @@
-"""Judges 10_imbalance_and_fairness: what accuracy hides, class weights, the gap between groups."""
+"""Judges 10_imbalance_and_fairness: what accuracy hides, class weights, the gap between groups, who pays."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -54,3 +54,29 @@ def build(answer: Any) -> None:
         }
         words = f"; the best camera finds {recall.max():.3f}, the worst {recall.min():.3f}."
         equal_number(call(answer, made.copy()), truth, mistakes=mistakes, words=words)
+
+
+def who_pays(answer: Any) -> None:
+    """A function that gives, for each skin, how much more often benign rows are called malignant."""
+    for seed in range(3):
+        rng, names = np.random.default_rng(seed), ["benign", "malignant"]
+        made = pd.DataFrame({"label": pd.Categorical(rng.choice(names, 400, p=[0.8, 0.2]), names)})
+        made["skin"] = rng.choice(["dark", "light"], 400)
+        before, after = (
+            made.assign(predicted=pd.Categorical(rng.choice(names, 400, p=[1 - share, share]), names))
+            for share in (0.1, 0.3)
+        )
+        benign = made["label"] == "benign"
+        called = [(table["predicted"] == "malignant").astype(float) for table in (before, after)]
+        truth, of_all = (
+            (called[1][rows] - called[0][rows]).groupby(made["skin"][rows]).mean() for rows in (benign, benign | True)
+        )
+        found = call(answer, before.copy(), after.copy())
+        expect_type(found, (Mapping, pd.Series), "a dictionary of skin and share")
+        expect(set(found.keys()) == set(truth.index), f"Expected the skins dark and light. Received {list(found)}.")
+        for skin, value in truth.items():
+            mistakes = {
+                -float(value): "The right size with the wrong sign: after minus before.",
+                float(of_all[skin]): "That counts malignant rows, too; only benign ones are alarmed for nothing.",
+            }
+            equal_number(found[skin], float(value), mistakes=mistakes, words=f" for {skin} where it is {value:.4f}.")

@@ -1,4 +1,4 @@
-"""Judges 11_real_time: frames that are dropped, slow frames, a vote over frames."""
+"""Judges 11_real_time: frames that are dropped, slow frames, a vote over frames, alarms as events."""
 
 from collections import Counter
 from typing import Any
@@ -43,3 +43,22 @@ def build(answer: Any) -> None:
                 f"With last={last}, frame {place} should be {right!r}. A vote counts that frame and the ones before it."
             )
             expect(name == right, words)
+
+
+def score_alarms(answer: Any) -> None:
+    """A function that counts the events that have an alarm, and the alarms that have no event."""
+    for seed in range(4):
+        rng = np.random.default_rng(seed)
+        begin = np.cumsum(rng.integers(30, 80, 12))
+        events = [(int(second), int(second + rng.integers(5, 25))) for second in begin]
+        alarms = [*rng.integers(0, events[-1][1], 14).tolist(), events[0][0], events[0][1], events[1][1]]
+        inside = [[low <= second <= high for low, high in events] for second in alarms]
+        truth = int(np.any(inside, axis=0).sum()), int((~np.any(inside, axis=1)).sum())
+        result = call(answer, list(alarms), list(events))
+        expect(isinstance(result, tuple | list) and len(result) == 2, "Your function should return two numbers.")
+        hits = int(np.any(inside, axis=1).sum())
+        mistakes = {
+            hits: "Those are the alarms that lie in an event; an event counts once, however many alarms it has."
+        }
+        equal_number(result[0], truth[0], mistakes=mistakes, words=f" events found where {truth[0]} have an alarm.")
+        equal_number(result[1], truth[1], words=f" false alarms where {truth[1]} lie in no event.")

@@ -4,7 +4,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from cnnlab._common import require_columns
-from cnnlab.plots.style import BLUE, GREEN, GREY, ORANGE, RED, finish, new_axes, shown
+from cnnlab.plots.style import GREEN, GREY, ORANGE, RED, finish, new_axes, shown
 
 
 def events(matched: pd.DataFrame, ax: Axes | None = None) -> Axes:
@@ -34,7 +34,7 @@ def events(matched: pd.DataFrame, ax: Axes | None = None) -> Axes:
         ax.barh(lane, (part["end"] - part["begin"]) / 60, 0.7, part["begin"] / 60, color=color, label=label)
     hits = matched[matched["result"] == "found"]
     lane_of = [lanes.index(name) for name in names[hits.index]]
-    ax.plot(hits["alarm"] / 60, lane_of, "|", color=BLUE, markersize=14, label="first alarm")
+    ax.plot(hits["alarm"] / 60, lane_of, "|k", markersize=18, markeredgewidth=1.5, label="first alarm")
     ax.plot(matched.loc[false, "alarm"] / 60, [0] * int(false.sum()), "x", color=RED, label=f"false ({false.sum()})")
     ax.axhline(0, color=GREY, linewidth=0.5, zorder=0)
     ax.set_yticks(range(len(lanes)), [shown(name) for name in lanes])

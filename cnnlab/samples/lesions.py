@@ -149,19 +149,19 @@ def _pigment(x: np.ndarray, y: np.ndarray, malignant: bool, rng: Rng) -> np.ndar
     Each of A, B, C and D is a strength from 0 to 1. A malignant mole has most of them, a benign one may have one.
     """
     if malignant:
-        traits = rng.uniform(0.6, 1.0, 4)
+        traits = rng.uniform(0.7, 1.0, 4)
         traits[rng.integers(4)] *= rng.uniform(0, 0.5)
     else:
         traits = rng.uniform(0.0, 0.25, 4)
-        if rng.random() < 0.4:
-            traits[rng.integers(4)] = rng.uniform(0.4, 0.9)
+        if rng.random() < 0.35:
+            traits[rng.integers(4)] = rng.uniform(0.35, 0.8)
     asymmetry, border, colour, diameter = traits
     angle, radius = np.arctan2(y, x), np.hypot(x, y)
     outline = 1 + rng.uniform(0.03, 0.12) * np.cos(2 * angle + rng.uniform(0, 2 * np.pi))
     for waves in (1, 3):
-        outline += 0.18 * asymmetry * np.cos(waves * angle + rng.uniform(0, 2 * np.pi))
+        outline += 0.2 * asymmetry * np.cos(waves * angle + rng.uniform(0, 2 * np.pi))
     for waves in rng.integers(5, 13, 4):
-        outline += 0.07 * border * np.cos(waves * angle + rng.uniform(0, 2 * np.pi))
+        outline += 0.08 * border * np.cos(waves * angle + rng.uniform(0, 2 * np.pi))
     edge = rng.uniform(0.02, 0.035) * (1 - 0.6 * border)
     inside = 1 / (
         1 + np.exp(np.clip((radius - rng.uniform(0.15, 0.24) * (1 + 0.15 * diameter) * outline) / edge, -30, 30))
@@ -171,7 +171,7 @@ def _pigment(x: np.ndarray, y: np.ndarray, malignant: bool, rng: Rng) -> np.ndar
     for name in (rng.choice(["black", "blue"]), rng.choice(["red", "white"])):  # dark and light: the mean says little
         at, wide = rng.uniform(-0.13, 0.13, 2), rng.uniform(0.05, 0.09)
         spot = np.exp(-((x - at[0]) ** 2 + (y - at[1]) ** 2) / (2 * wide**2))[:, :, None]
-        pigment += min(1.0, 1.1 * colour) * spot * (np.array(ABSORBS[name]) - pigment)
+        pigment += min(1.0, 1.3 * colour) * spot * (np.array(ABSORBS[name]) - pigment)
     return inside[:, :, None] * depth[:, :, None] * pigment
 
 
