@@ -1,0 +1,109 @@
+"""How many images a class a pretrained network pays for: rendered inspection, beside a small network from scratch.
+
+Usage: python benchmarks/few_images.py [--images 10 20 50 150] [--seeds 5] [--steps 300] [--folder FOLDER]
+
+Each run learns from so many images of each class and is asked for the same 300 others: logistic regression on what
+EfficientNet-Lite0 sees at 96 pixels, and `models.small_cnn` at 64 pixels, trained for a fixed number of steps. Runs are
+kept in FOLDER/runs.csv one by one, so that the same command continues an interrupted one; FOLDER/curve.png shows them.
+"""
+
+import argparse
+import time
+from pathlib import Path
+
+import keras
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import scipy.stats
+
+from cnnlab import augment, experiments, models, pipelines, samples, tables, training
+
+HELD_OUT, POOL = 50, 200  # images of each class
+SIZE, PRETRAINED_SIZE = (64, 64), (96, 96)
+POLICY = augment.Policy(flip="both", rotate=10, zoom=0.1, shift=0.05, brightness=0.15, contrast=0.15)
+METHODS = ("pretrained", "from scratch")
+
+
+def pretrained(train, test, seed, steps):
+    """Predictions of a linear probe."""
+    return experiments.linear_probe(train, test=test, image_size=PRETRAINED_SIZE, seed=seed)
+
+
+def from_scratch(train, test, seed, steps):
+    """Predictions of a small network; few images are shown more often, so that all runs make the same steps."""
+    keras.utils.set_random_seed(seed)
+    data = pipelines.load(train, image_size=SIZE, training=True, augment=POLICY, seed=seed)
+    epochs = max(1, round(steps / len(data)))
+    model = models.small_cnn(image_size=SIZE, classes=train["label"].cat.categories)
+    training.compile(model, learning_rate=training.one_cycle(5e-3, steps=epochs * len(data)))
+    model.fit(data, epochs=epochs, verbose=0)
+    return experiments.predict(model, test)
+
+
+def interval(values):
+    """Half of a 95 % interval of the mean, by Student's t."""
+    return scipy.stats.t.ppf(0.975, len(values) - 1) * np.std(values, ddof=1) / np.sqrt(len(values))
+
+
+def report(runs, folder):
+    """The table and the curve of all runs."""
+    wide = runs.pivot(index=["images", "seed"], columns="method", values="accuracy")
+    wide["difference"] = wide["pretrained"] - wide["from scratch"]
+    print(
+        "| images a class | pretrained | from scratch | difference | seconds, pretrained | from scratch |\n"
+        + "|---" * 6
+        + "|"
+    )
+    seconds = runs.pivot_table(index="images", columns="method", values="seconds", aggfunc="median")
+    for images, rows in wide.groupby("images"):
+        cells = [f"{rows[name].mean():.3f} ± {interval(rows[name]):.3f}" for name in METHODS]
+        difference = f"{rows['difference'].mean():+.3f} ± {interval(rows['difference']):.3f}"
+        times = [f"{seconds.loc[images, name]:.1f}" for name in METHODS]
+        print(f"| {images} | {' | '.join([*cells, difference, *times])} |")
+    figure, ax = plt.subplots(figsize=(5.6, 3.6), layout="constrained")
+    for name in METHODS:
+        grouped = wide[name].groupby("images")
+        ax.errorbar(list(grouped.groups), grouped.mean(), grouped.apply(interval), marker="o", capsize=3, label=name)
+    ax.set(xscale="log", xlabel="training images of each class (log scale)", ylabel="accuracy, mean of all seeds")
+    ax.set_xticks(sorted(set(runs["images"])), sorted(set(runs["images"])))
+    ax.minorticks_off()
+    ax.legend(frameon=False)
+    figure.savefig(folder / "curve.png", dpi=150)
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--images", type=int, nargs="+", default=[10, 20, 50, 150], help=f"of each class, up to {POOL}")
+    parser.add_argument("--seeds", type=int, default=5, help="2 or more")
+    parser.add_argument("--steps", type=int, default=300, help="of the network from scratch")
+    parser.add_argument("--folder", type=Path, default=Path("runs/few_images"))
+    options = parser.parse_args()
+    options.folder.mkdir(parents=True, exist_ok=True)
+    table = tables.from_folder(samples.inspection(options.folder / "inspection", per_class=HELD_OUT + POOL, seed=0))
+    share = HELD_OUT / (HELD_OUT + POOL)
+    table = tables.split(table, val=0, test=share, group=False, seed=0)
+    pool, test = table[table["split"] == "train"], table[table["split"] == "test"]
+    experiments.features("EfficientNetLite0", table, image_size=PRETRAINED_SIZE, pyramid=True)  # not in the seconds
+    file = options.folder / "runs.csv"
+    key = ["images", "seed", "steps", "method"]
+    runs = pd.read_csv(file) if file.exists() else pd.DataFrame(columns=[*key, "accuracy", "seconds"])
+    done = set(runs[key].itertuples(index=False, name=None))
+    for images in options.images:
+        for seed in range(options.seeds):
+            train = pool.groupby("label", observed=True).sample(images, random_state=seed)
+            for method, learn in zip(METHODS, (pretrained, from_scratch), strict=True):
+                if (images, seed, options.steps, method) in done:
+                    continue
+                began = time.perf_counter()
+                guess = learn(train, test, seed, options.steps)
+                right = (guess["label"].astype(str) == guess["predicted"].astype(str)).mean()
+                row = [images, seed, options.steps, method, right, time.perf_counter() - began]
+                runs.loc[len(runs)] = row
+                runs.to_csv(file, index=False)
+    asked = runs["images"].isin(options.images) & (runs["seed"] < options.seeds) & (runs["steps"] == options.steps)
+    report(runs[asked], options.folder)
+
+
+if __name__ == "__main__":
+    main()
