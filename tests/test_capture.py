@@ -146,3 +146,8 @@ def test_classes_that_cannot_be_folders_are_refused(tmp_path, classes, error, wo
     with pytest.raises(error, match=words):
         widgets.capture(tmp_path / "new", classes)
     assert not (tmp_path / "new").exists()
+
+
+def test_an_unknown_network_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="EfficientNetLite0"):
+        widgets.capture(tmp_path / "new", ["a", "b"], network="EfficentNetLite0")

@@ -5,7 +5,7 @@ import inspect
 import random
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -21,10 +21,9 @@ class FunctionPolicy:
     def __init__(self, function: Callable[..., Any]) -> None:
         self.function = function
         self.by_keyword = type(function).__module__.split(".")[0].startswith("albument")
-        try:
+        takes: Mapping[str, inspect.Parameter] = {}
+        with contextlib.suppress(TypeError, ValueError):  # of functions in C
             takes = inspect.signature(function).parameters
-        except (TypeError, ValueError):
-            takes = {}
         self.takes_seed = "seed" in takes
         self.by_keyword |= "image" in takes and takes["image"].kind is inspect.Parameter.KEYWORD_ONLY
 

@@ -21,6 +21,7 @@ from sklearn.preprocessing import StandardScaler
 
 from cnnlab import experiments, images, models, plots
 from cnnlab._common import atomic_path, evenly_spaced
+from cnnlab.models.catalogue import NETWORKS, require_known
 from cnnlab.widgets.exploring import Pictured, as_png
 
 FEWEST = 20  # frames to learn from
@@ -59,8 +60,9 @@ def capture(
 
     Raises:
         TypeError: If `classes` is not a list of names.
+        FileNotFoundError: If the network's weights are neither here nor to be fetched.
         ValueError: If there are fewer than two classes, a name cannot be a folder's, or the folder holds classes that
-            are not among them.
+            are not among them, or there is no such network.
 
     Source:
         The idea of Google's Teachable Machine; G. Alain, Y. Bengio, "Understanding intermediate layers using linear
@@ -95,7 +97,8 @@ def capture(
             f"{str(folder)!r} holds folders that are not among `classes`: {', '.join(others)}. Add them to `classes`, "
             "or choose another folder."
         )
-    side = int(models.table().set_index("name").loc[network, "image_size"]) if image_size is None else 0
+    require_known(network)
+    side = NETWORKS[network].image_size
     return Capture(folder, names, network, image_size or (side, side))
 
 
@@ -105,7 +108,7 @@ class Capture(Pictured, anywidget.AnyWidget):
     _esm = Path(__file__).with_name("capture.js")
     classes = traitlets.List(traitlets.Unicode()).tag(sync=True)
     place = traitlets.Unicode().tag(sync=True)
-    counts = traitlets.List().tag(sync=True)  # frames and recordings of each class
+    counts: traitlets.List[Any] = traitlets.List().tag(sync=True)  # frames and recordings of each class
     words = traitlets.Unicode().tag(sync=True)
     learned = traitlets.Bool().tag(sync=True)
 
@@ -120,7 +123,7 @@ class Capture(Pictured, anywidget.AnyWidget):
         seen = experiments.features(self._whole, table) if len(table) else np.zeros((0, 0))
         known = np.isfinite(seen).all(axis=1)
         self._seen = list(seen[known])
-        self._codes: list[int] = table["label"].cat.codes[known].tolist()
+        self._codes: list[int] = table["label"].cat.codes.to_numpy()[known].tolist()
         self._probe: tuple[np.ndarray, np.ndarray, np.ndarray] | None = None
         self._target: tuple[int, Path] | None = None  # the class that is being recorded, and its folder
         self._frames = 0
