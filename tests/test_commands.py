@@ -1,11 +1,18 @@
 """`cnnlab predict`, `validate` and `audit`: what they print, write and refuse."""
 
+import contextlib
 import csv
+import json
 import re
 import shutil
+import socket
+import subprocess
+import sys
 import time
+from pathlib import Path
 from types import SimpleNamespace
 
+import httpx
 import numpy as np
 import pandas as pd
 import pytest
@@ -202,34 +209,45 @@ def test_the_demo_answers_as_the_predictor_does(export, tmp_path):
         answer(None)
 
 
-@pytest.mark.filterwarnings("ignore")  # gradio leaves sockets open
+def asked_over_http(address, name, content):
+    """The status of an upload that is refused; else whether the page answers or objects, and what it says."""
+    sent = httpx.post(f"{address}/gradio_api/upload", files={"files": (name, content)})
+    if sent.status_code != 200:
+        return sent.status_code, sent.text
+    file = {"path": sent.json()[0], "orig_name": name, "meta": {"_type": "gradio.FileData"}}
+    event = httpx.post(f"{address}/gradio_api/call/answer", json={"data": [file]}).json()["event_id"]
+    said = httpx.get(f"{address}/gradio_api/call/answer/{event}", timeout=60).text
+    kind, data = re.search(r"event: (complete|error)\ndata: (.*)", said).groups()
+    return kind, json.loads(data)
+
+
 def test_the_page_of_the_demo_answers_over_loopback(export, tmp_path):
-    gradio = pytest.importorskip("gradio", reason="install the extra `demo` to run this test")
-    from gradio_client import Client, handle_file
-
-    from cnnlab import _commands
-
-    app = _commands.interface(str(export / "model"), gradio)
-    _, address, _ = app.launch(
-        server_name="127.0.0.1", share=False, prevent_thread_lock=True, quiet=True, show_error=True,
-        max_file_size=_commands.LARGEST_UPLOAD,
-    )  # fmt: skip
-    try:
-        client = Client(address, verbose=False, analytics_enabled=False)
-        clear = np.zeros((48, 48, 4), np.uint8)  # transparent: white for a network of cnnlab, black for gradio
-        Image.fromarray(clear).save(tmp_path / "clear.png")
-        for image in (first(export), str(tmp_path / "clear.png")):
-            answer = client.predict(handle_file(image), api_name="/answer")
-            found = {one["label"]: one["confidence"] for one in answer["confidences"]}
-            expected = serving.Predictor(export / "model")(image).probabilities
-            assert found == pytest.approx({name: expected[name] for name in found})
-            assert len(found) == 5
-        (tmp_path / "text.txt").write_text("hello")
-        with pytest.raises(Exception, match=r"^text\.txt cannot be read: not an image"):
-            client.predict(handle_file(str(tmp_path / "text.txt")), api_name="/answer")
-        with (tmp_path / "big.jpg").open("wb") as file:
-            file.truncate(100_000_000)
-        with pytest.raises(Exception, match="maximum file size"):
-            client.predict(handle_file(str(tmp_path / "big.jpg")), api_name="/answer")
-    finally:
-        app.close()
+    pytest.importorskip("gradio", reason="install the extra `demo` to run this test")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    command = [sys.executable, "-m", "cnnlab", "demo", str(export / "model"), "--port", str(port)]
+    address, deadline = f"http://127.0.0.1:{port}", time.monotonic() + 120
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as server:
+        try:
+            while server.poll() is None and time.monotonic() < deadline:
+                with contextlib.suppress(httpx.HTTPError):
+                    config = httpx.get(f"{address}/config", timeout=5).json()
+                    break
+                time.sleep(0.2)
+            assert config["analytics_enabled"] is False
+            clear = np.zeros((48, 48, 4), np.uint8)  # transparent: white for a network of cnnlab, black for gradio
+            Image.fromarray(clear).save(tmp_path / "clear.png")
+            for image in (Path(first(export)), tmp_path / "clear.png"):
+                kind, (answer,) = asked_over_http(address, image.name, image.read_bytes())
+                found = {one["label"]: one["confidence"] for one in answer["confidences"]}
+                expected = serving.Predictor(export / "model")(image).probabilities
+                assert kind == "complete"
+                assert found == pytest.approx({name: expected[name] for name in found})
+                assert len(found) == 5
+            kind, said = asked_over_http(address, "text.txt", b"hello")
+            assert kind == "error"
+            assert "text.txt cannot be read: not an image" in str(said)
+            assert asked_over_http(address, "big.jpg", bytes(100_000_000))[0] == 413
+        finally:
+            server.terminate()
