@@ -4,6 +4,7 @@ import datetime
 import os
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -56,10 +57,13 @@ def decide(
     require_columns(table, "path", "label", caller="audit.decide")
     paths = [paths] if isinstance(paths, str | os.PathLike) else list(paths)
     _check(table, [str(path) for path in paths], action, label)
-    file = Path(file)
+    return append([[path, action, "" if label is None else str(label), reason] for path in paths], Path(file))
+
+
+def append(rows: list[list[Any]], file: Path) -> pd.DataFrame:
+    """Writes down decisions (path, action, label, reason) that are known to be sound; gives all so far."""
     now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-    rows = [[_kept(path, file), action, "" if label is None else str(label), reason, now] for path in paths]
-    added = pd.DataFrame(rows, columns=COLUMNS, dtype="str")
+    added = pd.DataFrame([[kept_path(path, file), *rest, now] for path, *rest in rows], columns=COLUMNS, dtype="str")
     with locked(file):  # two notebooks may decide at once
         return _write(pd.concat([decisions(file), added], ignore_index=True), file)
 
@@ -133,10 +137,10 @@ def undo(file: str | os.PathLike[str], paths: str | Iterable[str] | None = None)
             return _write(table.iloc[:-1], file)
         paths = [paths] if isinstance(paths, str | os.PathLike) else list(paths)
         last = {path: index for index, path in enumerate(table["path"])}
-        missing = [path for path in paths if _kept(path, file) not in last]
+        missing = [path for path in paths if kept_path(path, file) not in last]
         if missing:
             raise ValueError(f"Expected paths with a decision in {str(file)!r}. There is none about {missing[0]!r}.")
-        return _write(table.drop(index=[last[_kept(path, file)] for path in paths]), file)
+        return _write(table.drop(index=[last[kept_path(path, file)] for path in paths]), file)
 
 
 def decisions(file: str | os.PathLike[str]) -> pd.DataFrame:
@@ -173,7 +177,7 @@ def latest(table: pd.DataFrame, file: str | os.PathLike[str]) -> pd.DataFrame:
     file = Path(file)
     done = decisions(file)
     last = done.assign(row=np.arange(len(done))).drop_duplicates("path", keep="last").set_index("path")
-    found = last.reindex([_kept(path, file) for path in table["path"]]).set_axis(table.index)
+    found = last.reindex([kept_path(path, file) for path in table["path"]]).set_axis(table.index)
     return found[["action", "label"]].fillna("").assign(row=found["row"].fillna(-1).astype(int))
 
 
@@ -197,7 +201,7 @@ def _check(table: pd.DataFrame, paths: list[str], action: str, label: str | None
         )
 
 
-def _kept(path: str | os.PathLike[str], file: Path) -> str:
+def kept_path(path: str | os.PathLike[str], file: Path) -> str:
     """How a path stands in the CSV: relative where the image lies below the CSV's folder, else absolute."""
     # Not `resolve`: a link to an image is another image, and asking the disk for each of many paths takes long.
     whole, folder = os.path.abspath(path), os.path.abspath(file.parent)  # noqa: PTH100

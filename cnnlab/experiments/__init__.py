@@ -4,6 +4,7 @@ from cnnlab.experiments.frozen_features import features
 from cnnlab.experiments.imbalance_bench import Imbalance, imbalance
 from cnnlab.experiments.imbalance_remedies import REMEDIES, Remedy
 from cnnlab.experiments.imbalance_synthetic import synthesize
+from cnnlab.experiments.labelling import Labeller
 from cnnlab.experiments.predicting import predict, predict_augmented
 from cnnlab.experiments.probing import linear_probe
 from cnnlab.experiments.search import Confirmation, Search
@@ -14,6 +15,7 @@ __all__ = [
     "REMEDIES",
     "Confirmation",
     "Imbalance",
+    "Labeller",
     "Remedy",
     "Search",
     "Validation",
