@@ -134,10 +134,11 @@ def test_what_goes_wrong_is_a_sentence_in_the_view(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("classes", "error", "words"),
     [
-        ("ab", TypeError, "list of names"),
-        ([1, 2], TypeError, "list of names"),
-        (["a"], ValueError, "two classes or more"),
-        (["a", "A"], ValueError, "different names"),
+        ("ab", TypeError, "names of the classes"),
+        (2, TypeError, "names of the classes"),
+        (None, TypeError, "names of the classes"),
+        (["a"], ValueError, "at least two classes"),
+        (["a", "A"], ValueError, "names of folders"),
         (["a", "../b"], ValueError, "names of folders"),
         (["a", ""], ValueError, "names of folders"),
     ],

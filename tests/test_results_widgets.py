@@ -54,6 +54,8 @@ def test_a_cell_gives_its_images_by_confidence(predictions, ask):
     assert "not an image" in message["titles"][place]  # a broken file has a grey picture, and says why
     pd.testing.assert_frame_equal(view.select("a", "b", least_sure_first=True), expected)
     assert view.static()[:8] == b"\x89PNG\r\n\x1a\n"
+    with pytest.raises(ValueError, match=r"`select` expects classes: a, b, c\. Received: 'd'"):
+        view.select("a", "d")
     with pytest.raises(ValueError, match="'path'"):
         widgets.confusion(predictions.drop(columns="path"))
 
@@ -91,5 +93,11 @@ def test_a_lasso_selects_rows_of_the_map(predictions, ask):
 def test_a_map_of_unlabelled_images(predictions):
     view = widgets.embedding(predictions[["path"]].head(8), np.random.default_rng(0).normal(size=(8, 5)))
     assert (view.facts["names"], set(view.facts["codes"]), len(view.facts["x"])) == ([], {-1}, 8)
+    same = widgets.embedding(predictions[["path"]].head(8), np.ones((8, 5)))
+    assert same.facts["x"] == same.facts["y"] == [0] * 8
+    with pytest.raises(ValueError, match="none but NaN"):
+        widgets.embedding(predictions.head(3), np.full((3, 2), np.nan))
+    with pytest.raises(TypeError, match=r"expects a table .* Received: NoneType"):
+        widgets.embedding(None, np.eye(3))
     with pytest.raises(ValueError, match="four images or more"):
         widgets.embedding(predictions.head(3), np.eye(3))

@@ -48,7 +48,8 @@ def embedding(
         >>> [text.get_text() for text in ax.get_legend().get_texts()]
         ['cat', 'dog']
     """
-    require_columns(table, "path", *(["label"] if "label" in table else []), caller="plots.embedding")
+    require_columns(table, "path", caller="plots.embedding")
+    require_columns(table, *(["label"] if "label" in table else []), caller="plots.embedding")
     values = require_features(table, features, least=2, caller="plots.embedding")
     known = np.isfinite(values).all(axis=1)
     table, places = table[known], places_of(values[known], seed)
@@ -77,6 +78,8 @@ def places_of(values: np.ndarray, seed: int) -> np.ndarray:
         return values
     if len(values) < 4:
         raise ValueError(f"`plots.embedding` expects features of four images or more to map. Received: {len(values)}.")
+    if not np.ptp(values, axis=0).any():  # one image many times, of which t-SNE would make NaN
+        return np.zeros((len(values), 2))
     from sklearn.decomposition import PCA
     from sklearn.manifold import TSNE
 

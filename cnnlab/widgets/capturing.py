@@ -21,6 +21,7 @@ from sklearn.preprocessing import StandardScaler
 
 from cnnlab import experiments, images, models, plots
 from cnnlab._common import atomic_path, evenly_spaced
+from cnnlab.models.building import checked_classes
 from cnnlab.models.catalogue import NETWORKS, require_known
 from cnnlab.widgets.exploring import Pictured, as_png
 
@@ -59,7 +60,7 @@ def capture(
         frames stands in its place.
 
     Raises:
-        TypeError: If `classes` is not a list of names.
+        TypeError: If `classes` is a count instead of names.
         FileNotFoundError: If the network's weights are neither here nor to be fetched.
         ValueError: If there are fewer than two classes, a name cannot be a folder's, or the folder holds classes that
             are not among them, or there is no such network.
@@ -79,14 +80,12 @@ def capture(
         ...     camera.table()["label"].tolist(), answer
         (['hand'], {})
     """
-    if isinstance(classes, str) or not all(isinstance(name, str) for name in classes):
-        raise TypeError(f"`widgets.capture` expects `classes` as a list of names. Received: {classes!r}.")
-    folder, names = Path(folder), list(classes)
+    folder, names = Path(folder), list(checked_classes(classes, caller="widgets.capture"))
     unfit = [name for name in names if not name.strip() or set(name) & set('/\\:*?"<>|\0') or name.startswith(".")]
-    if len(names) < 2 or len({name.lower() for name in names}) < len(names) or unfit:
+    if len({name.lower() for name in names}) < len(names) or unfit:
         raise ValueError(
-            "`widgets.capture` expects two classes or more, of different names that can be names of folders. "
-            f"Received: {names!r}."
+            "`widgets.capture` expects classes whose names can be names of folders, on any system. Received: "
+            f"{unfit or names!r}."
         )
     if folder.exists() and not folder.is_dir():
         raise NotADirectoryError(f"`widgets.capture` expects a folder. {str(folder)!r} is a file.")

@@ -69,9 +69,12 @@ def embedding(table: pd.DataFrame, features: np.ndarray, *, seed: int = 0) -> "E
         >>> len(view.selected)
         0
     """
-    require_columns(table, "path", *(["label"] if "label" in table else []), caller="widgets.embedding")
+    require_columns(table, "path", caller="widgets.embedding")
+    require_columns(table, *(["label"] if "label" in table else []), caller="widgets.embedding")
     values = require_features(table, features, least=2, caller="widgets.embedding")
     known = np.isfinite(values).all(axis=1)
+    if not known.any():
+        raise ValueError("`widgets.embedding` expects features of images that can be read. Received none but NaN.")
     return Embedding(table[known], places_of(values[known], seed))
 
 
@@ -126,7 +129,14 @@ class Confusion(Results):
         super().__init__(predictions, view="confusion", names=self._names, cells=self._counts.to_numpy().tolist())
 
     def select(self, label: str, predicted: str, *, least_sure_first: bool = False) -> pd.DataFrame:
-        """The images of one cell, in order of confidence, as a click at it selects them."""
+        """The images of one cell, in order of confidence, as a click at it selects them.
+
+        Raises:
+            ValueError: If there is no such class.
+        """
+        for name in (label, predicted):
+            if str(name) not in self._names:
+                raise ValueError(f"`select` expects classes: {', '.join(self._names)}. Received: {name!r}.")
         cell = [self._names.index(str(label)), self._names.index(str(predicted)), least_sure_first]
         self._rows = self._rows_of(cell)
         return self.selected
