@@ -8,7 +8,7 @@ override DATA := $(value DATA)
 override FOLDER := $(value FOLDER)
 export DATA FOLDER
 
-.PHONY: help quickstart report lab test coverage test-slow fuzz bench notebooks docs lint doctor requirements
+.PHONY: help quickstart report lab test coverage test-slow test-lowest fuzz bench notebooks docs lint doctor requirements
 .DELETE_ON_ERROR:
 
 help:
@@ -50,14 +50,19 @@ doctor: $(VENV)/installed
 	@$(BIN)/python -m cnnlab doctor
 
 test: $(VENV)/installed-dev
-	@$(BIN)/python -m pytest -m browser tests/test_browser.py --timeout=400
-	@$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+	@$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m 'not slow'
 
 coverage: $(VENV)/installed-dev
 	@$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --cov --cov-report=term --cov-fail-under=95
 
 test-slow: $(VENV)/installed-dev
 	@$(BIN)/python -m pytest -m slow --timeout=3600
+
+# The lowest versions that pyproject.toml allows, in an environment of their own; `pip install uv` first.
+test-lowest:
+	uv venv --quiet --clear --python=3.11 .venv-lowest
+	uv pip install --quiet --python=.venv-lowest --resolution=lowest-direct -e '.[dev]'
+	.venv-lowest/bin/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 fuzz: $(VENV)/installed-dev
 	@$(BIN)/python tests/fuzz/run.py --minutes 10

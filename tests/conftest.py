@@ -19,8 +19,9 @@ import pytest
 
 # Whole files go to the workers (`--dist loadfile`), in this order: the longest first, or a worker waits for the other.
 LONGEST = (
-    "test_notebooks_run", "test_grid_search", "test_resume", "test_cross_validate", "test_models_pretrained",
-    "test_training_tools", "test_preparation", "test_imbalance", "test_readme", "test_pipelines_memory",
+    "test_browser", "test_notebooks_run", "test_grid_search", "test_resume", "test_cross_validate",
+    "test_models_pretrained", "test_training_tools", "test_preparation", "test_imbalance", "test_readme",
+    "test_pipelines_memory",
 )  # fmt: skip
 
 
@@ -34,6 +35,18 @@ def pytest_collection_finish():
     gc.collect()
     gc.freeze()
     gc.enable()
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _forked_kernels():
+    """Notebooks start in kernels that have Keras already; those of tests that drive a browser or a command do not."""
+    from jupyter_client.provisioning import local_provisioner
+    from kernels import launch
+
+    with pytest.MonkeyPatch.context() as patch:
+        if hasattr(os, "fork") and "PYTEST_XDIST_WORKER" in os.environ:
+            patch.setattr(local_provisioner, "launch_kernel", launch)
+        yield
 
 
 @pytest.fixture(autouse=True)

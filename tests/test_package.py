@@ -1,9 +1,11 @@
 """What is shipped: the parts of the package, its dependencies, the notebooks it lays out, the checks of a fork."""
 
 import ast
+import os
 import re
 import subprocess
 import sys
+import sysconfig
 import tomllib
 import zipfile
 from importlib.metadata import packages_distributions
@@ -125,6 +127,43 @@ def test_the_wheel_holds_what_is_needed_and_nothing_else(tmp_path):
     names += ("widgets/capture.js", "widgets/results.js")
     data = {Path("cnnlab", name) for name in names}
     assert files == sources | data | {Path("cnnlab/course") / path for path in NOTEBOOKS}
+
+
+@pytest.mark.slow
+def test_the_wheel_works_by_itself(tmp_path):
+    """In a new environment, away from the checkout, without network: commands, the quickstart, the README's code."""
+    pip = [sys.executable, "-m", "pip"]
+    subprocess.run([*pip, "wheel", "-q", "--no-deps", "-w", tmp_path, ROOT], check=True)
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", tmp_path / "env"], check=True)
+    python = tmp_path / "env" / ("Scripts" if os.name == "nt" else "bin") / "python"
+    # What cnnlab depends on is lent; a checkout installed there is not, as its .pth counts in its own environment only.
+    (packages,) = (tmp_path / "env").rglob("site-packages")
+    (packages / "lent.pth").write_text(sysconfig.get_path("purelib"), encoding="utf-8")
+    (wheel,) = tmp_path.glob("*.whl")
+    subprocess.run([*pip, f"--python={python}", "install", "-q", "--no-deps", "--no-index", wheel], check=True)
+    nowhere = dict.fromkeys(("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"), "http://127.0.0.1:9")
+    kept = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    kept["JUPYTER_PATH"] = str(Path(sysconfig.get_path("data")) / "share" / "jupyter")  # lent as well
+
+    def run(command, cwd):
+        done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, env=kept | nowhere)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done
+
+    code = "import cnnlab; print(cnnlab.__file__)"
+    assert Path(run([python, "-c", code], cwd=tmp_path).stdout.strip()).is_relative_to(packages)
+
+    cnnlab_command = python.with_name("cnnlab")
+    run([cnnlab_command, "course", "here"], cwd=tmp_path)
+    notebooks = tmp_path / "here" / "notebooks"
+    assert len(list(notebooks.glob("[0-9]*.ipynb"))) == 13
+    assert "Python" in run([cnnlab_command, "doctor", "--fast"], cwd=tmp_path).stdout
+    quick = ["--set", "epochs=1", "--set", "image_size=24", "--set", "pretrained="]
+    run([cnnlab_command, "report", notebooks / "00_quickstart.ipynb", "--folder", "report", *quick], cwd=tmp_path)
+    assert (tmp_path / "report" / "report.html").stat().st_size > 100_000
+    code = "\n".join(re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL))
+    run([python, "-c", code], cwd=notebooks)
+    assert (tmp_path / "here" / "runs" / "first" / "export" / "export.json").is_file()
 
 
 @pytest.mark.slow
