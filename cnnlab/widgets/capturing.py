@@ -231,7 +231,7 @@ class Capture(Pictured, anywidget.AnyWidget):
         self._probe = _fitted(np.stack([self._seen[row] for row in rows]), codes)
         self.learned = True
         self.words = f"Learned from {len(codes):,} frames in {1000 * (time.perf_counter() - began):.0f} ms."
-        if min(recordings for frames, recordings in self.counts if frames) < 3:
+        if any(frames and recordings < 3 for frames, recordings in self.counts):
             self.words += " Frames of one recording are alike: make three or more of each class, in other places."
 
     def _receive(self, _: Any, content: dict[str, Any], buffers: Sequence[memoryview]) -> None:
