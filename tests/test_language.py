@@ -55,7 +55,6 @@ STILL_TO_DO = {
     "notebooks/03_prepare_images.ipynb": "beside, dealt, divide, put right",
     "notebooks/04_augmentation.ipynb": "beside, by heart, from the right side",
     "notebooks/05_training.ipynb": "beside, by heart, failure is played",
-    "notebooks/08_evaluation.ipynb": "beside, called so",
     "notebooks/12_your_own_images.ipynb": "beside, take it along",
 }
 

@@ -86,3 +86,21 @@ def test_every_figure_is_there_for_a_reader_on_the_web(path):
         for output in cell["outputs"]:
             data = output.get("data", {})
             assert "application/vnd.jupyter.widget-view+json" not in data or "image/png" in data
+
+
+@pytest.mark.parametrize(
+    ("name", "words", "holds"),
+    [
+        ("08_evaluation", r"random split promises ([+-][\d.]+)", lambda leak: leak >= 0.08),
+        ("10_imbalance_and_fairness", r"Goal ([\d.]+): reached [\d.]+ on new patients \(([\d.]+) to ([\d.]+)\)",
+         lambda goal, low, high: low <= goal <= high),
+        ("10_imbalance_and_fairness", r"found on tones V and VI: ([\d.]+) → ([\d.]+)", lambda one, own: own > one),
+        ("11_real_time", r"Found (\d+) of (\d+) events", lambda found, events: found / events >= 0.9),
+        ("11_real_time", r"([\d.]+) an hour \(", lambda rate: rate <= 2),
+    ],
+)  # fmt: skip
+def test_the_drawn_worlds_show_what_they_were_drawn_for(name, words, holds):
+    """A patient's pictures leak, a goal holds on new patients, a remedy helps, and events are found in time."""
+    stored = json.loads((ROOT / "notebooks" / f"{name}.ipynb").read_text(encoding="utf-8"))
+    said = "".join(text_of(output) for cell in code_cells(stored) for output in cell["outputs"])
+    assert holds(*map(float, re.search(words, said).groups()))

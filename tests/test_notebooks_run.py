@@ -39,6 +39,7 @@ QUICK = {
         "image_size": 24,
         "epochs": 1,
         "folds": 2,
+        "patients": 40,
         "sizes": [0.5, 1.0],
         "repeats": 1,
     },
