@@ -62,9 +62,10 @@ def export(
         folder: Where to. Files of an earlier export are replaced; what else is in the way moves to `earlier/`. Words
             that `serving.card` was given stay.
         formats: Any of "keras" (plain Keras 3, without optimizer and loss), "litert" (small and fast: servers, phones,
-            browsers), "litert_float16" (half the size), "litert_int8" (a quarter; its ranges are learned from up to 100
-            of the images, and it is checked on the others), "onnx" (needs `pip install cnnlab[onnx]`) and "savedmodel"
-            (TensorFlow Serving; a program, which others open only if they trust you).
+            browsers), "litert_float16" (half the size), "litert_int8" (a quarter, and faster on phones and processors
+            with VNNI; its ranges are learned from up to 100 of the images, and it is checked on the others), "onnx"
+            (needs `pip install cnnlab[onnx]`) and "savedmodel" (TensorFlow Serving; a program, which others open only
+            if they trust you).
         check: Rows of a table that the model has not learned from, such as the validation rows; 500 of them, evenly
             spaced, are read.
         agreement: Share of images, 0 to 1, that must get the model's own label. Where None 0.99, for litert_int8 0.98.
