@@ -65,6 +65,7 @@ LABEL = """\
 from cnnlab import audit, experiments, widgets
 from PIL import Image
 import numpy as np, pandas as pd, os
+print("process", os.getpid())
 colours = {"red": (220, 30, 30), "lime": (40, 220, 40), "blue": (30, 30, 220)}
 os.makedirs("../data/colours", exist_ok=True)
 paths = [f"../data/colours/{number:02d}.png" for number in range(60)]
@@ -324,10 +325,12 @@ def test_sixty_images_are_labelled_by_keys_and_drags_over_a_restart(page, lab, c
     label_all(until=lambda: True)
     before = len(pd.read_csv(course / "data" / "labels.csv"))
     assert 3 < before < 60
+    process = page.locator("text=/process [0-9]+/").inner_text().strip()
     page.click(".lm-MenuBar-itemLabel:text-is('Kernel')")
     page.click(".lm-Menu-itemLabel:text-is('Restart Kernel and Run All Cells…')")
     page.click("button:has-text('Restart')")
-    page.wait_for_timeout(2000)
+    page.wait_for_function("old => !document.body.innerText.includes(old)", arg=process)
+    page.wait_for_selector("text=/process [0-9]+/")
     page.wait_for_selector(f"text={before} of 60 have an answer")
     cards.first.hover()
     label_all(until=lambda: False)

@@ -42,13 +42,15 @@ def answer_screen(labeller, truth):
 
 
 def test_a_person_needs_few_actions_and_the_estimate_is_honest(tmp_path, benchmark):
-    shown = []
-    for seed in range(2):
+    runs = []
+    for seed, goal in ((0, 0.97), (1, 2)):  # 2: until the last image
         table, features, truth = blobs(tmp_path, seed=seed, apart=1.6)
         options = {"file": tmp_path / f"{seed}.csv", "size": 24, "seed": seed}
-        run = benchmark.simulate(experiments.Labeller(table, features, CLASSES, **options), truth, seed=seed)
-        assert run["actions"] <= 0.35 * len(table)
-        shown += run["shown"]
+        labeller = experiments.Labeller(table, features, CLASSES, **options)
+        runs.append(benchmark.simulate(labeller, truth, seed=seed, goal=goal))
+    assert runs[0]["actions"] <= 0.35 * 240
+    assert (runs[1]["left"], labeller.left) == (0, 0)
+    shown = runs[0]["shown"] + runs[1]["shown"]
     assert len(shown) >= 6
     assert np.mean([low <= right <= high for _, low, high, right in shown]) >= 0.85
     assert np.mean([high - low for _, low, high, _ in shown]) < 0.5

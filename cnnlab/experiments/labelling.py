@@ -2,6 +2,7 @@
 
 import os
 import re
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -10,11 +11,11 @@ import numpy as np
 import pandas as pd
 from sklearn.cluster import KMeans
 from sklearn.decomposition import PCA
-from sklearn.linear_model import LogisticRegression
+from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from threadpoolctl import threadpool_limits
 
 from cnnlab import audit
-from cnnlab._answers import with_probabilities
+from cnnlab._answers import scaled_by_temperature, with_probabilities
 from cnnlab._common import require_columns, require_features, require_seed
 from cnnlab.audit.decisions import append, kept_path
 from cnnlab.metrics.intervals import wilson
@@ -25,7 +26,7 @@ SIZE = 48  # images on a screen
 CLUSTER = 16  # images of a cluster, those nearest to its centre
 DRAWN = 0.5  # of a screen is drawn at random, which the estimate rests on
 DIMENSIONS = 256
-STRENGTH = 0.02  # of the probe, from much regularisation to little
+SHRINKAGE, TEMPERATURE = 0.4, 4.0  # of the probe, whose probabilities would be too sure of themselves
 FITTED = 4000  # images that scale, axes and clusters are computed from
 LATEST = 4  # screens, whose random draws the estimate uses
 FOLDS = 5
@@ -44,11 +45,11 @@ class Estimate(NamedTuple):
 class Labeller:
     """Asks a person about images without labels, screen by screen, and learns from the answers.
 
-    First come clusters of images that look alike, two for each class; from then on logistic regression on the features
-    proposes a class for every image. A screen holds images of one proposed class that teach most (the least certain
-    ones, far from each other, beside ordinary ones), and as many drawn at random from all that are open: these tell
-    honestly how many proposals are right. Each answer is a row of the decisions file at once, so a new kernel goes on
-    where the last one stopped, and `audit.apply` reads it. `widgets.label` is the view of it.
+    First come clusters of images that look alike, two for each class; from then on linear discriminant analysis of the
+    features proposes a class for every image. A screen holds images of one proposed class that teach most (the least
+    certain ones, far from each other, beside ordinary ones), and as many drawn at random from all that are open: these
+    tell honestly how many proposals are right. Each answer is a row of the decisions file at once, so a new kernel goes
+    on where the last one stopped, and `audit.apply` reads it. `widgets.label` is the view of it.
 
     Args:
         table: With the column path; labels that it has are taken as answers.
@@ -285,10 +286,12 @@ class Labeller:
         return rows[chosen]
 
     def _reduced(self, values: np.ndarray, seed: int) -> np.ndarray:
-        """Standardised features along their main axes; 0 where there are none."""
+        """The features standardised and along their main axes; 0 where they are unknown."""
         known = np.flatnonzero(self._known)
         places = np.zeros((len(values), 1), np.float32)
         if len(known):
+            if values[known].min() >= 0:  # as a network gives them: skewed
+                values = np.sqrt(values)
             some = values[self._rng.permutation(known)[:FITTED]]
             mean, scale = some.mean(axis=0), np.maximum(some.std(axis=0), 1e-9)
             with np.errstate(invalid="ignore"):  # all images alike
@@ -361,7 +364,8 @@ class Labeller:
             if len(np.unique(self._codes[rows])) >= 2:
                 probe = self._probe(rows)
                 found = np.zeros((len(self._codes), len(self.classes)))
-                found[:, probe.classes_] = probe.predict_proba(self._places)
+                answers = probe.predict_proba(self._places)
+                found[:, probe.classes_] = scaled_by_temperature(answers, TEMPERATURE)
                 found[~self._known] = np.nan
             self._learned = state, found
         return self._learned[1]
@@ -376,6 +380,8 @@ class Labeller:
                 right[part] = self._probe(rest).predict(self._places[part]) == self._codes[part]
         return right
 
-    def _probe(self, rows: np.ndarray) -> LogisticRegression:
-        with threadpool_limits(1):  # the same numbers on any number of cores
-            return LogisticRegression(C=STRENGTH, max_iter=300).fit(self._places[rows], self._codes[rows])
+    def _probe(self, rows: np.ndarray) -> LinearDiscriminantAnalysis:
+        with threadpool_limits(1), warnings.catch_warnings():  # the same numbers on any number of cores
+            warnings.simplefilter("ignore", UserWarning)  # a class of one image has no covariance of its own
+            probe = LinearDiscriminantAnalysis(solver="lsqr", shrinkage=SHRINKAGE)
+            return probe.fit(self._places[rows], self._codes[rows])

@@ -1,6 +1,7 @@
 // The grid of `widgets.label` and `widgets.relabel`: selects images by click, drag, shift and keys; Python does the rest.
 const STYLE = `
-.cnnlab-grid { color: var(--jp-ui-font-color1, CanvasText); font: 13px/1.4 var(--jp-ui-font-family, system-ui, sans-serif); user-select: none; }
+.cnnlab-grid { color: var(--jp-ui-font-color1, CanvasText); font: 13px/1.4 var(--jp-ui-font-family, system-ui, sans-serif); user-select: none; padding: 4px; }
+.cnnlab-grid .facts { font-size: 12px; opacity: .8; overflow-wrap: anywhere; min-height: 1.4em; user-select: text; }
 .cnnlab-grid .bar { display: flex; flex-wrap: wrap; gap: 4px; align-items: center; margin: 4px 0; }
 .cnnlab-grid .say { margin-right: auto; }
 .cnnlab-grid button, .cnnlab-grid input, .cnnlab-grid select { font: inherit; color: inherit; padding: 2px 8px; min-height: 28px;
@@ -40,12 +41,12 @@ function render({ model, el }) {
   other.setAttribute("aria-label", model.get("other"));
   const zoom = make("input", { type: "range", min: 64, max: model.get("size"), value: Math.min(150, model.get("size")), title: "size of the images" });
   zoom.setAttribute("aria-label", zoom.title);
-  const cards = make("div", { className: "cards" });
+  const facts = make("div", { className: "facts" }), cards = make("div", { className: "cards" });
   cards.setAttribute("role", "listbox");
   cards.setAttribute("aria-multiselectable", "true");
   cards.setAttribute("aria-label", "images");
   const root = make("div", { className: "cnnlab-grid", tabIndex: -1 },
-    [make("style", { textContent: STYLE }), make("div", { className: "bar" }, [say, choice, zoom]), actions, classes, cards, names]);
+    [make("style", { textContent: STYLE }), make("div", { className: "bar" }, [say, choice, zoom]), actions, classes, facts, cards, names]);
   root.dataset.lmSuppressShortcuts = "true"; // the notebook's own keys would add or delete cells
   el.replaceChildren(root);
 
@@ -60,8 +61,9 @@ function render({ model, el }) {
     for (const [row, node] of nodes) node.setAttribute("aria-selected", selected.has(row));
   }
   function move(row) {
-    for (const [other, node] of nodes) node.tabIndex = other === row ? 0 : -1;
-    if (model.get("place") !== row) { model.set("place", row); model.save_changes(); }
+    if (model.get("place") === row) return;
+    model.set("place", row);
+    model.save_changes();
   }
   function between(a, b) {
     const rows = order(), [low, high] = [rows.indexOf(a), rows.indexOf(b)].sort((x, y) => x - y);
@@ -104,6 +106,7 @@ function render({ model, el }) {
   }
   function drawPlace() {
     const row = model.get("place");
+    facts.textContent = model.get("cards").find((card) => card.row === row)?.facts.replaceAll("\n", " · ") ?? "";
     for (const [other, node] of nodes) node.tabIndex = other === row ? 0 : -1;
     if (cards.contains(document.activeElement)) focus(row);
   }
@@ -143,7 +146,7 @@ function render({ model, el }) {
       const to = rows[Math.min(rows.length - 1, Math.max(0, at + step))];
       if (event.shiftKey) { anchor ??= rows[at]; select(between(anchor, to)); } else anchor = null;
       move(to); focus(to);
-    } else if (control && event.key === "a") select(rows);
+    } else if (control && event.key === "a") select(rows.filter((row) => model.get("answers")[row] === undefined));
     else if (control && event.key === "z") send({ keys: "\b" });
     else if (control || event.altKey || event.key === "Tab") return;
     else if (event.key === "Escape") select([]);

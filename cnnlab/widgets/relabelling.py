@@ -276,7 +276,8 @@ class Relabel(Grid):
         labels = self.table["label"].astype(str)
         counts = labels.value_counts()
         choices = [[f"{ALL} ({len(labels)})", ALL], *([f"{n} ({counts[n]})", n] for n in self.names if n in counts)]
-        buttons = [["label is right", "space", KEEP], ["it is as suggested", ACCEPT, ACCEPT]]
+        buttons = [["label is right", "space", KEEP]]
+        buttons += [["it is as suggested", ACCEPT, ACCEPT]] if any(map(self._suggested, range(len(self.table)))) else []
         buttons += [["exclude", EXCLUDE, EXCLUDE], ["all others are right", "Enter", ALL_RIGHT]]
         buttons += [["back", BACK, BACK], ["next", NEXT, NEXT], ["undo", "backspace", UNDO]]
         super().__init__(self.table, size, buttons=buttons, choices=choices)
