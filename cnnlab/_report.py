@@ -275,10 +275,10 @@ def lighter(notebook: Any) -> Any:
 def described(notebook: Any) -> Any:
     """The notebook with alternative text on each figure whose cell holds a comment `# alt: what it shows`."""
     for cell in notebook.cells:
-        words = re.search(r"^# alt: (.+)$", cell.source, re.MULTILINE)
-        for output in cell.get("outputs", []) if words else []:
-            kinds = [kind for kind in output.get("data", {}) if kind.startswith("image/")]
-            output.get("metadata", {}).update({kind: {"alt": words[1]} for kind in kinds})
+        for words in re.findall(r"^# alt: (.+)$", cell.source, re.MULTILINE):
+            for output in cell.get("outputs", []):
+                kinds = [kind for kind in output.get("data", {}) if kind.startswith("image/")]
+                output.get("metadata", {}).update({kind: {"alt": words} for kind in kinds})
     return notebook
 
 

@@ -74,9 +74,10 @@ def who_pays(answer: Any) -> None:
         found = call(answer, before.copy(), after.copy())
         expect_type(found, (Mapping, pd.Series), "a dictionary of skin and share")
         expect(set(found.keys()) == set(truth.index), f"Expected the skins dark and light. Received {list(found)}.")
-        for skin, value in truth.items():
+        for skin in ("dark", "light"):
+            value = float(truth[skin])
             mistakes = {
-                -float(value): "The right size with the wrong sign: after minus before.",
+                -value: "The right size with the wrong sign: after minus before.",
                 float(of_all[skin]): "That counts malignant rows, too; only benign ones are alarmed for nothing.",
             }
-            equal_number(found[skin], float(value), mistakes=mistakes, words=f" for {skin} where it is {value:.4f}.")
+            equal_number(found[skin], value, mistakes=mistakes, words=f" for {skin} where it is {value:.4f}.")

@@ -58,7 +58,7 @@ def score_alarms(answer: Any) -> None:
         expect(isinstance(result, tuple | list) and len(result) == 2, "Your function should return two numbers.")
         hits = int(np.any(inside, axis=1).sum())
         mistakes = {
-            hits: "Those are the alarms that lie in an event; an event counts once, however many alarms it has."
+            float(hits): "Those are the alarms that lie in an event; an event counts once, however many alarms it has."
         }
         equal_number(result[0], truth[0], mistakes=mistakes, words=f" events found where {truth[0]} have an alarm.")
         equal_number(result[1], truth[1], words=f" false alarms where {truth[1]} lie in no event.")
