@@ -285,9 +285,9 @@ def test_sixty_images_are_labelled_by_keys_and_drags_over_a_restart(page, lab, c
     cards = page.locator(".cnnlab-grid .card")
 
     def shown():
-        return [
-            int(card.get_attribute("data-row")) for card in cards.all() if "done" not in card.get_attribute("class")
-        ]
+        return cards.evaluate_all(
+            "cards => cards.filter(card => !card.classList.contains('done')).map(card => Number(card.dataset.row))"
+        )
 
     def settled(before):
         deadline = time.monotonic() + PATIENCE
