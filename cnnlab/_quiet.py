@@ -7,6 +7,7 @@ quarter of a second, and `keras.utils.clear_session` asks for one with every net
 
 import gc
 import os
+import platform
 import warnings
 
 from cnnlab._stderr import native_stderr_held
@@ -15,6 +16,9 @@ from cnnlab._stderr import native_stderr_held
 warnings.filterwarnings("ignore", message="`shuffle=True` was passed, but will be ignored since the data `x`")
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+if platform.machine() in ("x86_64", "AMD64"):
+    # By itself TensorFlow uses oneDNN with AVX512-VNNI only, but others train 1.3 to 1.8 times as fast with it as well.
+    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 
 collects = gc.isenabled()
 gc.disable()

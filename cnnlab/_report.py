@@ -202,8 +202,6 @@ KERNEL_ENVIRONMENT = {
     # No bars and widgets in a report; figures in it, whatever the person's own setting.
     "CNNLAB_QUIET": "1",
     "MPLBACKEND": "module://matplotlib_inline.backend_inline",
-    # By itself TensorFlow uses oneDNN only with AVX512-VNNI; other processors train up to 1.8 times as fast with it.
-    "TF_ENABLE_ONEDNN_OPTS": os.environ.get("TF_ENABLE_ONEDNN_OPTS", "1"),
 }
 
 # Errors whose text is written for the person; anything else is reported with its name and place.

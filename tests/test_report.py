@@ -27,13 +27,11 @@ def test_a_notebook_becomes_a_page_that_needs_no_network(tmp_path, capfd):
         tmp_path,
         "import pandas as pd, matplotlib.pyplot as plt\nprint(number + 1, '<script>alert(1)</script>')",
         "pd.DataFrame({'path': ['<script>alert(2)</script>']})",
-        "import os\nprint('oneDNN', os.environ['TF_ENABLE_ONEDNN_OPTS'])",
         "_ = plt.figure().gca().imshow(__import__('numpy').random.rand(300, 300, 3) * 0.2 + 0.4)",
     )
     assert main(["report", str(notebook), "--folder", str(tmp_path / "run"), "--set", "number=41"]) == 0
     page = (tmp_path / "run" / "report.html").read_text()
     assert "42 &lt;script&gt;" in page
-    assert "oneDNN 1" in page  # which must be said before TensorFlow is imported
     assert "<script>alert" not in page
     assert "<script" not in page
     assert 'src="http' not in page
