@@ -47,7 +47,15 @@ def test_it_has_the_shape(notebook):
     parameters = [cell for cell in code_cells(notebook) if "parameters" in cell["metadata"].get("tags", [])]
     assert len(parameters) == 1
     prose = "\n".join("".join(cell["source"]) for cell in notebook["cells"] if cell["cell_type"] == "markdown")
-    for words in ("**Goal.**", "**Afterwards you can**", "**Time.**", "## Summary", "## Exercises", "own notebook"):
+    for words in (
+        "**Goal.**",
+        "**Afterwards you can**",
+        "**You need.**",
+        "**Time.**",
+        "## Summary",
+        "## Exercises",
+        "own notebook",
+    ):
         assert words in prose
 
 

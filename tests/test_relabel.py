@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from cnnlab import audit, widgets
-from cnnlab.widgets.relabelling import letters_for
+from cnnlab.widgets.grid import letters_for
 
 
 @pytest.fixture
@@ -215,7 +215,7 @@ def test_what_is_known_about_an_image_is_shown(suspects, file):
 
 
 def test_nothing_of_a_person_becomes_html():
-    source = (Path(widgets.__file__).parent / "label.js").read_text(encoding="utf-8")
+    source = (Path(widgets.__file__).parent / "grid.js").read_text(encoding="utf-8")
     assert "innerHTML" not in source and "insertAdjacentHTML" not in source
 
 

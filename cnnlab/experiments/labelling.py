@@ -9,8 +9,6 @@ from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
-from sklearn.cluster import KMeans
-from sklearn.decomposition import PCA
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from threadpoolctl import threadpool_limits
 
@@ -18,16 +16,14 @@ from cnnlab import audit
 from cnnlab._answers import scaled_by_temperature, with_probabilities
 from cnnlab._common import require_columns, require_features, require_seed
 from cnnlab.audit.decisions import append, kept_path
+from cnnlab.experiments.diversity import FITTED, far_apart, main_axes, tight_clusters
 from cnnlab.metrics.intervals import wilson
 
 OPEN, EXCLUDED = -1, -2  # in place of a class
 NONE = np.zeros(0, int)  # rows
 SIZE = 48  # images on a screen
-CLUSTER = 16  # images of a cluster, those nearest to its centre
 DRAWN = 0.5  # of a screen is drawn at random, which the estimate rests on
-DIMENSIONS = 256
 SHRINKAGE, TEMPERATURE = 0.4, 4.0  # of the probe, whose probabilities would be too sure of themselves
-FITTED = 4000  # images that scale, axes and clusters are computed from
 LATEST = 4  # screens, whose random draws the estimate uses
 FOLDS = 5
 MISTAKES = 0.02  # of a person's answers, by which right proposals look wrong
@@ -116,8 +112,11 @@ class Labeller:
         self._row_of = {kept_path(path, self.file): row for row, path in enumerate(table["path"])}
         self._known = np.isfinite(values).all(axis=1)
         self._rng = np.random.default_rng(seed)
-        self._places = self._reduced(values, seed)
-        self._clusters = self._nearest_each(seed)
+        known = np.flatnonzero(self._known)
+        self._places = main_axes(values, self._rng.permutation(known))
+        unlabelled = self._rng.permutation(known[self._given[known] == OPEN])[:FITTED]
+        taught = len(np.unique(self._given[self._given >= 0])) >= 2  # the labels given teach enough
+        self._clusters = [] if taught else tight_clusters(self._places, unlabelled, 2 * len(self.classes), seed)
         self._undo: list[list[str]] = []
         self._screen, self._drawn, self._number = NONE, NONE, 0
         self._proposals: dict[int, str] = {}  # of the screen, as they were shown
@@ -267,50 +266,13 @@ class Labeller:
             doubt = np.bincount(first[rest], 1 - best[rest])
             chosen = rest[first[rest] == doubt.argmax()]
             half = (self.size - len(self._drawn)) // 2
-            useful = self._spread(chosen[np.argsort(margin[chosen])][: 2 * half], half)
+            useful = far_apart(self._places, chosen[np.argsort(margin[chosen])][: 2 * half], half)
             ordinary = self._rng.permutation(np.setdiff1d(chosen, useful))
             chosen = np.r_[useful, ordinary[: self.size - len(self._drawn) - len(useful)]]
         rows = np.r_[chosen, self._drawn]
         # what may be wrong in the same way stands side by side
         other = np.where(best > 0.9, -1, second)
         return rows[np.lexsort((-margin[rows], other[rows], first[rows]))], False
-
-    def _spread(self, rows: np.ndarray, count: int) -> np.ndarray:
-        """Of these rows, the first and then always the one that is farthest from those chosen."""
-        chosen: list[int] = []
-        gap = np.full(len(rows), np.inf)
-        while len(chosen) < min(count, len(rows)):
-            chosen.append(int(gap.argmax()))
-            gap = np.minimum(gap, ((self._places[rows] - self._places[rows[chosen[-1]]]) ** 2).sum(axis=1))
-            gap[chosen] = -1
-        return rows[chosen]
-
-    def _reduced(self, values: np.ndarray, seed: int) -> np.ndarray:
-        """The features standardised and along their main axes; 0 where they are unknown."""
-        known = np.flatnonzero(self._known)
-        places = np.zeros((len(values), 1), np.float32)
-        if len(known):
-            if values[known].min() >= 0:  # as a network gives them: skewed
-                values = np.sqrt(values)
-            some = values[self._rng.permutation(known)[:FITTED]]
-            mean, scale = some.mean(axis=0), np.maximum(some.std(axis=0), 1e-9)
-            with np.errstate(invalid="ignore"):  # all images alike
-                axes = PCA(min(DIMENSIONS, *some.shape), random_state=seed).fit((some - mean) / scale)
-            places = np.zeros((len(values), axes.n_components_), np.float32)
-            for part in np.array_split(known, -(-len(known) // FITTED)):
-                places[part] = axes.transform((values[part] - mean) / scale)
-        return places
-
-    def _nearest_each(self, seed: int) -> list[np.ndarray]:
-        """Clusters of images that look alike: those nearest to the centre of each, the tightest cluster first."""
-        rows = self._rng.permutation(np.flatnonzero(self._known & (self._given == OPEN)))[:FITTED]
-        if len(rows) < 2 or len(np.unique(self._given[self._given >= 0])) >= 2:  # the labels given teach enough
-            return []
-        clusters = KMeans(min(2 * len(self.classes), len(rows)), n_init=3, random_state=seed).fit(self._places[rows])
-        gap = ((self._places[rows] - clusters.cluster_centers_[clusters.labels_]) ** 2).sum(axis=1)
-        order = np.argsort(gap)
-        each = [order[clusters.labels_[order] == number][:CLUSTER] for number in range(clusters.n_clusters)]
-        return [rows[cluster] for cluster in sorted(each, key=lambda cluster: gap[cluster].mean())]
 
     # ------------------------------------------------------------------------------------------------ answers and file
 

@@ -8,7 +8,7 @@ _HOME = {  # name: the module that holds it
     "confusion": "results",
     "convolution": "kernel",
     "embedding": "results",
-    "label": "relabelling",
+    "label": "labelling",
     "monitor": "monitoring",
     "policy_sliders": "policy",
     "relabel": "relabelling",
