@@ -75,7 +75,7 @@ def test_screens_are_of_one_class_and_of_random_draws(tmp_path):
     answer_screen(labeller, truth)
     assert labeller.right_so_far() == (expected, 24) and expected > 12
     reasons = audit.decisions(tmp_path / "d.csv")["reason"]
-    assert reasons.str.endswith(", drawn at random").sum() == 12
+    assert reasons.str.endswith(", drawn at random, 1 of 12").sum() == 12
     predictions = labeller.predictions()
     unseen = predictions["label"].isna()
     share = (predictions["predicted"][unseen] == truth[unseen]).mean()
@@ -143,9 +143,96 @@ def test_passing_over_brings_other_images_first(tmp_path):
     assert len(seen) == len(set(seen)) == 40
 
 
+def test_one_image_of_each_class_teaches_nothing_yet(tmp_path):
+    table, features, _ = blobs(tmp_path)
+    labeller = experiments.Labeller(table, features, CLASSES, file=tmp_path / "d.csv")
+    for row, name in ((0, "cat"), (1, "dog"), (2, "dog")):
+        assert labeller.predictions()["predicted"].isna().all() and labeller.estimate() is None
+        labeller.answer([row], name)
+    assert set(labeller.predictions()["predicted"]) == {"cat", "dog"}
+
+
+def learned(tmp_path):
+    """A labeller with a screen of proposals, some wrong, which has 12 random draws."""
+    table, features, truth = blobs(tmp_path, apart=0.8)
+    labeller = experiments.Labeller(table, features, CLASSES, file=tmp_path / "d.csv", size=24)
+    while labeller.proposed(labeller.screen())[0] == "":
+        answer_screen(labeller, truth)
+    return labeller, truth
+
+
+def test_undo_on_a_screen_leaves_the_rest_of_it(tmp_path):
+    labeller, _ = learned(tmp_path)
+    rows, proposed = labeller.screen(), labeller.proposed(labeller.screen())
+    labeller.answer(rows[3:5], "owl")
+    assert sorted(labeller.undo()) == sorted(rows[3:5])
+    assert np.array_equal(labeller.screen(), rows) and labeller.proposed(rows) == proposed
+    labeller.confirm()
+    asked = audit.decisions(tmp_path / "d.csv")
+    assert asked["reason"].str.endswith("drawn at random, 1 of 12").sum() == 12
+
+
+def test_screens_that_are_left_halfway_do_not_count(tmp_path):
+    labeller, truth = learned(tmp_path)
+    answer_screen(labeller, truth)
+    draws = audit.decisions(tmp_path / "d.csv")["reason"].str.contains("drawn at random").sum()
+    rows = labeller.screen()
+    wrong = rows[np.array(labeller.proposed(rows)) != truth[rows]]
+    for row in wrong:  # what is wrong is answered first
+        labeller.answer([row], truth[row])
+    labeller.skip()
+    assert audit.decisions(tmp_path / "d.csv")["reason"].str.contains("drawn at random").sum() > draws
+    predictions = labeller.predictions()
+    unseen = predictions["label"].isna() & ~np.isin(np.arange(240), rows)
+    estimate = labeller.estimate()
+    assert estimate.low <= (predictions["predicted"][unseen] == truth[unseen]).mean() <= estimate.high
+
+
+def test_a_screen_that_is_undone_and_confirmed_again_counts_once(tmp_path):
+    labeller, _ = learned(tmp_path)
+    rows = labeller.screen()
+    labeller.confirm()
+    labeller.screen()  # the next, which goes back to the end of the queue
+    before = audit.decisions(tmp_path / "d.csv"), labeller.estimate()
+    assert sorted(labeller.undo()) == sorted(rows) == sorted(labeller.screen())
+    labeller.confirm()
+    columns = ["path", "label", "reason"]
+    after = audit.decisions(tmp_path / "d.csv")[columns].sort_values("path", ignore_index=True)
+    pd.testing.assert_frame_equal(after, before[0][columns].sort_values("path", ignore_index=True))
+    assert labeller.estimate() == before[1]
+
+
+def test_the_label_is_right_keeps_the_label_that_was_given_here(tmp_path):
+    table, features, _ = blobs(tmp_path)
+    labeller = experiments.Labeller(table, features, CLASSES, file=tmp_path / "d.csv")
+    labeller.answer([0, 1], "cat")
+    audit.decide(labeller.table(), table["path"][0], "keep", file=tmp_path / "d.csv")
+    assert labeller.table()["label"][:2].tolist() == ["cat", "cat"]
+    bare = table.assign(label=pd.Categorical([None] * 240, categories=CLASSES))
+    assert audit.apply(bare, tmp_path / "d.csv")["label"][:2].tolist() == ["cat", "cat"]
+    given = table.assign(label=pd.Categorical(["dog"] * 240, categories=CLASSES))
+    assert audit.apply(given, tmp_path / "d.csv")["label"][:2].tolist() == ["dog", "cat"]  # the table's own is right
+
+
+def test_what_another_kernel_decided_since_is_not_taken_back(tmp_path):
+    table, features, _ = blobs(tmp_path)
+    first, second = (experiments.Labeller(table, features, CLASSES, file=tmp_path / "d.csv") for _ in range(2))
+    first.answer([0, 1], "cat")
+    second.answer([0], "dog")
+    assert first.undo().tolist() == [1]
+    assert second.table()["label"][:2].tolist() == ["dog", np.nan]
+
+
 def test_wrong_calls_are_explained(tmp_path):
     table, features, truth = blobs(tmp_path, count=6)
-    for classes in ("cat", [], ["cat", "cat"], ["cat", " "]):
+    with pytest.raises(ValueError, match=r"each image once\. Received 6 rows of 5 images"):
+        experiments.Labeller(table.iloc[[0, 0, 1, 2, 3, 4]], features, CLASSES, file=tmp_path / "d.csv")
+    labeller = experiments.Labeller(table, features, [1, 2], file=tmp_path / "numbers.csv")
+    labeller.answer([0], 1)
+    assert labeller.classes == ["1", "2"]
+    with pytest.raises(ValueError, match="`label` expects the name"):
+        labeller.answer([0], " ")
+    for classes in ("cat", [], ["cat", "cat"], ["cat", " "], None, 3):
         with pytest.raises(ValueError, match="`classes` expects"):
             experiments.Labeller(table, features, classes, file=tmp_path / "d.csv")
     with pytest.raises(ValueError, match="without a label"):
@@ -219,6 +306,31 @@ def test_the_frame_goes_on_and_undo_brings_back(view):
     assert view.answers == {} and view.labeller.left == 60
     view.press(".")
     assert not set(rows) & {card["row"] for card in view.cards}
+
+
+def test_cards_are_of_their_rows_when_some_were_left_out_before(view):
+    view.press("--")
+    again = widgets.label(view.labeller.images[["path"]], ["red"], file=view.labeller.file, features=np.eye(60))
+    for card in again.cards:
+        assert card["facts"].startswith(again.labeller.images["path"][card["row"]])
+
+
+def test_what_was_meant_for_the_page_before_is_dropped(view):
+    seen = [card["row"] for card in view.cards]
+    for _ in range(2):
+        view._receive(view, {"keys": ".", "rows": [], "seen": seen}, [])
+    assert view.labeller.left == 60
+    left = [card["row"] for card in view.cards]
+    view._receive(view, {"name": "red", "rows": seen[:1], "seen": seen}, [])
+    assert view.labeller.left == 60 and [card["row"] for card in view.cards] == left
+
+
+def test_keys_after_the_end_decide_nothing(view):
+    view.labeller.answer(np.arange(60), "red")
+    view._draw()
+    assert not view.cards
+    view.press("-lr ")
+    assert view.table()["label"].tolist() == ["red"] * 60
 
 
 def test_a_screen_is_sent_once_with_alternative_texts(view):

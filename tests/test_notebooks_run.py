@@ -76,7 +76,7 @@ FEWER = {
     "seconds=2)": "seconds=0.3)",
     DIGITS: f'{DIGITS}.groupby("label", observed=True).head(40)',
 }
-ORDINARY = ("00_quickstart", "01_setup")  # in kernels of their own from the first import on
+ORDINARY = ("00_quickstart", "01_setup", "11_real_time")  # in kernels of their own from the first import on
 STOPPED = ("00_quickstart", "08_evaluation")  # are stopped in the middle first, and then run on what that left
 
 

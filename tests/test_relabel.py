@@ -48,6 +48,16 @@ def press_button(panel, words):
     panel._receive(panel, {"keys": keys, "rows": []}, [])
 
 
+def test_enter_and_undo_leave_what_was_decided_elsewhere(suspects, file):
+    panel = widgets.relabel(suspects, file=file)
+    audit.decide(suspects, suspects["path"][1], "exclude", file=file)
+    panel.press("\n")
+    assert audit.latest(suspects, file)["action"].tolist() == ["keep", "exclude", "keep", "keep"]
+    audit.decide(suspects, suspects["path"][0], "exclude", file=file)
+    panel.press("\b")
+    assert audit.latest(suspects, file)["action"].tolist() == ["exclude", "exclude", "", ""]
+
+
 def press_class(panel, name):
     assert name in [known for known, _ in panel.classes]
     panel._receive(panel, {"name": name, "rows": []}, [])

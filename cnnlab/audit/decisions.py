@@ -61,7 +61,7 @@ def decide(
 
 
 def append(rows: list[list[Any]], file: Path) -> pd.DataFrame:
-    """Writes down decisions (path, action, label, reason) that are known to be sound; gives all so far."""
+    """Writes down decisions (path, action, label, reason) that are known to be sound; gives all so far, these last."""
     now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
     added = pd.DataFrame([[kept_path(path, file), *rest, now] for path, *rest in rows], columns=COLUMNS, dtype="str")
     with locked(file):  # two notebooks may decide at once
@@ -95,7 +95,10 @@ def apply(table: pd.DataFrame, file: str | os.PathLike[str]) -> pd.DataFrame:
             f"{str(file)!r} gives images the label {strange[0]!r}, which is not a category of the table. Add it with "
             f"`table['label'].cat.add_categories({strange!r})`, or undo that decision."
         )
-    labels = found["label"].map(names).where(relabelled, table["label"].astype(object))
+    # what was labelled from nothing and then found to be right has no other label
+    given = table["label"].astype(object)
+    given = given.where(given.notna(), found["named"].where(kept).map(names))
+    labels = found["label"].map(names).where(relabelled, given)
     result = table.assign(label=labels.astype(table["label"].dtype))
     if "problem" in table:
         result["problem"] = result["problem"].where(~kept, "")
@@ -173,12 +176,22 @@ def decisions(file: str | os.PathLike[str]) -> pd.DataFrame:
 
 
 def latest(table: pd.DataFrame, file: str | os.PathLike[str]) -> pd.DataFrame:
-    """The decision that counts for each row of `table`: action ("" where there is none), label, its row in `file`."""
+    """The decision that counts for each row of `table`: action ("" where there is none), label, its row in `file`.
+
+    And the label that was given last, whatever was decided since, as `named`.
+    """
     file = Path(file)
     done = decisions(file)
     last = done.assign(row=np.arange(len(done))).drop_duplicates("path", keep="last").set_index("path")
-    found = last.reindex([kept_path(path, file) for path in table["path"]]).set_axis(table.index)
-    return found[["action", "label"]].fillna("").assign(row=found["row"].fillna(-1).astype(int))
+    named = done[done["action"] == "relabel"].drop_duplicates("path", keep="last").set_index("path")["label"]
+    found = last.assign(named=named).reindex([kept_path(path, file) for path in table["path"]]).set_axis(table.index)
+    return found[["action", "label", "named"]].fillna("").assign(row=found["row"].fillna(-1).astype(int))
+
+
+def still_last(written: pd.DataFrame, file: Path) -> list[str]:
+    """The paths, as in the file, about which these decisions are still the last: nobody else has decided since."""
+    last = decisions(file).drop_duplicates("path", keep="last")
+    return last.merge(written.drop_duplicates("path", keep="last"))["path"].tolist()
 
 
 def _check(table: pd.DataFrame, paths: list[str], action: str, label: str | None) -> None:

@@ -13,15 +13,14 @@ def main_axes(values: np.ndarray, rows: np.ndarray) -> np.ndarray:
     """The features of these rows standardised and along their main axes, by the first of them; 0 in other rows."""
     places = np.zeros((len(values), 1), np.float32)
     if len(rows):
-        if values[rows].min() >= 0:  # as a network gives them: skewed
-            values = np.sqrt(values)
-        some = values[rows[:FITTED]]
+        shape = np.sqrt if np.nanmin(values) >= 0 else np.asarray  # a network gives them skewed
+        some = shape(values[rows[:FITTED]])
         mean, scale = some.mean(axis=0), np.maximum(some.std(axis=0), 1e-9)
         with np.errstate(invalid="ignore"):  # all images alike
             axes = PCA(min(DIMENSIONS, *some.shape), random_state=0).fit((some - mean) / scale)
         places = np.zeros((len(values), axes.n_components_), np.float32)
         for part in np.array_split(rows, -(-len(rows) // FITTED)):
-            places[part] = axes.transform((values[part] - mean) / scale)
+            places[part] = axes.transform((shape(values[part]) - mean) / scale)
     return places
 
 

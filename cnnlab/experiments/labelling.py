@@ -3,7 +3,7 @@
 import os
 import re
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,7 +15,7 @@ from threadpoolctl import threadpool_limits
 from cnnlab import audit
 from cnnlab._answers import scaled_by_temperature, with_probabilities
 from cnnlab._common import require_columns, require_features, require_seed
-from cnnlab.audit.decisions import append, kept_path
+from cnnlab.audit.decisions import append, kept_path, still_last
 from cnnlab.experiments.diversity import FITTED, far_apart, main_axes, tight_clusters
 from cnnlab.metrics.intervals import wilson
 
@@ -27,7 +27,7 @@ SHRINKAGE, TEMPERATURE = 0.4, 4.0  # of the probe, whose probabilities would be 
 LATEST = 4  # screens, whose random draws the estimate uses
 FOLDS = 5
 MISTAKES = 0.02  # of a person's answers, by which right proposals look wrong
-PROPOSED = re.compile(r"proposed (.*), screen (\d+)(, drawn at random)?", re.DOTALL)
+PROPOSED = re.compile(r"proposed (.*), screen (\d+)(?:, drawn at random, 1 of (\d+))?$", re.DOTALL)
 
 
 class Estimate(NamedTuple):
@@ -57,7 +57,7 @@ class Labeller:
         seed: Decides clusters and random draws.
 
     Raises:
-        ValueError: If no image is without a label, there is no class, or a class comes twice.
+        ValueError: If no image is without a label, there is no class, or a class or an image comes twice.
 
     Source:
         B. Settles, "Active learning literature survey" (2009); O. Sener, S. Savarese, "Active learning for
@@ -93,8 +93,9 @@ class Labeller:
         require_columns(table, "path", caller=caller)
         require_columns(table, *(["label"] if "label" in table else []), caller=caller)
         require_seed(seed, caller=caller)
-        names = [classes] if isinstance(classes, str) else [str(name) for name in classes]
-        if isinstance(classes, str) or not names or len(set(names)) < len(names) or not all(map(str.strip, names)):
+        listed = not isinstance(classes, str) and isinstance(classes, Iterable)
+        names = [str(name) for name in classes] if listed else []
+        if not names or len(set(names)) < len(names) or not all(map(str.strip, names)):
             raise ValueError(
                 f"`classes` expects one name or more, each once, such as ['cat', 'dog']. Received: {classes!r}."
             )
@@ -110,6 +111,11 @@ class Labeller:
         self._table = table.assign(label=pd.Categorical(given.map(str, na_action="ignore"), categories=names))
         self._given = self._table["label"].cat.codes.to_numpy().astype(int)
         self._row_of = {kept_path(path, self.file): row for row, path in enumerate(table["path"])}
+        if len(self._row_of) < len(table):
+            raise ValueError(
+                f"`{caller}` expects each image once. Received {len(table)} rows of {len(self._row_of)} images. Use "
+                "`table.drop_duplicates('path')`, before the features are computed."
+            )
         self._known = np.isfinite(values).all(axis=1)
         self._rng = np.random.default_rng(seed)
         known = np.flatnonzero(self._known)
@@ -117,8 +123,8 @@ class Labeller:
         unlabelled = self._rng.permutation(known[self._given[known] == OPEN])[:FITTED]
         taught = len(np.unique(self._given[self._given >= 0])) >= 2  # the labels given teach enough
         self._clusters = [] if taught else tight_clusters(self._places, unlabelled, 2 * len(self.classes), seed)
-        self._undo: list[list[str]] = []
-        self._screen, self._drawn, self._number = NONE, NONE, 0
+        self._undo: list[pd.DataFrame] = []  # what was written
+        self._screen, self._drawn, self._draws, self._number = NONE, NONE, 0, 0
         self._proposals: dict[int, str] = {}  # of the screen, as they were shown
         self._aside: dict[int, bool] = {}  # rows that a person passed over: with a proposal?
         self._learned: tuple[bytes, np.ndarray | None] = b"", None
@@ -130,6 +136,11 @@ class Labeller:
     def classes(self) -> list[str]:
         """The names of the classes, in order."""
         return [str(name) for name in self._table["label"].cat.categories]
+
+    @property
+    def images(self) -> pd.DataFrame:
+        """The table that all rows are of, with the labels that it came with."""
+        return self._table
 
     def screen(self) -> np.ndarray:
         """The rows of the table to ask about, in reading order: the same until all have an answer; none at the end."""
@@ -144,6 +155,8 @@ class Labeller:
 
         On the screen it stays what it was when the screen came.
         """
+        if all(int(row) in self._proposals for row in rows):
+            return [self._proposals[int(row)] for row in rows]
         found = self._probabilities()
         best = np.full(len(self._codes), -1) if found is None else np.where(self._known, found.argmax(axis=1), -1)
         names = [*self.classes, ""]
@@ -152,6 +165,9 @@ class Labeller:
     def answer(self, rows: Sequence[int] | np.ndarray, label: str | None) -> None:
         """Writes down that these images show `label`, which may be a new class; None leaves the images out."""
         rows = np.asarray(rows, int)
+        label = None if label is None else str(label)
+        if label is not None and not label.strip():
+            raise ValueError(f"`label` expects the name of a class, or None to leave images out. Received: {label!r}.")
         if label is not None and label not in self.classes:
             self._table["label"] = self._table["label"].cat.add_categories([label])
         self._write({label: rows})
@@ -168,15 +184,25 @@ class Labeller:
         self._screen = NONE
 
     def undo(self) -> np.ndarray:
-        """Takes back the last answer, with all images that it was about; they are the next screen. Gives their rows."""
-        mine = [path for path in (self._undo.pop() if self._undo else self._last()) if path in self._row_of]
-        rows = np.array([self._row_of[path] for path in mine], int)
+        """Takes back the last answer: all images that it was about are on the screen again. Gives their rows.
+
+        Images about which another kernel has decided since stay as they are.
+        """
+        self._read()
+        mine = still_last(self._undo.pop(), self.file) if self._undo else self._last()
+        rows = np.array([self._row_of[path] for path in mine if path in self._row_of], int)
         if len(rows):
+            undone = self._log.loc[rows]
             audit.undo(self.file, self._table["path"].iloc[rows])
-            if not np.isin(rows, self._screen).all():
-                self._read()
-                self._bring(rows)
             self._read()
+            if set(rows.tolist()) <= set(self._proposals):
+                shown = np.array(list(self._proposals), int)
+                self._screen = shown[self._codes[shown] == OPEN]
+            else:  # of an earlier screen, as which they count again
+                self._screen = rows
+                self._proposals = dict(zip(rows.tolist(), undone["proposed"].fillna(""), strict=True))
+                self._drawn, self._draws = rows[undone["drawn"] > 0], int(undone["drawn"].max())
+                self._number = int(undone["screen"].max())
         return rows
 
     # ------------------------------------------------------------------------------------------------- what is known
@@ -213,18 +239,22 @@ class Labeller:
         """How many proposals of images that nobody has looked at are right; None before there is anything to tell from.
 
         The random draws of the latest screens, asked what a probe that has not learned from them says, tell of all
-        images that were open then; those that have an answer since are known, and taken off. The upper limit grants
-        that 2 of 100 answers are a person's own mistakes.
+        images that were open then; those that have an answer since are known, and taken off. Screens of which some
+        draws have no answer do not count: people answer first what is wrong. The upper limit grants that 2 of 100
+        answers are a person's own mistakes.
         """
-        log, open_rows = self._log, np.flatnonzero((self._codes == OPEN) & self._known)
-        latest = sorted(log.loc[log["drawn"], "screen"].unique())[-LATEST:]
+        log = self._log
+        aside = [row for row, proposed in self._aside.items() if proposed]
+        open_rows = np.setdiff1d(np.flatnonzero((self._codes == OPEN) & self._known), aside)
+        draws = log[log["drawn"] > 0].groupby("screen")["drawn"].agg(["size", "max"])
+        latest = sorted(draws.index[draws["size"] == draws["max"]])[-LATEST:]
         if not len(open_rows) or self._probabilities() is None or not latest:
             return None
         right = self._right_unseen()
         found = []
         for number in latest:
             since = log.index[log["screen"] >= number]
-            drawn = log.index[(log["screen"] == number) & log["drawn"]]
+            drawn = log.index[(log["screen"] == number) & (log["drawn"] > 0)]
             then = len(open_rows) + len(since)
             share = (then * right[drawn].mean() - right[since].sum()) / len(open_rows)
             found.append((share, (len(open_rows) / then) ** 2 * len(drawn)))
@@ -246,7 +276,8 @@ class Labeller:
         found = self._probabilities()
         waiting = np.flatnonzero((self._codes == OPEN) & self._known)
         rows = np.array([row for row in waiting.tolist() if self._aside.get(row) is not (found is not None)], dtype=int)
-        self._drawn, self._number = NONE, int(self._log["screen"].max() if len(self._log) else 0) + 1
+        self._drawn, self._draws = NONE, 0
+        self._number = int(self._log["screen"].max() if len(self._log) else 0) + 1
         while self._clusters and not self._log["proposed"].notna().any():
             cluster = self._clusters.pop(0)
             if len(cluster := cluster[np.isin(cluster, rows)]):
@@ -255,6 +286,7 @@ class Labeller:
             self._aside.clear()
             return (waiting if len(waiting) else np.flatnonzero(self._codes == OPEN))[: self.size], False
         self._drawn = self._rng.permutation(rows)[: round(self.size * DRAWN)]
+        self._draws = len(self._drawn)
         if found is None:
             return self._drawn, False
         first, second = np.argsort(found, axis=1)[:, ::-1][:, :2].T
@@ -283,25 +315,27 @@ class Labeller:
             action = ("exclude", "") if label is None else ("relabel", label)
             drawn = np.isin(places, self._drawn)
             for row, name, random in zip(places, self.proposed(places), drawn, strict=True):
-                reason = f"proposed {name}, screen {self._number}" + ", drawn at random" * bool(random) if name else ""
+                reason = f"proposed {name}, screen {self._number}" if name else ""
+                reason += f", drawn at random, 1 of {self._draws}" if name and random else ""
                 rows.append([self._table["path"].iloc[row], *action, reason])
         if rows:
-            append(rows, self.file)
-            self._undo.append([kept_path(row[0], self.file) for row in rows])
+            self._undo.append(append(rows, self.file).tail(len(rows)))
             self._read()
 
     def _read(self) -> None:
         """Brings answers and classes up to date with the file, which other kernels may write as well."""
         done = audit.decisions(self.file)
-        done = done.assign(row=done["path"].map(self._row_of)).dropna(subset="row")
-        done = done.drop_duplicates("row", keep="last")
-        log = done.set_index(done["row"].astype(int))[["action", "label", "time"]]
+        done = done.assign(row=done["path"].map(self._row_of)).dropna(subset="row").astype({"row": int})
+        named = done[done["action"] == "relabel"].drop_duplicates("row", keep="last").set_index("row")["label"]
+        done = done.drop_duplicates("row", keep="last").set_index("row", drop=False)
+        # "the label is right" of what had no label: it is the one that was given here
+        right = (done["action"] == "keep") & (self._given[done["row"]] == OPEN) & done["row"].isin(named.index)
+        done.loc[right, "label"] = named.reindex(done.index[right])
+        log = done.assign(action=done["action"].mask(right, "relabel"))[["action", "label", "time"]]
         parts = (
             done["reason"].str.extract(PROPOSED).set_axis(["proposed", "screen", "drawn"], axis=1).set_axis(log.index)
         )
-        self._log = log.assign(
-            proposed=parts["proposed"], screen=parts["screen"].fillna("0").astype(int), drawn=parts["drawn"].notna()
-        )
+        self._log = log.assign(proposed=parts["proposed"], **parts[["screen", "drawn"]].fillna("0").astype(int))
         relabelled = self._log["action"] == "relabel"
         added = [name for name in self._log.loc[relabelled, "label"].unique() if name not in self.classes]
         self._table["label"] = self._table["label"].cat.add_categories(added)
@@ -321,10 +355,8 @@ class Labeller:
         """Of each class for each image, by what has been answered; None while there is nothing to learn from."""
         state = self._codes.tobytes() + bytes(len(self.classes))
         if self._learned[0] != state:
-            rows = np.flatnonzero((self._codes >= 0) & self._known)
-            found = None
-            if len(np.unique(self._codes[rows])) >= 2:
-                probe = self._probe(rows)
+            probe, found = self._probe(np.flatnonzero((self._codes >= 0) & self._known)), None
+            if probe:
                 found = np.zeros((len(self._codes), len(self.classes)))
                 answers = probe.predict_proba(self._places)
                 found[:, probe.classes_] = scaled_by_temperature(answers, TEMPERATURE)
@@ -337,12 +369,15 @@ class Labeller:
         right = np.zeros(len(self._codes), bool)
         rows = np.random.default_rng(0).permutation(np.flatnonzero((self._codes >= 0) & self._known))
         for part in np.array_split(rows, FOLDS):
-            rest = np.setdiff1d(rows, part)
-            if len(part) and len(np.unique(self._codes[rest])) >= 2:
-                right[part] = self._probe(rest).predict(self._places[part]) == self._codes[part]
+            probe = self._probe(np.setdiff1d(rows, part))
+            if len(part) and probe:
+                right[part] = probe.predict(self._places[part]) == self._codes[part]
         return right
 
-    def _probe(self, rows: np.ndarray) -> LinearDiscriminantAnalysis:
+    def _probe(self, rows: np.ndarray) -> LinearDiscriminantAnalysis | None:
+        """Learned from these rows; None where they are too few to tell classes apart."""
+        if not 2 <= len(np.unique(self._codes[rows])) < len(rows):
+            return None
         with threadpool_limits(1), warnings.catch_warnings():  # the same numbers on any number of cores
             warnings.simplefilter("ignore", UserWarning)  # a class of one image has no covariance of its own
             probe = LinearDiscriminantAnalysis(solver="lsqr", shrinkage=SHRINKAGE)

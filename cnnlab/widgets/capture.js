@@ -70,6 +70,7 @@ function render({ model, el }) {
 
   const canvas = document.createElement("canvas");
   let stream = null;
+  let closed = false;
   let held = null; // the number of the class that is being recorded
   let waiting = null; // called with the kernel's answer to the frame that is on its way
 
@@ -169,14 +170,18 @@ function render({ model, el }) {
       problem.textContent = "Browsers give the camera to pages of this computer (http://localhost) or over https only.";
       return;
     }
+    start.disabled = true; // a second request would leave a camera that nobody can stop
     try {
       stream = await navigator.mediaDevices.getUserMedia({ video: { width: { ideal: 640 }, height: { ideal: 480 } } });
+      if (closed) return stop();
       video.srcObject = stream;
       await video.play();
     } catch (error) {
       stop();
       problem.textContent = REFUSED[error.name] ?? `The camera cannot be used: ${error.message}`;
       return;
+    } finally {
+      start.disabled = false;
     }
     const mine = stream;
     mine.getVideoTracks()[0].addEventListener("ended", () => {
@@ -199,6 +204,7 @@ function render({ model, el }) {
   model.on("change:counts change:words", showCounts);
   showCounts();
   return () => {
+    closed = true;
     stop();
     window.removeEventListener("blur", release);
     model.off("msg:custom", receive);

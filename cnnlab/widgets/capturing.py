@@ -13,21 +13,18 @@ import keras
 import numpy as np
 import pandas as pd
 import traitlets
-from matplotlib.figure import Figure
 from PIL import Image
 from scipy.special import softmax
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
-from cnnlab import experiments, images, models, plots
+from cnnlab import experiments, images, models
 from cnnlab._common import atomic_path, evenly_spaced
 from cnnlab.models.building import checked_classes
 from cnnlab.models.catalogue import NETWORKS, require_known
-from cnnlab.widgets.exploring import Pictured, as_png
 
 FEWEST = 20  # frames to learn from
 MOST = 800  # frames that the live probe learns from, in less than a second; `model` learns from all
-STATIC = 12  # frames in the picture that stands in where widgets do not run
 
 
 def capture(
@@ -56,8 +53,7 @@ def capture(
 
     Returns:
         The view: leave it on a cell's last line. `table()` is the table of what was recorded, and `model()` the
-        network with what the probe has learned as a plain Keras model. Where widgets do not run, a picture of some
-        frames stands in its place.
+        network with what the probe has learned as a plain Keras model. No frame is kept in the notebook itself.
 
     Raises:
         TypeError: If `classes` is a count instead of names.
@@ -101,7 +97,7 @@ def capture(
     return Capture(folder, names, network, image_size or (side, side))
 
 
-class Capture(Pictured, anywidget.AnyWidget):
+class Capture(anywidget.AnyWidget):
     """What `widgets.capture` returns."""
 
     _esm = Path(__file__).with_name("capture.js")
@@ -121,7 +117,7 @@ class Capture(Pictured, anywidget.AnyWidget):
         table = self.table()
         seen = experiments.features(self._whole, table) if len(table) else np.zeros((0, 0))
         known = np.isfinite(seen).all(axis=1)
-        self._seen = list(seen[known])
+        self._seen, self._paths = list(seen[known]), [Path(path) for path in np.asarray(table["path"])[known]]
         self._codes: list[int] = table["label"].cat.codes.to_numpy()[known].tolist()
         self._probe: tuple[np.ndarray, np.ndarray, np.ndarray] | None = None
         self._target: tuple[int, Path] | None = None  # the class that is being recorded, and its folder
@@ -159,8 +155,10 @@ class Capture(Pictured, anywidget.AnyWidget):
         if self._target is not None:
             code, folder = self._target
             self._frames += 1
-            with atomic_path(folder / f"{self._frames:04d}.jpg") as temporary:
+            path = folder / f"{self._frames:04d}.jpg"
+            with atomic_path(path) as temporary:
                 temporary.write_bytes(data)
+            self._paths.append(path)
             self._seen.append(seen)
             self._codes.append(code)
         if self._probe is None:
@@ -192,27 +190,19 @@ class Capture(Pictured, anywidget.AnyWidget):
         Raises:
             ValueError: If there are fewer than 20 frames, or a class has none.
         """
-        empty = [name for code, name in enumerate(self.classes) if code not in self._codes]
-        if empty or len(self._codes) < FEWEST:
+        rows = self._there()
+        codes = np.array(self._codes, int)[rows]
+        empty = [name for code, name in enumerate(self.classes) if code not in codes]
+        if empty or len(codes) < FEWEST:
             raise ValueError(
-                f"A model needs {FEWEST} frames or more, some of each class. Received {len(self._codes)}, of "
+                f"A model needs {FEWEST} frames or more, some of each class. Received {len(codes)}, of "
                 f"{', '.join(empty) or 'all classes'} {'none' if empty else 'some'}. Hold a button to record."
             )
-        _, weights, bias = _fitted(np.stack(self._seen), np.array(self._codes))
+        _, weights, bias = _fitted(np.stack([self._seen[row] for row in rows]), codes)
         self._head().set_weights([weights, bias])
         model = keras.models.clone_model(self._whole)
         model.set_weights(self._whole.get_weights())
         return model
-
-    def static(self) -> bytes:
-        """Some frames, as PNG; empty where there is none."""
-        table = self.table()
-        if not len(table):
-            return b""
-        table = table.iloc[evenly_spaced(len(table), STATIC)]
-        figure = Figure((8.2, 1.7 * -(-len(table) // 6)), layout="constrained")
-        plots.images(table, count=len(table), ax=figure.subplots())
-        return as_png(figure, dpi=80)
 
     def _head(self) -> keras.layers.Dense:
         return next(layer for layer in reversed(self._whole.layers) if isinstance(layer, keras.layers.Dense))
@@ -221,8 +211,13 @@ class Capture(Pictured, anywidget.AnyWidget):
         groups = self.table().groupby("label", observed=False)["group"]
         self.counts = [list(map(int, pair)) for pair in zip(groups.size(), groups.nunique(), strict=True)]
 
+    def _there(self) -> np.ndarray:
+        """The frames that are still in the folder, from which people take out what went wrong."""
+        return np.array([row for row, path in enumerate(self._paths) if path.exists()], int)
+
     def _learn(self) -> None:
-        rows = evenly_spaced(len(self._codes), MOST)
+        rows = self._there()
+        rows = rows[evenly_spaced(len(rows), MOST)]
         codes = np.array(self._codes, int)[rows]
         if len(codes) < FEWEST or len(np.unique(codes)) < 2:
             self.words = f"Record {FEWEST} frames of two classes or more; then the network learns from them."

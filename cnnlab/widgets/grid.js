@@ -53,7 +53,11 @@ function render({ model, el }) {
   const order = () => model.get("cards").map((card) => card.row);
   const typing = () => document.activeElement?.closest?.("input[type=text], select, textarea, [contenteditable=true]");
   const focus = (row) => (nodes.get(row) ?? root).focus({ preventScroll: nodes.get(row) === undefined });
-  const send = (message) => { model.send({ rows: order().filter((row) => selected.has(row)), ...message }); select([]); };
+  // `seen`: what is meant for images that have gone meanwhile must not fall on others
+  const send = (message) => {
+    model.send({ rows: order().filter((row) => selected.has(row)), seen: order(), ...message });
+    select([]);
+  };
 
   function select(rows, on = true, { alone = true } = {}) {
     if (alone) selected.clear();
@@ -137,6 +141,7 @@ function render({ model, el }) {
   };
 
   root.onkeydown = (event) => {
+    if (event.key === "Enter" && event.shiftKey) return; // through the notebook, not through the images
     if (event.target.matches("input, select") || (event.target.matches("button") && [" ", "Enter"].includes(event.key))) return;
     const rows = order(), at = rows.indexOf(model.get("place"));
     const across = Math.max(1, getComputedStyle(cards).gridTemplateColumns.split(" ").length);
@@ -200,7 +205,6 @@ function render({ model, el }) {
   for (const name of ["classes", "buttons", "choices", "choice"]) watched[name] = drawButtons;
   for (const [name, draw] of Object.entries(watched)) model.on("change:" + name, draw);
   resize(); drawButtons(); drawCards(); drawStatus();
-  requestAnimationFrame(() => { if (!typing()) focus(model.get("place")); });
   return () => {
     for (const [name, draw] of Object.entries(watched)) model.off("change:" + name, draw);
     urls.forEach(URL.revokeObjectURL);

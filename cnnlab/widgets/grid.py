@@ -44,16 +44,21 @@ class Grid(Pictured, anywidget.AnyWidget):
 
     def press(self, keys: str, rows: Iterable[int] = ()) -> None:
         """Does what the keys say, one after another, with these rows of the table, else with the one in the frame."""
+        rows = list(rows)
         for key in keys.lower():
-            chosen = np.array(list(rows) or [self.place])
+            chosen = self._chosen(rows)
             name = next((name for name, letter in self.letters.items() if letter == key), None)
             self._press(key, chosen) if name is None else self._name(name, chosen)
             self._draw()
 
     def name(self, label: str, rows: Iterable[int] = ()) -> None:
         """Says that these images, else the one in the frame, show this class."""
-        self._name(label, np.array(list(rows) or [self.place]))
+        self._name(label, self._chosen(list(rows)))
         self._draw()
+
+    def _chosen(self, rows: list[int]) -> np.ndarray:
+        """These rows, else the one in the frame, if it is on the page."""
+        return np.array(rows or [card["row"] for card in self.cards if card["row"] == self.place], int)
 
     def _name(self, label: str, rows: np.ndarray) -> None:
         raise NotImplementedError
@@ -65,6 +70,9 @@ class Grid(Pictured, anywidget.AnyWidget):
         raise NotImplementedError
 
     def _receive(self, _: Any, content: dict[str, Any], buffers: Any) -> None:
+        here = [card["row"] for card in self.cards]
+        if content.get("seen", here) != here:
+            return  # it was meant for the page before
         try:
             done = self.name if "name" in content else self.press
             done(content.get("name") or content["keys"], map(int, content["rows"]))

@@ -72,7 +72,7 @@ class Label(Grid):
         self.labeller, self._estimated = labeller, ""
         buttons = [["confirm all", "Enter", ALL_RIGHT], ["confirm", "space", KEEP], ["leave out", EXCLUDE, EXCLUDE]]
         buttons += [["pass over", NEXT, NEXT], ["undo", "backspace", UNDO]]
-        super().__init__(labeller.table(), size, buttons=buttons, other="another or a new class")
+        super().__init__(labeller.images, size, buttons=buttons, other="another or a new class")
         self._draw()
 
     def table(self) -> pd.DataFrame:
@@ -126,7 +126,7 @@ class Label(Grid):
         if found is None:
             return ""
         about = f"about {found.right:.0%} ({found.low:.0%} to {found.high:.0%})"
-        return f"of the {self.labeller.left:,} without an answer, {about} have the right proposal"
+        return f"of the images that are still to come, {about} have the right proposal"
 
     def static(self) -> bytes:
         """The screen with its proposals, as PNG."""

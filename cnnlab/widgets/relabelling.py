@@ -9,7 +9,7 @@ import pandas as pd
 
 from cnnlab import audit
 from cnnlab._common import require_columns
-from cnnlab.audit.decisions import append
+from cnnlab.audit.decisions import append, kept_path, still_last
 from cnnlab.widgets.grid import (
     ACCEPT,
     ALL,
@@ -76,7 +76,7 @@ class Relabel(Grid):
     def __init__(self, table: pd.DataFrame, file: str | os.PathLike[str], size: int):
         self.table, self.file = table.drop_duplicates("path").reset_index(drop=True), Path(file)
         self.names = [str(name) for name in table["label"].cat.categories]
-        self._undo: list[list[int]] = []
+        self._undo: list[pd.DataFrame] = []  # what was written
         labels = self.table["label"].astype(str)
         counts = labels.value_counts()
         choices = [[f"{ALL} ({len(labels)})", ALL], *([f"{n} ({counts[n]})", n] for n in self.names if n in counts)]
@@ -100,9 +100,11 @@ class Relabel(Grid):
     def undo(self) -> None:
         """Takes back the last decision about images of this table, and shows them again."""
         found = audit.latest(self.table, self.file)["row"]
-        rows = [
-            row for row in (self._undo.pop() if self._undo else [int(found.to_numpy().argmax())]) if found[row] >= 0
-        ]
+        if self._undo:  # but not what was decided elsewhere since
+            mine = set(still_last(self._undo.pop(), self.file))
+            rows = [row for row, path in enumerate(self.table["path"]) if kept_path(path, self.file) in mine]
+        else:
+            rows = [int(found.to_numpy().argmax())] if found.max() >= 0 else []
         if rows:
             audit.undo(self.file, self.table["path"].iloc[rows])
             self.choice = ALL if not set(rows) <= set(self._rows()) else self.choice
@@ -131,7 +133,8 @@ class Relabel(Grid):
         elif key == UNDO:
             self.undo()
         elif key == ALL_RIGHT:
-            self._decide([(card["row"], "keep", None) for card in self.cards if str(card["row"]) not in self.answers])
+            decided = audit.latest(self.table, self.file)["action"]
+            self._decide([(card["row"], "keep", None) for card in self.cards if not decided[card["row"]]])
         elif key in (KEEP, EXCLUDE):
             self._decide([(row, "keep" if key == KEEP else "exclude", None) for row in rows])
         elif key == ACCEPT:
@@ -141,8 +144,8 @@ class Relabel(Grid):
         table = self.table
         why = [f"suspicion {value:.2f}" for value in table["suspicion"]] if "suspicion" in table else [""] * len(table)
         if decisions:
-            append([[table["path"][row], action, label or "", why[row]] for row, action, label in decisions], self.file)
-            self._undo.append([int(row) for row, _, _ in decisions])
+            rows = [[table["path"][row], action, label or "", why[row]] for row, action, label in decisions]
+            self._undo.append(append(rows, self.file).tail(len(rows)))
             self._to_next_open()
 
     # --------------------------------------------------------------------------------------------------- what is shown

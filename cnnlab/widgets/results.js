@@ -110,6 +110,7 @@ function matrix(parent, words, { names, cells }, model) {
   words.textContent = "Click at a number to see its images.";
   return {
     told(count) {
+      if (!chosen) return; // it was asked in another view of the same matrix
       const [label, predicted] = chosen.place;
       words.textContent = `${names[label]}, predicted ${names[predicted]}: ${count} image${count === 1 ? "" : "s"}`;
       words.append(order);
