@@ -38,7 +38,7 @@ class Grid(Pictured, anywidget.AnyWidget):
     size = traitlets.Int().tag(sync=True)
 
     def __init__(self, table: pd.DataFrame, size: int, **traits: Any) -> None:
-        self._images = table.reset_index(drop=True)
+        self.images = table.reset_index(drop=True)
         super().__init__(size=size, **traits)
         self.on_msg(self._receive)
 
@@ -79,23 +79,24 @@ class Grid(Pictured, anywidget.AnyWidget):
         except (ValueError, OSError) as error:  # a full disk, a file that somebody changed
             self.status = str(error)
 
-    def _list_classes(self, names: Sequence[str]) -> None:
+    def list_classes(self, names: Sequence[str]) -> None:
+        """Puts a button with a key for each class on the page."""
         self.letters = letters_for(names)
         self.classes = [[name, self.letters.get(name, "")] for name in names]
 
-    def _go_on(self, rows: list[int], still_open: set[int]) -> None:
+    def frame_next(self, rows: list[int], still_open: set[int]) -> None:
         """Puts the frame on the next of these rows that is open: behind it, else from the start."""
         at = rows.index(self.place) if self.place in rows else 0
         self.place = next((row for row in rows[at:] + rows[:at] if row in still_open), self.place)
 
-    def _show(self, rows: np.ndarray, captions: Sequence[str], facts: Sequence[str], groups: Sequence[str]) -> None:
+    def show(self, rows: np.ndarray, captions: Sequence[str], facts: Sequence[str], groups: Sequence[str]) -> None:
         """Sends the images, if they are others than those on the page."""
         if [card["row"] for card in self.cards] == rows.tolist():
             return
-        pictures = thumbnails(self._images["path"].iloc[rows], self.size, levels=levels_of(self._images))
+        pictures = thumbnails(self.images["path"].iloc[rows], self.size, levels=levels_of(self.images))
         cards = []
         for row, picture, caption, fact, group in zip(rows, pictures, captions, facts, groups, strict=True):
-            path = str(self._images["path"].iloc[row])
+            path = str(self.images["path"].iloc[row])
             problem = f"The picture cannot be shown. {picture.problem}" if picture.problem else ""
             words = {"alt": f"{Path(path).name}, {caption}", "caption": "cannot be shown" if problem else caption}
             facts_of = "\n".join(part for part in (path, fact, problem) if part)

@@ -101,21 +101,21 @@ class Label(Grid):
         answers = self.labeller.answers()
         shown = [card["row"] for card in self.cards]
         with self.hold_sync():
-            self._list_classes(self.labeller.classes)
+            self.list_classes(self.labeller.classes)
             if not len(left) or not set(left) <= set(shown):
                 shown = left.tolist()
                 proposed = self.labeller.proposed(left)
                 self.marked = [row for row, name in zip(shown, proposed, strict=True) if not name]
                 groups = [f"{name}?" if name else "These look alike. What are they?" for name in proposed]
-                self._show(left, [name or "?" for name in proposed], [""] * len(left), groups)
+                self.show(left, [name or "?" for name in proposed], [""] * len(left), groups)
                 self._estimated = self._estimate()
             self.answers = {str(row): answers[row] for row in shown if row in answers}
-            self._go_on(shown, set(left))
+            self.frame_next(shown, set(left))
             self.status = self._words()
 
     def _words(self) -> str:
         right, asked = self.labeller.right_so_far()
-        words = [f"{len(self._images) - self.labeller.left:,} of {len(self._images):,} have an answer"]
+        words = [f"{len(self.images) - self.labeller.left:,} of {len(self.images):,} have an answer"]
         words += [f"{right / asked:.0%} of {asked:,} proposals were right"] if asked else []
         return " · ".join([*words, self._estimated] if self._estimated else words)
 
@@ -132,4 +132,4 @@ class Label(Grid):
         """The screen with its proposals, as PNG."""
         rows = [card["row"] for card in self.cards][:STATIC]
         table = self.labeller.predictions()[["path", "predicted", "confidence"]]
-        return picture(table[table["path"].isin(self._images["path"].iloc[rows])])
+        return picture(table[table["path"].isin(self.images["path"].iloc[rows])])

@@ -85,7 +85,7 @@ class Relabel(Grid):
         buttons += [["exclude", EXCLUDE, EXCLUDE], ["all others are right", "Enter", ALL_RIGHT]]
         buttons += [["back", BACK, BACK], ["next", NEXT, NEXT], ["undo", "backspace", UNDO]]
         super().__init__(self.table, size, buttons=buttons, choices=choices)
-        self._list_classes(self.names)
+        self.list_classes(self.names)
         self.observe(lambda _: self._show_class(), "choice")
         self._to_next_open()
         self._draw()
@@ -168,7 +168,8 @@ class Relabel(Grid):
     def _to_next_open(self) -> None:
         """The next image of the class chosen without a decision: behind this one, else from the start."""
         rows = self._rows()
-        self._go_on(rows.tolist(), set(rows[(audit.latest(self.table, self.file)["action"][rows] == "").to_numpy()]))
+        still_open = (audit.latest(self.table, self.file)["action"][rows] == "").to_numpy()
+        self.frame_next(rows.tolist(), set(rows[still_open]))
 
     def _draw(self) -> None:
         rows, latest = self._rows(), audit.latest(self.table, self.file)
@@ -177,7 +178,7 @@ class Relabel(Grid):
         left = int((latest["action"][rows] == "").sum())
         with self.hold_sync():
             captions, facts = zip(*map(self._about, page), strict=True)
-            self._show(page, captions, facts, [""] * len(page))
+            self.show(page, captions, facts, [""] * len(page))
             decided = latest.iloc[page]
             self.answers = {
                 str(row): f"{action} {label}".strip() if action != "relabel" else label
