@@ -4,7 +4,9 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import filelock
@@ -17,6 +19,7 @@ import pytest
 
 from cnnlab import augment, experiments, models, pipelines, tables
 from cnnlab.experiments.runner import Runner
+from cnnlab.experiments.store import Store
 
 # KerasTuner asks threads for their names in the old way.
 pytestmark = [
@@ -148,6 +151,21 @@ def test_another_search_is_not_mixed_in(few, whole):
         search(few, whole.folder, {"learning_rate": [1e-3]})
     with pytest.raises(FileExistsError, match=r"\(epochs differ\)"):
         search(few, whole.folder, epochs=2)
+
+
+def test_of_two_searches_that_start_at_once_one_is_refused(tmp_path):
+    def claim(settings):
+        together.wait()
+        try:
+            Store(folder, {"epochs": settings})
+        except FileExistsError:
+            return 0
+        return 1
+
+    with ThreadPoolExecutor(2) as pool:
+        for number in range(60):
+            folder, together = tmp_path / str(number), threading.Barrier(2)
+            assert sum(pool.map(claim, "12")) == 1
 
 
 def test_any_value_can_be_in_a_grid(few, tmp_path):
@@ -289,6 +307,7 @@ def test_other_methods_resume_the_same(few, tmp_path, monkeypatch, method, trial
         (GRID, {"method": "random"}, ValueError, "`trials`"),
         (GRID, {"trials": 3}, ValueError, "`trials`"),
         (GRID, {"batch_size": 32}, ValueError, "'batch_size' is in the grid"),
+        (GRID, {"distributed": "10.0.0.5:8000"}, ValueError, "distributed.* the same call with the same folder"),
         (
             {"learning_rat": [1e-3], "learning_rate": [1e-3]},
             {},
@@ -302,9 +321,18 @@ def test_impossible_searches_are_refused(few, tmp_path, grid, options, error, wo
         search(few, tmp_path / "s", grid, **options)
 
 
+def test_a_chief_that_keras_tuner_is_told_of_is_refused(few, tmp_path, monkeypatch):
+    for name, value in (("ORACLE_IP", "127.0.0.1"), ("ORACLE_PORT", "8000"), ("TUNER_ID", "chief")):
+        monkeypatch.setenv(f"KERASTUNER_{name}", value)
+    with pytest.raises(ValueError, match=r"KERASTUNER_ORACLE_IP.*the same call with the same folder"):
+        search(few, tmp_path / "s")
+
+
 def trouble(hp):
     if hp["kind"] == "raises":
         raise OSError("no weights here")
+    if hp["kind"] == "too large":
+        raise kt.errors.FailedTrialError("too large for this machine")
     model = models.small_cnn(image_size=SIZE, classes=["0", "1", "7"], filters=(4,))
     rate = 1e30 if hp["kind"] == "diverges" else 1e-2
     if hp["kind"] != "uncompiled":
@@ -315,17 +343,18 @@ def trouble(hp):
 
 
 def test_points_that_cannot_be_trained_are_told_and_the_others_kept(few, tmp_path):
-    kinds = ["good", "raises", "uncompiled", "nothing", "diverges"]
+    kinds = ["good", "raises", "uncompiled", "nothing", "diverges", "too large"]
     with pytest.warns(
-        UserWarning, match=r"4 of 5 points have no score; .* trial 1 \(kind=raises\): OSError: no weights"
+        UserWarning, match=r"5 of 6 points have no score; .* trial 1 \(kind=raises\): OSError: no weights"
     ):
         found = search(few, tmp_path / "s", {"kind": kinds}, trouble, epochs=2)
     told = found.results.sort_values("problem", kind="stable").drop_duplicates("trial", keep="last").set_index("kind")
     assert told.loc["good", "problem"] == "" and told.loc["good", "val_accuracy"] > 0
-    for kind, words in (("uncompiled", "compiled"), ("nothing", "NoneType"), ("diverges", "not a number from epoch")):
+    expected = {"uncompiled": "compiled", "nothing": "NoneType", "diverges": "not a number from epoch"}
+    for kind, words in (expected | {"too large": "too large for"}).items():
         assert words in told.loc[kind, "problem"]
         assert np.isnan(told.loc[kind, "val_accuracy"])
-    assert len(found.results) == 10
+    assert len(found.results) == 12
     assert found.best == {"kind": "good"}
     assert isinstance(found.best_model(refit=False), keras.Model)
 
@@ -344,6 +373,52 @@ def test_a_mended_error_is_tried_again_and_a_diverged_point_is_not(few, tmp_path
         found = search(few, tmp_path / "s", grid, builder, epochs=2)
     assert len(calls) == 2
     assert (found.results.loc[found.results["kind"] == "raises", "problem"] == "").all()
+
+
+@pytest.mark.parametrize(
+    ("method", "trials", "fails", "again"),
+    [("bayesian", 5, "trial_1", False), ("bayesian", 5, "trial_4", True), ("hyperband", None, "trial_0001", False)],
+)
+@pytest.mark.filterwarnings("ignore:The optimal value found:sklearn.exceptions.ConvergenceWarning")  # of few points
+def test_a_failure_from_which_later_points_follow_stays(few, tmp_path, monkeypatch, method, trials, fails, again):
+    def results(self, runs):
+        for run in runs:
+            if broken and run.name.startswith(fails):
+                raise OSError("out of memory")
+            if not self.store.has(run.name):
+                self.store.put(run.name, {"scores": scores_of(0.1 * int(run.name.split("/")[0][-1]))})
+            yield self.store.get(run.name)
+
+    monkeypatch.setattr(Runner, "results", results)
+    space = kt.HyperParameters()
+    space.Float("learning_rate", 1e-4, 1e-1, sampling="log")
+    options = {"method": method, "trials": trials, "epochs": 3}
+    broken = True
+    with pytest.warns(UserWarning, match="1 of"):
+        first = search(few, tmp_path / "s", space, **options)
+    broken = False
+    if again:  # nothing follows from it yet
+        assert (search(few, tmp_path / "s", space, **options).results["problem"] == "").all()
+        return
+    for _ in range(2):
+        with pytest.warns(UserWarning, match=r"OSError: out of memory \(in an earlier call, .* another folder\)$"):
+            second = search(few, tmp_path / "s", space, **options)
+        pd.testing.assert_frame_equal(
+            first.results.drop(columns=["problem", "seconds"]), second.results.drop(columns=["problem", "seconds"])
+        )
+
+
+def test_a_damaged_trial_is_no_failure_that_stays(few, tmp_path):
+    space = kt.HyperParameters()
+    space.Float("learning_rate", 1e-4, 1e-1, sampling="log")
+    options = {"method": "bayesian", "trials": 2}
+    first = search(few, tmp_path / "s", space, **options)
+    fold = tmp_path / "s" / "trial_0" / "fold_0"
+    (fold / "scores.csv").write_text("")
+    with pytest.warns(UserWarning, match=r"cannot be read.*Move the folder 'fold_0' away"):
+        search(few, tmp_path / "s", space, **options)
+    fold.rename(tmp_path / "away")
+    same(search(few, tmp_path / "s", space, **options).results, first.results)
 
 
 def test_if_no_point_can_be_trained_that_is_an_error(few, tmp_path):
@@ -489,6 +564,18 @@ def test_three_processes_find_what_one_finds(few, tmp_path):
     assert [process.wait() for process in processes] == [-signal.SIGKILL, 0, 0]
     assert 24 <= len((tmp_path / "log.txt").read_text().splitlines()) <= 25  # none twice, but for the one cut off
     same(search(few, tmp_path / "s", TWELVE).results, search(few, tmp_path / "whole", TWELVE).results)
+
+
+def test_who_has_a_fold_is_said_while_it_is_waited_for(few, tmp_path, monkeypatch, caplog):
+    first = tmp_path / "s" / "trial_0000" / "fold_0"
+    first.parent.mkdir(parents=True)
+    other = filelock.FileLock(first.with_name(".fold_0.lock"))
+    other.acquire()
+    monkeypatch.setattr("cnnlab.experiments.store.PATIENCE", 0.1)
+    monkeypatch.setattr("cnnlab.experiments.store.say_once", lambda message: said.append(message) or other.release())
+    said = []
+    search(few, tmp_path / "s", {"learning_rate": [1e-2]})
+    assert len(said) == 1 and "fold_0' is in use by another program" in said[0]
 
 
 def test_a_fold_that_another_process_trains_is_left_to_it_until_the_others_are_done(few, tmp_path, monkeypatch):

@@ -41,7 +41,6 @@ NO_ANSWERS = (
     "No held-out image was answered with numbers. The last steps of training broke the weights, or no image can be "
     f"read. {HELP}"
 )
-FOREVER = 1e9  # seconds
 ON_FEATURES = {*PIXELS, "batch_size", "cache", "balance", "augment"}
 PREFIX = "CustomGradient-"  # tf.custom_gradient registers under this and a number
 
@@ -74,10 +73,10 @@ class Runner:
         self.train_heads(runs)
         for number, run in enumerate(runs):
             # What another process trains at this moment is left to it as long as there is something else to do.
-            for one, timeout in [*((each, 0.0) for each in runs[number:]), (run, FOREVER)]:
+            for one, wait in [*((each, False) for each in runs[number:]), (run, True)]:
                 if self.store.has(run.name):
                     break
-                self._train_missing(one, timeout)
+                self._train_missing(one, wait=wait)
             found = self.store.get(run.name) or {}
             missing = [name for name in self.kept if name not in found]
             reason = f"there is no {missing[0]}.csv" if missing else _other_rows(found["predictions"], run.rows.test)
@@ -85,10 +84,10 @@ class Runner:
                 raise damaged(Path(self.store.folder or "", run.name, "predictions.csv"), reason)
             yield found
 
-    def _train_missing(self, run: TrainingRun, timeout: float) -> None:
+    def _train_missing(self, run: TrainingRun, *, wait: bool) -> None:
         with ExitStack() as stack:
             try:
-                stack.enter_context(self.store.alone(run.name, timeout=timeout))
+                stack.enter_context(self.store.alone(run.name, wait=wait))
             except TimeoutError:
                 return
             if not self.store.has(run.name):
@@ -139,7 +138,7 @@ class Runner:
                 self._done(run, Trained(collect(outcome, seconds), model))
 
     def _done(self, run: TrainingRun, trained: Trained) -> None:
-        with nullcontext() if self.keep is None else self.store.alone(run.name.partition("/")[0], timeout=FOREVER):
+        with nullcontext() if self.keep is None else self.store.alone(run.name.partition("/")[0], wait=True):
             if self.keep is not None:
                 self.keep(run, trained)
             self.store.put(run.name, trained.tables)

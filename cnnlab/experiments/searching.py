@@ -15,6 +15,9 @@ from cnnlab.experiments.search import Search
 from cnnlab.experiments.training_run import Recipe
 from cnnlab.tables.linking import Group
 
+# How 0.1.0 was, and KerasTuner is, told to search with a chief and workers.
+CHIEF = ("distributed", "KERASTUNER_ORACLE_IP")
+
 
 def grid_search(
     build: Callable[..., keras.Model] | Any,
@@ -39,9 +42,10 @@ def grid_search(
 
     The same call goes on with the fold in which an interrupted one stopped, and ends with the same results. What was
     computed with another network, other settings or other images is refused. A point that cannot be trained is noted
-    with the reason; the others are kept. Where the backbone is frozen and pixels are not augmented, all heads are
-    trained side by side on features that are computed once. Several processes that make the same call with the same
-    folder, on one machine or on many that see it, share the folds of each point.
+    with the reason, and the others are kept; the next call tries it again, unless "bayesian" or "hyperband" proposed
+    later points knowing that. Where the backbone is frozen and pixels are not augmented, all heads are trained side by
+    side on features that are computed once. Several processes that make the same call with the same folder, on
+    one machine or on many that see it, share the folds of each point.
 
     Args:
         build: `build(hp)` returns a new, compiled model; `hp["learning_rate"]` reads a value of the grid. Or a
@@ -70,7 +74,8 @@ def grid_search(
         A `Search`: results, best_model, confirm, tuner …
 
     Raises:
-        ValueError: If the grid has no points, a class is smaller than the number of folds, or a name has no effect.
+        ValueError: If the grid has no points, a class is smaller than the number of folds, a name has no effect, or
+            KerasTuner is told to search with a chief and workers.
         TypeError: If `seed` is not a whole number from 0.
         FileExistsError: If the folder holds an experiment with other settings, or another `build` was searched with.
         RuntimeError: If no point could be trained; if some could not, that is a warning.
@@ -80,6 +85,11 @@ def grid_search(
         ...                      epochs=10, seed=0, folder="../runs/search")  # doctest: +SKIP
         >>> search.ranking().head(3)  # doctest: +SKIP
     """
+    if named := [name for name in CHIEF if name in loading or name in os.environ]:
+        raise ValueError(
+            f"`experiments.grid_search` searches without a chief. Received: {named[0]}. Take it out, and start the "
+            "same call with the same folder in several processes: they share the folds of each point."
+        )
     rows = checked_rows(table, caller="experiments.grid_search", subject="The search", seed=seed, epochs=epochs)
     recipe = Recipe(epochs, patience, None, callbacks, class_weight, None, {"image_size": tuple(image_size)} | loading)
     how = {"method": method, "trials": trials, "objective": objective}

@@ -4,8 +4,8 @@ import json
 import os
 import re
 import stat
-from collections.abc import Mapping
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ import pandas as pd
 
 from cnnlab import tables
 from cnnlab._common import atomic_path, locked, read_json
+from cnnlab.tables.linking import say_once
 
 FORMAT = 2  # of what lies in a folder; raised when results of before can no longer be compared
 SETTINGS = "experiment.json"
@@ -21,6 +22,8 @@ LARGEST_JSON = 64 * 2**20
 LARGEST_TABLE = 2**30
 FACTS = ("images", "epochs", "seconds", "problem")  # of every run, beside its scores
 SCORES = ("accuracy", "balanced_accuracy", *FACTS)
+FOREVER = 1e9  # seconds
+PATIENCE = 5  # seconds until it is said who is waited for
 SHOWN = 60  # characters of a setting that an error shows
 Tables = dict[str, pd.DataFrame]
 
@@ -45,10 +48,12 @@ class Store:
             return
         note = self._path(name) / SETTINGS
         if not note.is_file():
-            with atomic_path(note) as temporary:
-                text = json.dumps({"format": FORMAT, "settings": dict(settings)}, indent=1, ensure_ascii=False)
-                temporary.write_text(text, encoding="utf-8")
-            return
+            with locked(note):
+                if not note.is_file():  # nobody else has written one since
+                    with atomic_path(note) as temporary:
+                        text = json.dumps({"format": FORMAT, "settings": dict(settings)}, indent=1, ensure_ascii=False)
+                        temporary.write_text(text, encoding="utf-8")
+                    return
         try:
             state = read_json(note, limit=LARGEST_JSON)
         except ValueError as error:
@@ -104,8 +109,23 @@ class Store:
         with atomic_path(folder / "complete") as temporary:
             temporary.write_text("", encoding="utf-8")
 
-    def alone(self, name: str, *, timeout: float) -> AbstractContextManager[None]:
-        """Keeps other processes from the results under `name` inside the block; TimeoutError where one has them."""
+    @contextmanager
+    def alone(self, name: str, *, wait: bool) -> Iterator[None]:
+        """Keeps other processes from the results under `name` inside the block.
+
+        Where one has them: TimeoutError, or with `wait` until it lets go, and it is said which one that is.
+        """
+        with ExitStack() as stack:
+            try:
+                stack.enter_context(self._lock(name, PATIENCE if wait else 0))
+            except TimeoutError as error:
+                if not wait:
+                    raise
+                say_once(str(error))
+                stack.enter_context(self._lock(name, FOREVER))
+            yield
+
+    def _lock(self, name: str, timeout: float) -> AbstractContextManager[None]:
         return nullcontext() if self.folder is None else locked(self._path(name), timeout=timeout)
 
     def _path(self, name: str) -> Path:
@@ -124,7 +144,10 @@ def require_plain_files(folder: Path) -> None:
     """Refuses a folder in which a link or a device could lead what is written there to somewhere else."""
     for place, names, files in os.walk(folder):
         for path in (Path(place, name) for name in (*names, *files)):
-            mode = path.lstat().st_mode
+            try:
+                mode = path.lstat().st_mode
+            except FileNotFoundError:  # the lock of another process, which is done
+                continue
             if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
                 kind = "a link" if stat.S_ISLNK(mode) else "no plain file"
                 raise ValueError(

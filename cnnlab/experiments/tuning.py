@@ -26,7 +26,7 @@ from cnnlab._common import atomic_path, is_quiet, read_bytes
 from cnnlab.experiments.fingerprint import describe, network_facts
 from cnnlab.experiments.runner import Runner, Trained, fresh_session, rows_of_folds
 from cnnlab.experiments.search_space import Space, recipe_at
-from cnnlab.experiments.store import FACTS, Store
+from cnnlab.experiments.store import FACTS, SETTINGS, Store
 from cnnlab.experiments.training_run import Recipe, TrainingRun, compiled, names_of, settle_preparation
 from cnnlab.models.naming import is_built
 from cnnlab.tables.linking import Group
@@ -34,6 +34,7 @@ from cnnlab.tables.linking import Group
 SCORES = ("val_accuracy", "val_balanced_accuracy")  # from predictions, whatever the network logs
 FACTOR = 3  # of Hyperband: one in so many goes on to the next round
 WEIGHTS = "weights.npz"  # of the best fold of a trial
+FAILED = "failed.txt"  # why a trial could not be trained, where later points follow from that
 ROOM = 1024  # bytes that names and shapes of one array take in a file of weights
 
 
@@ -134,6 +135,10 @@ class CheckedHyperModel(kt.HyperModel):
             return self.inner.fit(hp, model, *arguments, **options)
 
 
+class DivergedError(kt.errors.FailedTrialError):  # type: ignore[misc]
+    """A trial whose folds are all kept, but whose loss was not a number."""
+
+
 class FoldTuner(kt.Tuner):
     """KerasTuner's Tuner; a trial trains and scores k folds, the same at every point, and keeps each of them."""
 
@@ -206,6 +211,14 @@ class FoldTuner(kt.Tuner):
 
     def _try_run_and_update_trial(self, trial: Any, *arguments: Any, **options: Any) -> None:
         """As KerasTuner's, without the traceback on the screen: the search says at its end what went wrong."""
+        note = Path(self.project_dir) / f"trial_{trial.trial_id}" / FAILED
+        if note.is_file() and self._is_followed(trial):
+            why = read_bytes(note, limit=2**20).decode(errors="replace")
+            why += " (in an earlier call, and later points follow from that; to try it again, name another folder)"
+            trial.status, trial.message = TrialStatus.FAILED, why
+            self.broken.add(trial.trial_id)
+            return
+        note.unlink(missing_ok=True)
         try:
             self._run_and_update_trial(trial, *arguments, **options)
             trial.status = TrialStatus.COMPLETED
@@ -213,15 +226,26 @@ class FoldTuner(kt.Tuner):
             raise
         except Exception as error:  # whatever a model or its data may raise: the other points are still wanted
             trial.status, trial.message = TrialStatus.FAILED, f"{type(error).__name__}: {error}"
-            self.broken |= set() if isinstance(error, kt.errors.FailedTrialError) else {trial.trial_id}
+            if isinstance(error, DivergedError):
+                return
+            self.broken.add(trial.trial_id)
+            adapts = isinstance(self.oracle, Bayesian | kt.oracles.HyperbandOracle)
+            if adapts and not self._is_followed(trial):  # by points that followed from its success
+                with contextlib.suppress(OSError), atomic_path(note) as temporary:
+                    temporary.write_text(trial.message, encoding="utf-8")
+
+    def _is_followed(self, trial: Any) -> bool:
+        """Whether a later point has been tried."""
+        later = (path.parent.name for path in Path(self.project_dir).glob(f"trial_*/{SETTINGS}"))
+        return any(name > f"trial_{trial.trial_id}" for name in later)
 
     def run_trial(self, trial: Any, **options: Any) -> dict[str, float]:
-        """Trains the folds of a point that are not kept yet; FailedTrialError where a loss was not a number."""
+        """Trains the folds of a point that are not kept yet; DivergedError where a loss was not a number."""
         found = self.runner.results(self.runs(trial))
         scores = pd.concat([tables["scores"] for tables in found], ignore_index=True)
         for problem in scores["problem"]:
             if isinstance(problem, str) and problem:
-                raise kt.errors.FailedTrialError(problem)
+                raise DivergedError(problem)
         if self.score not in scores:
             known = ", ".join(f"val_{column}" for column in scores if column not in FACTS)
             raise ValueError(f"`objective` expects one of {known}. Received: {self.oracle.objective.name!r}.")
