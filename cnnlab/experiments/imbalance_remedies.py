@@ -47,8 +47,11 @@ class Remedy:
         ValueError: If `loss` or `mix` is an unknown word.
 
     Example:
-        >>> Remedy(balance=0.5, loss="focal").smote
-        False
+        >>> Remedy(balance=0.5, loss="focal")
+        Remedy(balance=0.5, class_weights=False, loss='focal', mix=None, extra=None, smote=False, threshold=False)
+        >>> Remedy(loss="focus")
+        Traceback (most recent call last):
+        ValueError: `loss` expects 'focal', 'logit_adjustment' or a function. Received: 'focus'.
     """
 
     balance: Literal["oversample", "undersample"] | float | None = None
