@@ -51,10 +51,42 @@ def test_what_it_cannot_do_is_said(monkeypatch, backend, words):
         training.distributed()
 
 
+def test_a_cluster_that_cannot_be_understood_is_said(monkeypatch):
+    monkeypatch.setenv("TF_CONFIG", "worker 0 of 2")
+    with pytest.raises(ValueError, match=r"TF_CONFIG expects JSON .* Received: 'worker 0 of 2'"):
+        training.distributed()
+
+
+CLUSTER = '{"cluster": {"chief": ["a:1"], "worker": ["b:1", "c:1"]}, "task": {"type": "%s", "index": %d}}'
+
+
+@pytest.mark.parametrize(
+    ("environment", "index"),
+    [
+        ({}, 0),
+        ({"TF_CONFIG": CLUSTER % ("chief", 0)}, 0),
+        ({"TF_CONFIG": CLUSTER % ("worker", 1)}, 2),
+        ({"TF_CONFIG": '{"cluster": {"worker": ["a:1"]}, "task": {"type": "worker", "index": 0}}'}, 0),
+        ({"SLURM_NTASKS": "4", "SLURM_PROCID": "3"}, 3),
+        ({"SLURM_NTASKS": "", "SLURM_PROCID": ""}, 0),
+    ],
+)
+def test_workers_on_tensorflow_write_into_folders_of_their_own(tmp_path, monkeypatch, environment, index):
+    for name in ("TF_CONFIG", "SLURM_NTASKS", "SLURM_PROCID"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    folders = {one.folder for one in training.callbacks(tmp_path, tensorboard=False) if hasattr(one, "folder")}
+    assert folders == {tmp_path / f"worker_{index}" if index else tmp_path}
+
+
 def test_one_machine_gets_a_mirrored_strategy(monkeypatch):
     import tensorflow as tf
 
+    monkeypatch.setenv("TF_CONFIG", '{"cluster": {"worker": ["a:1"]}, "task": {"type": "worker", "index": 0}}')
+    assert isinstance(training.distributed(), tf.distribute.MirroredStrategy)  # one worker is no cluster
     monkeypatch.delenv("TF_CONFIG", raising=False)
+    monkeypatch.setenv("SLURM_NTASKS", "")
     strategy = training.distributed()
     assert isinstance(strategy, tf.distribute.MirroredStrategy)
     with strategy.scope():

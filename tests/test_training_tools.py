@@ -2,6 +2,7 @@
 
 import math
 import random
+import sys
 
 import keras
 import numpy as np
@@ -253,6 +254,24 @@ def test_fine_tuning_moves_what_it_should_and_nothing_else(learned, digits, data
         assert found["loss"] == pytest.approx(-best[1], rel=1e-3)
     assert phases["val_accuracy"].max() > 0.9
     plots.history(history)
+
+
+def test_the_head_learns_from_images_where_memory_is_short_of_features(learned, data, monkeypatch, caplog):
+    monkeypatch.setattr("cnnlab.training.fine_tuning.free_memory", lambda: 1000)
+    history = training.fine_tune(learned, data, data, head_epochs=2, epochs=0)
+    assert history.history["phase"] == ["head", "head"]
+    assert (history.phases["moved"] == 0).all()
+    assert "The head learns from the images, which takes longer: their features would take" in caplog.text
+
+
+def test_features_are_not_copied_where_they_are_learned_from_once(learned, data, monkeypatch):
+    monkeypatch.setattr("cnnlab.training.fine_tuning.HEAD_STEPS", 1)
+    made, fitted = [], []
+    real, fit = sys.modules["cnnlab.training.fine_tuning"]._features, keras.Model.fit
+    monkeypatch.setattr("cnnlab.training.fine_tuning._features", lambda *a: made.append(real(*a)) or made[-1])
+    monkeypatch.setattr(keras.Model, "fit", lambda self, x, *a, **o: fitted.append(x) or fit(self, x, *a, **o))
+    training.fine_tune(learned, data, data, head_epochs=1, epochs=0)
+    assert fitted[0] is made[0][0]
 
 
 def _weight(network, path):

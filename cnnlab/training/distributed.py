@@ -1,5 +1,6 @@
 """Training on several devices at once: what TensorFlow and JAX have for it, ready for Keras 3."""
 
+import json
 import os
 from typing import Any
 
@@ -24,6 +25,7 @@ def distributed() -> Any:
     Raises:
         RuntimeError: If Keras runs on a third backend, or several machines are named (TF_CONFIG, Slurm) of which this
             process knows only itself.
+        ValueError: If TF_CONFIG cannot be understood.
 
     Source:
         TensorFlow's `tf.distribute`; `keras.distribution`; keras#20585: on several machines Keras 3 trains on JAX only.
@@ -42,7 +44,7 @@ def distributed() -> Any:
             f"`training.distributed` expects Keras to run on TensorFlow or JAX. Received: {backend!r}. Set "
             "KERAS_BACKEND before Keras is imported."
         )
-    if _names_several_machines() and (backend == "tensorflow" or _jax().process_count() == 1):
+    if _place()[1] > 1 and (backend == "tensorflow" or _jax().process_count() == 1):
         raise RuntimeError(
             "`training.distributed` trains on several machines with JAX, which has to know them. Received one process, "
             "although TF_CONFIG or Slurm names several: set KERAS_BACKEND=jax, and call "
@@ -57,8 +59,21 @@ def distributed() -> Any:
     return strategy
 
 
-def _names_several_machines() -> bool:
-    return '"worker"' in os.environ.get("TF_CONFIG", "") or int(os.environ.get("SLURM_NTASKS", "1")) > 1
+def _place() -> tuple[int, int]:
+    """Which of how many processes TF_CONFIG or Slurm says that this one is."""
+    text = os.environ.get("TF_CONFIG") or "{}"
+    try:
+        config = json.loads(text)
+        cluster, task = config.get("cluster") or {}, config.get("task") or {}
+        chiefs, workers = (len(cluster.get(kind, ())) for kind in ("chief", "worker"))
+        if chiefs + workers:
+            return int(task.get("index", 0)) + (chiefs if task.get("type") == "worker" else 0), chiefs + workers
+    except (ValueError, TypeError, AttributeError) as error:
+        raise ValueError(
+            'TF_CONFIG expects JSON such as {"cluster": {"worker": ["10.0.0.5:7078"]}, "task": {"type": "worker", '
+            f'"index": 0}}}}. Received: {text!r}. Correct it, or unset it to train on one machine.'
+        ) from error
+    return int(os.environ.get("SLURM_PROCID") or 0), int(os.environ.get("SLURM_NTASKS") or 1)
 
 
 def _jax() -> Any:
@@ -69,4 +84,7 @@ def _jax() -> Any:
 
 def process_index() -> int:
     """Which of several processes that train together this one is, from 0; 0 where there is one."""
-    return int(_jax().process_index()) if keras.backend.backend() == "jax" else 0
+    if keras.backend.backend() == "jax":
+        return int(_jax().process_index())
+    index, count = _place()
+    return index if count > 1 else 0

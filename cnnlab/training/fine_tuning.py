@@ -1,5 +1,6 @@
 """Fine-tuning in phases: first the new head alone, then the upper layers of the pretrained network, gently."""
 
+import logging
 import math
 import re
 from collections.abc import Callable, Sequence
@@ -14,6 +15,7 @@ from cnnlab import models, pipelines
 from cnnlab._common import progress
 from cnnlab._upstream import build_before_tracing
 from cnnlab.models.losses import are_soft
+from cnnlab.pipelines.cache import free_memory
 from cnnlab.training.batches import checked_batch, described, labels_fit, require_batches, size_fits
 from cnnlab.training.callbacks import EpochBar
 from cnnlab.training.compiling import on_accelerator, worth_compiling
@@ -22,6 +24,7 @@ from cnnlab.training.schedules import one_cycle
 from cnnlab.training.state import assign, source_of, values_of
 from cnnlab.training.watching import numbers
 
+logger = logging.getLogger("cnnlab")
 HEAD_RATE = 1e-2  # peak, for a head on features that do not change
 HEAD_DECAY = 1.0  # times the rate; at 0.01 a head is much too sure (clothing: temperature 2.3, not 1.2)
 HEAD_STEPS = 1500  # on stored features, where a step costs next to nothing
@@ -51,7 +54,8 @@ def fine_tune(
     """Trains a model of `models.pretrained` or `models.reuse` in two phases, compiling it by itself.
 
     1. The head. The network below is frozen, so its features are computed once for each of `head_epochs` passes (every
-       pass augments anew), and the head learns on them in seconds; with an own `train_step`, from the images.
+       pass augments anew), and the head learns on them in seconds; with an own `train_step`, or where memory is short
+       of them, from the images.
     2. The layers. They are unfrozen, batch normalisation excepted, and trained with the head on a cycle of low learning
        rates: the deeper a group of layers, the lower, because it holds what all images have in common.
 
@@ -259,14 +263,19 @@ def _train_head(
             _check_fits(task.model, *checked_batch(next(iter(data), None)))
         return _fit(task, _adamw(HEAD_RATE, passes * steps), passes, callbacks)
     body, head = split_at_head(task.model)
-    features, labels = _features(task.model, body, task.train, passes)
-    val_features, val_labels = _features(task.model, body, task.val, 1)
+    try:
+        features, labels = _features(task.model, body, task.train, passes)
+        val_features, val_labels = _features(task.model, body, task.val, 1)
+    except MemoryError as error:
+        logger.warning("The head learns from the images, which takes longer: %s.", error)
+        return _fit(task, _adamw(HEAD_RATE, passes * steps), passes, callbacks)
     if are_soft(labels) and not are_soft(val_labels):
         val_labels = keras.utils.to_categorical(val_labels, labels.shape[1])
     rounds = max(passes, math.ceil(HEAD_STEPS * HEAD_BATCH / len(features)))
     epochs = max(passes, min(rounds, HEAD_LOOKS))
     together = math.ceil(rounds / epochs)  # rounds through few images are one epoch together
-    features, labels = np.concatenate([features] * together), np.concatenate([labels] * together)
+    if together > 1:
+        features, labels = np.concatenate([features] * together), np.concatenate([labels] * together)
     schedule = one_cycle(HEAD_RATE, steps=epochs * math.ceil(len(features) / HEAD_BATCH))
     head.compile(
         keras.optimizers.AdamW(schedule, weight_decay=HEAD_DECAY),
@@ -282,13 +291,16 @@ def _train_head(
 
 
 def _features(model: keras.Model, body: keras.Model, data: Any, passes: int) -> tuple[np.ndarray, np.ndarray]:
-    """What the frozen body makes of all images in some passes over the data, and their labels."""
+    """What the frozen body makes of all images in some passes over the data, and their labels; or MemoryError."""
     features, labels = [], []
     for _ in range(passes):
         for batch in progress(data, label="features", unit="batch"):
             images, answers = checked_batch(batch)
             _check_fits(model, images, answers)
             features.append(np.asarray(body.predict_on_batch(images)))
+            need = 2 * passes * len(data) * features[0].nbytes  # as batches, and then joined
+            if len(features) == 1 and need > (free := free_memory()):
+                raise MemoryError(f"their features would take {need / 1e9:.3g} GB, and {free / 1e9:.3g} GB are free")
             labels.append(answers)
     if not features:
         raise ValueError("`training.fine_tune` expects at least one batch in `train` and in `val`. Received none.")
