@@ -12,6 +12,16 @@ PROJECT = "/home/ann/cnnlab"
 SITE = f"{PROJECT}/.venv/lib/python3.12/site-packages"
 TENSORFLOW = f"{SITE}/tensorflow"
 
+PYPROJECT = """
+[project]
+name = "cnnlab"
+dependencies = [
+    "tensorflow>=2.21,<2.22",
+    "keras>=3.12",
+    "numpy>=2.0,<2.5",  # a comment
+    'tomli; python_version < "3.11"',
+]
+"""
 NEEDS = ("tensorflow<2.22,>=2.21", "keras>=3.12", "numpy<2.5,>=2.0", 'tomli; python_version < "3.11"')
 BUILD_INFO = """
 build_info = collections.OrderedDict([('cpu_compiler', 'clang'), ('cuda_compute_capabilities', ['sm_60', 'sm_70',
@@ -33,7 +43,7 @@ PACKAGES = {
     "nvidia-cudnn-cu12": [Package("9.3.0.75")],
 }
 FILES = {
-    f"{PROJECT}/pyproject.toml": "",
+    f"{PROJECT}/pyproject.toml": PYPROJECT,
     f"{PROJECT}/requirements.txt": "# tested\nkeras==3.15.1\nnumpy==2.4.6 \\\n    --hash=sha256:00\n",
     f"{PROJECT}/.venv/bin/python": "",
     f"{PROJECT}/.venv/share/jupyter/kernels/python3/kernel.json": '{"argv": ["python", "-m", "ipykernel_launcher"]}',

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from doctor_machines import FILES, GIB, PROJECT, computer, only, troubles
+from doctor_machines import FILES, GIB, PROJECT, PYPROJECT, computer, only, troubles
 
 import cnnlab
 from cnnlab import doctor
@@ -337,6 +337,19 @@ def test_missing_packages():
     assert finding.fix == ".venv/bin/python -m pip install -r requirements.txt"
 
 
+@pytest.mark.parametrize("pyproject", [PYPROJECT, None], ids=["checkout", "metadata"])
+@pytest.mark.parametrize(
+    ("version", "status"), [("1.26.4", "problem"), ("2.0", "ok"), ("2.4.9", "ok"), ("2.5", "problem")]
+)
+def test_versions_on_both_sides_of_the_range(version, status, pyproject):
+    changes = {"packages": {"numpy": [Package(version)]}, "files": {f"{PROJECT}/pyproject.toml": pyproject}}
+    finding = only(doctor.examine(computer(**changes), fast=True), "packages")
+    assert finding.status == status
+    if status == "problem":
+        assert f"numpy {version} (needs <2.5,>=2.0)" in finding.finding
+        assert finding.fix == ".venv/bin/python -m pip install -r requirements.txt"
+
+
 def test_conflicts_are_pips_own_words():
     said = "tensorflow 2.21.0 has requirement protobuf<8,>=6.31, but you have protobuf 5.29.0.\nother words\n"
     (finding,) = _packages.check_conflicts(computer(pip_check=Outcome(1, said)))
@@ -365,6 +378,29 @@ def test_rivals():
     assert instead[0].status == "ok", "a rival alone stands in"
 
 
+def test_requirements_for_other_machines_do_not_count():
+    text = PYPROJECT.replace('"numpy', '"numpy<2; python_version < \'3.12\'",\n    "numpy')
+    assert [f.status for f in _packages.check(computer(files={f"{PROJECT}/pyproject.toml": text}))] == ["ok"]
+    old = computer(files={f"{PROJECT}/pyproject.toml": text}, python=(3, 11, 0))
+    assert "needs <2" in only(_packages.check(old), "packages").finding
+
+
+def test_a_requirement_that_git_pull_brought_is_not_in_the_metadata_yet():
+    text = PYPROJECT.replace('"keras', '"cleanlab>=2.9",\n    "keras')
+    finding = only(_packages.check(computer(files={f"{PROJECT}/pyproject.toml": text})), "packages")
+    assert (finding.status, finding.finding) == ("problem", "1 of 4 packages are missing: cleanlab.")
+
+
+@pytest.mark.parametrize("text", [None, "", 'name = "other"', "[project", '[project]\nname = "other"'])
+def test_the_installed_metadata_stand_in_for_pyproject(text):
+    changes = {"files": {f"{PROJECT}/pyproject.toml": text}}
+    finding = only(_packages.check(computer(packages={"keras": []}, **changes)), "packages")
+    assert finding.finding == "1 of 3 packages are missing: keras."
+    found = _packages.check(computer(packages={"cnnlab": []}, **changes))
+    assert [f.status for f in found] == ["warning"]
+    assert "could not be read" in found[0].finding
+
+
 def test_the_command_that_brings_everything_is_the_checkouts_or_pips():
     assert computer().install_everything() == ".venv/bin/python -m pip install -r requirements.txt"
     machine = computer(files={f"{PROJECT}/requirements.txt": None})
@@ -377,6 +413,18 @@ def test_the_project_itself_should_be_installed():
     assert finding.fix.splitlines() == [
         f".venv/bin/python -m pip install {x}" for x in ("-r requirements.txt", "--no-deps -e .")
     ]
+
+
+def test_what_is_missing_is_named_also_where_the_project_is_not_installed():
+    found = check_packages(cnnlab=[], keras=[])
+    assert only(found, "packages", "problem").finding == "1 of 3 packages are missing: keras."
+    assert "not installed in this environment" in only(found, "packages", "warning").finding
+
+
+def test_without_packaging_names_are_enough(monkeypatch):
+    monkeypatch.setitem(sys.modules, "packaging.requirements", None)
+    finding = only(_packages.check(computer(packages={"keras": [], "numpy": [Package("1.0")]})), "packages")
+    assert finding.finding == "1 of 3 packages are missing: keras."
 
 
 def test_pip_commands_fit_the_environment():
@@ -529,7 +577,7 @@ def test_a_python_without_any_package_gets_words():
     done = start(code + "from cnnlab import doctor; sys.exit(doctor.main([]))", "-I", "-S")
     assert done.returncode == 1, done.stderr
     assert "TensorFlow is not installed" in done.stdout
-    assert "cnnlab itself is not installed" in " ".join(done.stdout.split())
+    assert "packages are missing: tensorflow" in " ".join(done.stdout.split())
     assert done.stderr == ""
 
 

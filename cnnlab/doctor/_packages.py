@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
+from typing import Any
 
 from cnnlab.doctor._findings import Finding, ok, problem, warning
 from cnnlab.doctor._machine import Machine
@@ -18,20 +20,35 @@ SHOWN = ("tensorflow", "keras", "numpy", "pandas", "scikit-learn")
 
 def check(machine: Machine) -> list[Finding]:
     """All findings about the packages themselves; `check_conflicts` has those about how they fit together."""
-    package = machine.package("cnnlab")
-    if package is None:
-        words = "cnnlab itself is not installed in this environment, perhaps like the packages that it needs."
+    needs = _needs(machine)
+    if not needs:
+        why = "Neither pyproject.toml beside the package nor its installed metadata names them."
+        fix = "Clone the project again, and run this inside its folder."
+        return [warning("packages", "Which packages the project needs could not be read.", why, fix)]
+    there = {name: machine.version(found) for name, _ in needs if (found := provider(machine, name))}
+    missing = [name for name, _ in needs if name not in there]
+    wrong = [
+        f"{name} {there[name]} (needs {versions})"
+        for name, versions in needs
+        if name in there and versions is not None and not versions.contains(there[name], prereleases=True)
+    ]
+    found = []
+    if missing:
+        words = f"{len(missing)} of {len(needs)} packages are missing: {', '.join(missing)}."
+        why = "The notebooks stop with “No module named …”."
+        found.append(problem("packages", words, why, machine.install_everything()))
+    if wrong:
+        words = f"Outside the declared versions: {'; '.join(wrong)}."
+        why = "With another version, calls that the notebooks make may be missing or mean something else."
+        found.append(problem("packages", words, why, machine.install_everything()))
+    if not found:
+        shown = ", ".join(f"{name} {version}" for name in SHOWN if (version := machine.version(name)))
+        found.append(ok("packages", f"{len(needs)} declared packages are there: {shown}"))
+    if machine.package("cnnlab") is None:
         why = "`import cnnlab` works in the project's folder only, and not in your own notebooks."
         fix = f"{machine.install_everything()}\n{machine.pip('install --no-deps -e .')}"
-        return [warning("packages", words, why, fix), *_rivals(machine)]
-    names = [re.split(r"[^\w.-]", text, maxsplit=1)[0] for text in package.requires if ";" not in text]
-    missing = [name for name in names if not provider(machine, name)]
-    if missing:
-        words = f"{len(missing)} of {len(names)} packages are missing: {', '.join(missing)}."
-        why = "The notebooks stop with “No module named …”."
-        return [problem("packages", words, why, machine.install_everything()), *_rivals(machine)]
-    shown = ", ".join(f"{name} {version}" for name in SHOWN if (version := machine.version(name)))
-    return [ok("packages", f"{len(names)} declared packages are there: {shown}"), *_rivals(machine)]
+        found.append(warning("packages", "cnnlab itself is not installed in this environment.", why, fix))
+    return [*found, *_rivals(machine)]
 
 
 def check_conflicts(machine: Machine) -> list[Finding]:
@@ -58,6 +75,28 @@ def check_conflicts(machine: Machine) -> list[Finding]:
 def provider(machine: Machine, name: str) -> str | None:
     """The installed distribution that brings `name`: itself, or a rival such as tensorflow-cpu."""
     return next((each for each in (name, *RIVALS.get(name, ())) if machine.version(each)), None)
+
+
+def _needs(machine: Machine) -> list[tuple[str, Any]]:
+    """Name and versions of what this machine needs; versions are None where `packaging` is not there to compare them.
+
+    A checkout's pyproject.toml comes first: after `git pull` the metadata of an editable install are behind it.
+    """
+    package = machine.package("cnnlab")
+    declared = [text for text in (package.requires if package else ()) if "extra ==" not in text]
+    with contextlib.suppress(ImportError, ValueError):  # Python 3.10 has no tomllib
+        import tomllib
+
+        project = tomllib.loads(machine.read(machine.join(machine.project, "pyproject.toml")) or "").get("project", {})
+        declared = project["dependencies"] if project.get("name") == "cnnlab" else declared
+    try:
+        from packaging.requirements import Requirement
+    except ImportError:
+        return [(re.split(r"[^\w.-]", text, maxsplit=1)[0], None) for text in declared if ";" not in text]
+    full = ".".join(map(str, machine.python))
+    here = {"extra": "", "python_version": full.rpartition(".")[0], "python_full_version": full}
+    needs = map(Requirement, declared)
+    return [(need.name, need.specifier) for need in needs if need.marker is None or need.marker.evaluate(here)]
 
 
 def _rivals(machine: Machine) -> list[Finding]:
