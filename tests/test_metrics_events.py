@@ -3,6 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
+import scipy.sparse
 import scipy.stats
 
 from cnnlab import metrics, plots, serving
@@ -47,6 +48,32 @@ def test_an_alarm_that_never_stops_finds_one_event_and_overlapping_events_each_n
     both = pd.DataFrame({"begin": [0, 5], "end": [20, 20]})
     assert results(metrics.match_events(alarms(6), both)) == ["found", "missed"]
     assert results(metrics.match_events(alarms(6, 7), both)) == ["found", "found"]
+
+
+def test_an_alarm_goes_to_the_event_that_holds_it():
+    truth = pd.DataFrame({"begin": [100, 155], "end": [150, 200]})
+    matched = metrics.match_events(alarms(156, 170), truth, tolerance=10)
+    assert matched[["result", "alarms"]].values.tolist() == [["missed", 0], ["found", 2]]
+    assert matched.loc[1, "delay"] == 1
+    inner = pd.DataFrame({"begin": [0, 5], "end": [100, 10]})
+    assert metrics.match_events(alarms(6, 50), inner)["alarm"].tolist() == [50, 6]
+
+
+@pytest.mark.parametrize("tolerance", [0, 8])
+def test_as_many_events_are_found_as_alarms_can_find(tolerance):
+    rng = np.random.default_rng(tolerance)
+    for _ in range(60):
+        begin, at = rng.integers(0, 100, rng.integers(1, 9)), rng.integers(0, 130, rng.integers(1, 9))
+        end = begin + rng.integers(0, 40, len(begin))
+        matched = metrics.match_events(alarms(*at), pd.DataFrame({"begin": begin, "end": end}), tolerance=tolerance)
+        found, false = matched[matched["result"] == "found"], matched[matched["result"] == "false alarm"]
+        assert matched["alarms"].sum() == len(at), "each alarm counts once"
+        inside = (begin <= at[:, None]) & (at[:, None] <= end)
+        most = (scipy.sparse.csgraph.maximum_bipartite_matching(scipy.sparse.csr_array(inside)) >= 0).sum()
+        assert len(found) <= len(at) and len(matched) - len(false) == len(begin)
+        assert len(found) == most if tolerance == 0 else len(found) >= most
+        held = ((begin - tolerance <= at[:, None]) & (at[:, None] <= end + tolerance)).any(axis=1)
+        assert sorted(false["alarm"]) == sorted(at[~held]), "no alarm within an event is false"
 
 
 def test_order_and_index_do_not_matter():
@@ -109,6 +136,10 @@ def test_what_a_stream_gives_is_scored():
         ({"alarms": pd.DataFrame({"second": [1]})}, ValueError, "'seconds'"),
         ({"truth": pd.DataFrame({"begin": [1]})}, ValueError, "'end'"),
         ({"alarms": alarms("14:00:02")}, ValueError, "14:00:02"),
+        ({"alarms": alarms(pd.Timestamp("2026-01-01 14:00"))}, ValueError, r"2026-01-01 14:00.*total_seconds"),
+        ({"truth": TRUTH.assign(end=pd.to_timedelta(TRUTH["end"], unit="s"))}, ValueError, "Row 0 has 0 days 00:02:30"),
+        ({"alarms": alarms(True, False)}, ValueError, "Row 0 has True"),
+        ({"alarms": alarms(5, True)}, ValueError, "Row 1 has True"),
         ({"alarms": alarms(1.0, np.nan)}, ValueError, "Row 1 has nan"),
         ({"truth": TRUTH.rename(columns={"begin": "end", "end": "begin"})}, ValueError, "swapped"),
         ({"tolerance": -1}, ValueError, "tolerance"),
@@ -132,3 +163,5 @@ def test_the_line_of_time_shows_what_was_matched():
     assert ticks["false (1)"] == pytest.approx([1.5])
     assert {text.get_text() for text in ax.get_legend().get_texts()} >= {"found (2)", "missed (2)"}
     assert plots.events(metrics.match_events(alarms(), TRUTH[:0])).get_legend() is not None
+    with pytest.raises(ValueError, match="expects a column 'label'"):
+        plots.events(matched.drop(columns="label"))

@@ -18,9 +18,9 @@ def match_events(alarms: pd.DataFrame, truth: pd.DataFrame, *, tolerance: float 
     """Says of each event whether an alarm found it, and which alarms were false.
 
     An alarm counts where it begins: it finds an event if that is between the event's begin and its end, both included,
-    or at most `tolerance` seconds outside. Where windows overlap it goes to the earliest event not found yet. Further
-    alarms during an event that is found are neither false nor another find. So an alarm that never goes off again
-    finds one event, not all.
+    or at most `tolerance` seconds outside. Where several are possible, an event that holds the alarm without tolerance
+    comes first, then one that is not found yet, then the one that ends first. Further alarms during an event that is
+    found are neither false nor another find. So an alarm that never goes off again finds one event, not all.
 
     Args:
         alarms: One row per alarm: `seconds`, when it began, on the clock of `truth`; and, if you like, `label`.
@@ -70,7 +70,8 @@ def match_events(alarms: pd.DataFrame, truth: pd.DataFrame, *, tolerance: float 
         if not near:
             rows.append({"result": "false alarm", "alarms": 1} | first)
             continue
-        row = next((row for row in near if row["result"] == "missed"), near[-1])
+        ranks = [(not row["begin"] <= at[alarm] <= row["end"], row["result"] == "found", row["end"]) for row in near]
+        row = near[ranks.index(min(ranks))]
         row["alarms"] += 1
         if row["result"] == "missed":
             row |= first | {"result": "found", "delay": at[alarm] - row["begin"]}
@@ -153,12 +154,14 @@ def _times(table: Any, name: str, column: str, *, caller: str) -> np.ndarray:
             f"in seconds. Received: {type(table).__name__}."
         )
     require_column(table, column, caller=caller)
-    times = pd.to_numeric(table[column], errors="coerce").to_numpy(float)
+    cells = table[column].astype(object)  # of these, times of day and spans of time do not turn into microseconds
+    times = pd.to_numeric(cells.mask(cells.map(type).isin([bool, np.bool_])), errors="coerce").to_numpy(float)
     if not np.isfinite(times).all():
         place = int(np.argmin(np.isfinite(times)))
         raise ValueError(
             f"`{caller}` expects seconds in the column {column!r} of `{name}`. Row {table.index[place]!r} has "
-            f"{table[column].iloc[place]}. Turn time stamps into seconds since the first frame."
+            f"{table[column].iloc[place]}. Turn time stamps into seconds since the first frame: "
+            "`(time - start).dt.total_seconds()`."
         )
     return times
 

@@ -3,7 +3,7 @@
 import pandas as pd
 from matplotlib.axes import Axes
 
-from cnnlab._common import require_columns
+from cnnlab._common import require_column, require_columns
 from cnnlab.plots.style import GREEN, GREY, ORANGE, RED, finish, new_axes, shown
 
 
@@ -23,6 +23,7 @@ def events(matched: pd.DataFrame, ax: Axes | None = None) -> Axes:
         ['false alarm', 'bag']
     """
     require_columns(matched, "result", "begin", "end", "alarm", caller="plots.events")
+    require_column(matched, "label", caller="plots.events")
     false = matched["result"] == "false alarm"
     names = matched["label"].astype(object).where(matched["label"].notna(), "event").where(~false, "false alarm")
     lanes = ["false alarm", *sorted(set(names[~false]), key=str)]
