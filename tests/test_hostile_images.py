@@ -325,6 +325,7 @@ def of_many_pieces():
         "runs": bytes(packed) + b"\0\0" * 3 * count,
         "comment": b"P6\n#" + b"a" * count * 10 + b"\n8 8\n255\n" + bytes(192),
         "comment lines": b"P6\n" + b"#\n" * count * 10 + b"8 8\n255\n" + bytes(192),
+        "comments between numbers": b"P2\n4000 4000\n255\n" + b"1#\n" * count,
         "text": b"P3\n4000 4000\n255\n" + b"1 " * 20 * count,
     }
 
@@ -377,6 +378,14 @@ def test_files_of_millions_of_pieces_are_refused_at_once():
             images.read(data)
         assert decoding.declared_size(data) is None or name in ("runs", "rows", "rows without a file's header", "text")
         assert time.process_time() - began < 2, name
+
+
+def test_text_is_read_as_far_as_it_takes_seconds():
+    for value in (2, 200):  # a bright picture has more digits than a dark one
+        read = images.read(b"P2\n# one\n280 280\n255\n" + b"%d " % value * 280**2)
+        np.testing.assert_array_equal(read, np.full((280, 280, 3), value, np.uint8))
+    with pytest.raises(Refusal, match=r"\(9\.0 MiB, at most 8\)\. Save it as PNG"):
+        images.read(b"P2\n2000 2000\n255\n" + b"1 " * (9 * 2**19))
 
 
 @pytest.mark.parametrize("kind", [1, 2, 3, 5, 6])

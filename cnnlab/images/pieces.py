@@ -11,6 +11,8 @@ from cnnlab.images.limits import require_sensible
 SMALL = 2**18  # bytes; any walk through less is over in a moment
 MOST_PIECES = 200_000  # a real file of the largest size has fewer: pieces of PNG have 8 kB and more, of GIF 255 bytes
 MOST_TAGS = 4096  # of a TIFF
+MOST_TEXT = 2**23  # bytes of a PPM; Pillow takes 2 seconds at most
+MOST_COMMENTS = 1000  # in a PPM of text; for each, Pillow copies a megabyte
 WINDOW = 4096  # bytes within which the header of a PPM ends
 PPM = re.compile(rb"P([1-6])\s(?:\s|#[^\r\n]*[\r\n])*(\d{1,10})(?:\s|#[^\r\n]*[\r\n])+(\d{1,10})(?=\s|#)")
 MAXIMUM = re.compile(rb"(?:\s|#[^\r\n]*[\r\n])+(\d{1,10})(?=\s|#)")
@@ -32,6 +34,7 @@ def require_few_pieces(data: bytes, name: str) -> None:
     elif re.match(rb"P[1-6]\s", data):
         head = PPM.match(data[:WINDOW])
         many = head is None or (head[1] not in b"14" and MAXIMUM.match(data[:WINDOW], head.end()) is None)
+        many = many or (data[1:2] in b"123" and data.count(b"#") > MOST_COMMENTS)
     if many:
         raise UnreadableImageError("damaged: it has more pieces than any program writes", name)
 
@@ -83,8 +86,11 @@ def with_plain_numbers(data: bytes, name: str) -> bytes:
         return data
     kind, width, height = int(head[1]), int(head[2]), int(head[3])
     if kind < 4:
-        if len(data) > SMALL:
-            raise UnreadableImageError("too large: as text it would take very long to read. Save it as PNG", name)
+        if len(data) > MOST_TEXT:
+            size = f"({len(data) / 2**20:.1f} MiB, at most {MOST_TEXT >> 20})"
+            raise UnreadableImageError(
+                f"too large: as text it would take very long to read {size}. Save it as PNG", name
+            )
         return data
     found = MAXIMUM.match(data[:WINDOW], head.end())
     maximum = int(found[1]) if found else 0
