@@ -25,7 +25,7 @@ def check(machine: Machine) -> list[Finding]:
         why = "Neither pyproject.toml beside the package nor its installed metadata names them."
         fix = "Clone the project again, and run this inside its folder."
         return [warning("packages", "Which packages the project needs could not be read.", why, fix)]
-    there = {name: machine.version(found) for name, _ in needs if (found := provider(machine, name))}
+    there = {name: machine.version(by) for name, _ in needs if (by := provider(machine, name))}
     missing = [name for name, _ in needs if name not in there]
     wrong = [
         f"{name} {there[name]} (needs {versions})"
