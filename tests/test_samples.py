@@ -141,6 +141,8 @@ def test_a_damaged_note_is_no_folder_of_ours(tmp_path):
         ({"plant": {"wrong_label": 0.1}}, "'wrong_label'"),
         ({"plant": {"broken": 0.6}}, "from 0 to 0.5"),
         ({"plant": {"hard_camera": 1.1}}, "from 0 to 1.0"),
+        ({"plant": {"broken": None}}, "from 0 to 0.5. Received: None"),
+        ({"plant": {"hard_camera": True}}, "from 0 to 1.0. Received: True"),
     ],
 )
 def test_impossible_parts_are_refused(tmp_path, arguments, words):

@@ -146,12 +146,31 @@ def test_each_event_lasts_as_long_as_it_should(tmp_path):
         ("surveillance", {"days": 0}, "days=0"),
         ("surveillance", {"days": 1.5}, "days=1.5"),
         ("surveillance", {"minutes": 3}, "minutes=3"),
+        ("surveillance", {"days": np.True_}, "whole `days`"),
+        *((world, {"seed": seed}, f"expects a whole number from 0 as `seed`.*{seed}")
+          for world in ("lesions", "surveillance", "inspection") for seed in (None, 1.5, True, -1)),
     ],
-)
+)  # fmt: skip
 def test_impossible_worlds_are_refused(tmp_path, world, arguments, words):
-    with pytest.raises(ValueError, match=words):
+    with pytest.raises(TypeError if "seed" in arguments else ValueError, match=words):
         getattr(samples, world)(tmp_path / "new", **arguments)
     assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize(
+    ("world", "arguments"),
+    [
+        ("lesions", {"patients": np.int8(3), "size": np.int64(32), "imbalance": np.float32(2), "dark": np.float32(0)}),
+        ("surveillance", {"days": np.uint8(1), "minutes": np.int8(4)}),
+        ("inspection", {"per_class": np.int64(1), "size": np.int8(32), "plant": {"copies": np.float32(0.25)}}),
+    ],
+)
+def test_numpys_numbers_make_the_same_world(tmp_path, world, arguments):
+    drawn = getattr(samples, world)(tmp_path / "world", seed=np.int64(1), **arguments)
+    own = {name: value.item() if name != "plant" else {"copies": 0.25} for name, value in arguments.items()}
+    made = {path: path.stat().st_mtime_ns for path in drawn.rglob("*.*")}
+    assert getattr(samples, world)(tmp_path / "world", seed=1, **own) == drawn  # which refuses other arguments
+    assert {path: path.stat().st_mtime_ns for path in drawn.rglob("*.*")} == made
 
 
 @pytest.mark.parametrize("world", ["lesions", "surveillance"])

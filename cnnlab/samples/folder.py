@@ -2,8 +2,9 @@
 
 import io
 import json
+import numbers
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from cnnlab._common import atomic_path, read_json
+from cnnlab._common import atomic_path, read_json, require_seed
 
 RECIPE = ".cnnlab.json"
 TRUTH = ".truth.csv"
@@ -84,13 +85,25 @@ def _write(path: Path, data: bytes) -> None:
         temporary.write_bytes(data)
 
 
-def check_at_least(function: str, lowest: dict[str, float], **given: float) -> None:
-    """Refuses what is below its lowest value, and what is not whole where that is."""
-    kinds = {name: int | float if isinstance(least, float) else int for name, least in lowest.items()}
+def plain_numbers(caller: str, lowest: Mapping[str, float], seed: Any, **given: Any) -> list[Any]:
+    """The numbers, then the seed, as Python's own; refuses what is too low, and what is not whole where that is."""
+    require_seed(seed, caller=caller)
+    kinds: dict[str, Any] = {
+        name: numbers.Real if isinstance(least, float) else numbers.Integral for name, least in lowest.items()
+    }
     if any(isinstance(x, bool) or not isinstance(x, kinds[name]) or not x >= lowest[name] for name, x in given.items()):
-        expected = ", ".join(f"`{name}` ≥ {least}" for name, least in lowest.items())
+        whole = {name: "" if isinstance(least, float) else "whole " for name, least in lowest.items()}
+        expected = ", ".join(f"{whole[name]}`{name}` ≥ {least}" for name, least in lowest.items())
         received = ", ".join(f"{name}={value!r}" for name, value in given.items())
-        raise ValueError(f"`{function}` expects numbers: {expected}. Received: {received}.")
+        raise ValueError(f"`{caller}` expects numbers: {expected}. Received: {received}.")
+    return [int(x) if isinstance(x, numbers.Integral) else float(x) for x in (*given.values(), seed)]
+
+
+def plain_share(name: str, share: Any, *, of: str, highest: float = 1) -> float:
+    """The share as Python's own float; refuses what is not between 0 and the highest."""
+    if isinstance(share, bool) or not isinstance(share, int | float | np.number) or not 0 <= share <= highest:
+        raise ValueError(f"`{name}` expects a share of {of} from 0 to {highest}. Received: {share!r}.")
+    return float(share)
 
 
 def encoded(image: np.ndarray, format: str, **options: Any) -> bytes:

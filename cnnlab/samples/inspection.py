@@ -9,7 +9,7 @@ import pandas as pd
 
 from cnnlab._common import progress
 from cnnlab.samples import render
-from cnnlab.samples.folder import TRUTH, check_at_least, encoded, recipe
+from cnnlab.samples.folder import TRUTH, encoded, plain_numbers, plain_share, recipe
 
 CAMERAS = ("north", "south", "west")
 SHIFTS = ("day", "night")
@@ -46,6 +46,7 @@ def inspection(
         The folder, ready for `tables.from_folder`.
 
     Raises:
+        TypeError: If `seed` is no whole number from 0.
         ValueError: If an argument is out of range.
         FileExistsError: If the folder holds anything else.
 
@@ -57,8 +58,15 @@ def inspection(
         ...     sorted(path.name for path in parts.iterdir() if path.is_dir())
         ['crack', 'good', 'inclusion', 'pit', 'scratch', 'stain']
     """
+    lowest = {"per_class": 1, "size": 32, "imbalance": 1.0}
+    given = {"per_class": per_class, "size": size, "imbalance": imbalance}
+    per_class, size, imbalance, seed = plain_numbers("samples.inspection", lowest, seed, **given)
     plant = dict(plant or {})
-    _check(per_class, size, imbalance, plant)
+    for name, share in plant.items():
+        if name not in PLANTS:
+            raise ValueError(f"`plant` knows {', '.join(PLANTS)}. Received: {name!r}.")
+        highest = 1.0 if name == "hard_camera" else 0.5
+        plant[name] = plain_share(f"plant[{name!r}]", share, of="images", highest=highest)
     made_by = {
         "name": "inspection",
         "version": render.VERSION,
@@ -80,17 +88,6 @@ def inspection(
             truth = table[["path", "true_label", "planted", "picture"]]
             write(TRUTH, truth.to_csv(index=False, lineterminator="\n").encode())
     return folder
-
-
-def _check(per_class: int, size: int, imbalance: float, plant: dict[str, float]) -> None:
-    lowest = {"per_class": 1, "size": 32, "imbalance": 1.0}
-    check_at_least("samples.inspection", lowest, per_class=per_class, size=size, imbalance=imbalance)
-    for name, share in plant.items():
-        highest = 1.0 if name == "hard_camera" else 0.5
-        if name not in PLANTS:
-            raise ValueError(f"`plant` knows {', '.join(PLANTS)}. Received: {name!r}.")
-        if not 0 <= share <= highest:
-            raise ValueError(f"`plant[{name!r}]` expects a share from 0 to {highest}. Received: {share}.")
 
 
 def _plan(per_class: int, imbalance: float, plant: dict[str, float], seed: int) -> list[dict]:

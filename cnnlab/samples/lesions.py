@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from cnnlab._common import progress
-from cnnlab.samples.folder import check_at_least, encoded, recipe
+from cnnlab.samples.folder import encoded, plain_numbers, plain_share, recipe
 from cnnlab.samples.render import Rng, lines
 
 VERSION = 1  # raise it when the pictures change, so that old folders are told from new ones
@@ -63,6 +63,7 @@ def lesions(
         The folder, ready for `tables.from_folder`.
 
     Raises:
+        TypeError: If `seed` is no whole number from 0.
         ValueError: If an argument is out of range.
         FileExistsError: If the folder holds anything else.
 
@@ -78,9 +79,9 @@ def lesions(
         {'benign': 8, 'malignant': 1}
     """
     lowest = {"patients": 2, "size": 32, "imbalance": 1.0}
-    check_at_least("samples.lesions", lowest, patients=patients, size=size, imbalance=imbalance)
-    if isinstance(dark, bool) or not isinstance(dark, int | float) or not 0 <= dark <= 1:
-        raise ValueError(f"`dark` expects a share of patients from 0 to 1. Received: {dark!r}.")
+    given = {"patients": patients, "size": size, "imbalance": imbalance}
+    patients, size, imbalance, seed = plain_numbers("samples.lesions", lowest, seed, **given)
+    dark = plain_share("dark", dark, of="patients")
     made_by = {"name": "lesions", "version": VERSION, "patients": patients, "size": size}
     made_by |= {"imbalance": imbalance, "dark": dark, "seed": seed}
     with recipe(folder, made_by) as write:

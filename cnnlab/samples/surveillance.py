@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from cnnlab._common import progress
-from cnnlab.samples.folder import TRUTH, check_at_least, encoded, recipe
+from cnnlab.samples.folder import TRUTH, encoded, plain_numbers, recipe
 from cnnlab.samples.render import Rng
 
 VERSION = 1  # raise it when the pictures change, so that old folders are told from new ones
@@ -49,6 +49,7 @@ def surveillance(folder: str | os.PathLike[str], *, days: int = 6, minutes: int 
         The folder, ready for `tables.from_folder`.
 
     Raises:
+        TypeError: If `seed` is no whole number from 0.
         ValueError: If an argument is out of range.
         FileExistsError: If the folder holds anything else.
 
@@ -60,7 +61,8 @@ def surveillance(folder: str | os.PathLike[str], *, days: int = 6, minutes: int 
         ...     samples.truth(video).columns.tolist()
         ['event', 'day', 'label', 'begin', 'end']
     """
-    check_at_least("samples.surveillance", {"days": 1, "minutes": 4}, days=days, minutes=minutes)
+    lowest = {"days": 1, "minutes": 4}
+    days, minutes, seed = plain_numbers("samples.surveillance", lowest, seed, days=days, minutes=minutes)
     made_by = {"name": "surveillance", "version": VERSION, "days": days, "minutes": minutes, "seed": seed}
     with recipe(folder, made_by) as write:
         if write is not None:
