@@ -3,6 +3,7 @@
 import base64
 import html
 import io
+import tempfile
 import time
 import warnings
 from pathlib import Path
@@ -25,8 +26,12 @@ def predict(export: str, source: Path, csv: Path | None) -> None:
 
     if csv is not None and csv.exists():
         raise FileExistsError(f"{csv} is there already and stays as it is. Name another file after --csv.")
+    if csv is not None and csv.suffix.lower() != ".csv":
+        raise ValueError(f"Answers are CSV: name a file that ends in .csv after --csv. Received: {csv}.")
     predictor = Predictor(export)
     table = pd.DataFrame({"path": [str(source)]}) if source.is_file() else tables.from_folder(source, labelled=False)
+    if csv is not None:
+        _require_writable(csv.parent)
     began = time.perf_counter()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # unreadable files are counted below
@@ -65,7 +70,9 @@ def audit(folder: Path, out: Path) -> None:
     there = [path for path in (out / "audit.csv", out / "audit.html") if path.exists()]
     if there:
         raise FileExistsError(f"{there[0]} is there already and stays as it is. Name another folder after --out.")
-    table = room.scan(tables.from_folder(folder))
+    table = tables.from_folder(folder)
+    _require_writable(out)
+    table = room.scan(table)
     tables.save(table, out / "audit.csv", spreadsheet=True)
     copies = table[table["group"].duplicated(keep=False) & (table["problem"] == "")].sort_values("group")
     parts = {
@@ -79,6 +86,16 @@ def audit(folder: Path, out: Path) -> None:
     for title, (rows, _) in parts.items():
         print(f"{len(rows):8,}  {title}")
     print(f"Page:    {out / 'audit.html'}\nTable:   {out / 'audit.csv'}")
+
+
+def _require_writable(folder: Path) -> None:
+    """Makes the folder, and refuses one that takes no files before the work that would be lost."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError as error:
+        problem = f"Nothing can be written to {str(folder)!r} ({error.strerror}). Name another folder"
+        raise OSError(error.errno, problem) from error
 
 
 def _page(folder: Path, table: pd.DataFrame, parts: dict[str, tuple[pd.DataFrame, str]]) -> str:

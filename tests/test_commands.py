@@ -105,6 +105,32 @@ def test_what_is_not_there_is_a_sentence(export, tmp_path, monkeypatch, capsys, 
     assert sentence in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["predict", "{export}/model", "{export}/parts", "--csv", "answers.txt"], "ends in .csv after --csv"),
+        (["predict", "{export}/model", "{export}/parts", "--csv", "file/answers.csv"], "can be written to 'file'"),
+        pytest.param(
+            ["predict", "{export}/model", "{export}/parts", "--csv", "/proc/1.csv"],
+            "can be written to '/proc'",
+            marks=pytest.mark.skipif(not Path("/proc/self").exists(), reason="a folder where not even root writes"),
+        ),
+        (["audit", "{export}/parts", "--out", "file"], "can be written to 'file'"),
+    ],
+)
+def test_where_nothing_can_be_written_is_said_before_the_work(export, tmp_path, monkeypatch, capsys, words, sentence):
+    def refuse(*_, **__):
+        raise AssertionError("worked for nothing")
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(serving.Predictor, "table", refuse)
+    monkeypatch.setattr("cnnlab.audit.scan", refuse)
+    Path("file").write_text("mine")
+    assert main([word.format(export=export) for word in words]) == 1
+    assert sentence in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == [tmp_path / "file"]
+
+
 def test_validate_prints_the_scores_of_the_export(export, capsys):
     assert main(["validate", str(export / "model"), str(export / "parts")]) == 0
     said = capsys.readouterr().out
