@@ -19,9 +19,9 @@ import pytest
 
 # Whole files go to the workers (`--dist loadfile`), in this order: the longest first, or a worker waits for the other.
 LONGEST = (
-    "test_browser", "test_notebooks_run", "test_grid_search", "test_resume", "test_cross_validate",
-    "test_models_pretrained", "test_training_tools", "test_preparation", "test_imbalance", "test_readme",
-    "test_pipelines_memory",
+    "test_browser", "test_notebooks_run", "test_browser_capture", "test_resume", "test_models_pretrained",
+    "test_grid_search", "test_cross_validate", "test_training_tools", "test_preparation", "test_imbalance",
+    "test_readme", "test_pipelines_memory",
 )  # fmt: skip
 
 

@@ -275,7 +275,7 @@ def test_keys_and_clicks_in_relabel_are_rows_in_the_file(page, lab, course):
     page.keyboard.press("-")
     rows = decisions_of(course, "decisions.csv", 4, page)
     assert rows["action"].tolist() == ["exclude"] * 4
-    assert page.locator(".cnnlab-grid .card.done").count() == 4
+    page.wait_for_function("document.querySelectorAll('.cnnlab-grid .card.done').length === 4")
     assert page.locator(".jp-Cell").count() == 1  # no key reached the notebook
     assert ours(errors) == []
 

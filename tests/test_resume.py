@@ -109,7 +109,9 @@ def whole(rows, tmp_path_factory):
     return folder, model, history
 
 
-@pytest.mark.parametrize("fail_at", [[13], [10, 3], [39]], ids=str)
+@pytest.mark.parametrize(
+    "fail_at", [[10, 3], *(pytest.param([step], marks=pytest.mark.slow) for step in (13, 39))], ids=str
+)
 def test_an_interrupted_run_ends_like_the_whole_one(rows, whole, tmp_path, fail_at):
     """10 steps an epoch: within one, at its end and soon again, before the last step."""
     for attempt, step in enumerate(fail_at):
@@ -208,7 +210,9 @@ def cut_in_half(path):
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
 
 
-@pytest.mark.parametrize("damage", [cut_in_half, os.unlink], ids=lambda damage: damage.__name__)
+@pytest.mark.parametrize(
+    "damage", [cut_in_half, pytest.param(os.unlink, marks=pytest.mark.slow)], ids=lambda damage: damage.__name__
+)
 def test_the_checkpoint_before_is_used_where_the_latest_is_damaged(rows, whole, tmp_path, damage, caplog):
     with pytest.raises(ConnectionAbortedError):
         train(rows, tmp_path, fail_at=25)
@@ -379,7 +383,9 @@ def test_a_budget_allows_as_much_as_it_says(monkeypatch):
     assert budget.allows()
 
 
-@pytest.mark.parametrize(("before", "after"), [(1, 8), (4, 3), (8, 1), (3, 8)])
+@pytest.mark.parametrize(
+    ("before", "after"), [(4, 3), (8, 1), *(pytest.param(*pair, marks=pytest.mark.slow) for pair in ((1, 8), (3, 8)))]
+)
 def test_other_steps_an_execution_do_the_same_steps(rows, tmp_path, before, after):
     """10 steps an epoch, stopped in the second one."""
     whole = train(rows, tmp_path / "whole", model=build(), epochs=2)
