@@ -50,7 +50,7 @@ def test_a_solved_exercise_stays_solved(file, capsys):
 
 def test_dots_are_no_answer(file, capsys):
     assert reply(capsys, "02.1", ..., file=file) == (
-        "02.1 waits for your answer: a whole number, in place of the dots.\n"
+        "02.1 waits for your answer: a whole number, instead of the dots.\n"
     )
     assert not file.exists()
 

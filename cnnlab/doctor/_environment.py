@@ -103,7 +103,7 @@ def check_variables(machine: Machine) -> list[Finding]:
 
 
 def check_shadows(machine: Machine) -> list[Finding]:
-    """Files in the working folder that Python would import in place of a library."""
+    """Files in the working folder that Python would import instead of a library."""
     known = set(getattr(sys, "stdlib_module_names", ())) - HARMLESS_NAMES | THIRD_PARTY
     shadows = [name for name in machine.names(machine.folder) if name.endswith(".py") and name[:-3] in known]
     if not shadows:
@@ -112,7 +112,7 @@ def check_shadows(machine: Machine) -> list[Finding]:
     pairs = [(machine.join(machine.folder, name), f"{place}my_{name}") for name in shadows]
     status = "problem" if {name[:-3] for name in shadows} & THIRD_PARTY else "warning"
     words = f"The working folder {machine.folder} holds {', '.join(shadows)}."
-    why = f"`import {shadows[0][:-3]}` finds this file in place of the library: “partially initialized module” follows."
+    why = f"`import {shadows[0][:-3]}` finds this file instead of the library: “partially initialized module” follows."
     verb = "ren" if machine.windows else "mv"
     fix = "\n".join(f"{verb} {machine.quote(old)} {machine.quote(new)}" for old, new in pairs)
     return [Finding("environment", status, words, why, fix)]

@@ -1,4 +1,4 @@
-"""The graphics card: driver, visibility, memory. What TensorFlow needs beside it is in `_graphics`."""
+"""The graphics card: driver, visibility, memory. What else TensorFlow needs is in `_graphics`."""
 
 from __future__ import annotations
 
@@ -164,7 +164,7 @@ def _check_driver(machine: Machine, graphics: Graphics, build: Mapping[str, Any]
 
 
 def _check_jax(machine: Machine, graphics: Graphics) -> None:
-    """JAX for NVIDIA cards is a plugin beside the package; without it JAX computes on the processor."""
+    """JAX for NVIDIA cards is a plugin of its own; without it JAX computes on the processor."""
     plugin = _jax_plugin(machine)
     if plugin:
         graphics.add("ok", f"Keras computes with JAX, which has {plugin} {machine.version(plugin)}; the proof tries it")

@@ -2,7 +2,7 @@
 
 >>> from cnnlab import exercises
 >>> exercises.check("02.1", ...)
-02.1 waits for your answer: a whole number, in place of the dots.
+02.1 waits for your answer: a whole number, instead of the dots.
 """
 
 from cnnlab.exercises.catalogue import Exercise, markdown

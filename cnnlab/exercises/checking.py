@@ -43,7 +43,7 @@ def check(exercise: str, answer: Any, *, file: str | os.PathLike[str] | None = N
     """
     name = full_name(exercise)
     if answer is Ellipsis:
-        print(f"{name} waits for your answer: {find(name).answer}, in place of the dots.")  # noqa: T201
+        print(f"{name} waits for your answer: {find(name).answer}, instead of the dots.")  # noqa: T201
         return
     place = Path(file) if file else record.default_file()
     before = record.read(place)[0].get(name) if keep else None

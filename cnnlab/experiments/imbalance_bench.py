@@ -84,7 +84,7 @@ def imbalance(
         scores with the columns remedy, metric (macro_f1; minority_recall, the share of the minority's images that are
         found; calibration_error; accuracy), images, value, low, high (95 % interval), difference (from none),
         difference_low, difference_high, p_value (Holm's, over the remedies) and verdict (baseline, better, worse,
-        noise); beside it predictions, runs and a sentence.
+        noise); with it predictions, runs and a sentence.
 
     Raises:
         ValueError: If a remedy is unknown, no class is rare, or a class is smaller than the number of folds.

@@ -36,7 +36,7 @@ class Remedy:
         balance: As in `pipelines.load`: "oversample", "undersample" or a share.
         class_weights: Whether `tables.class_weights` weigh the loss.
         loss: "focal" (Keras's own, gamma 2), "logit_adjustment" (`models.LogitAdjusted`), or a function of the training
-            rows that returns a Keras loss; in place of the one the model was compiled with.
+            rows that returns a Keras loss; instead of the one the model was compiled with.
         mix: "mixup" or "cutmix": new images of the rare classes, see `synthesize`.
         extra: Further training rows, path and label, such as rendered images. They are never scored.
         smote: Whether the last layer is fitted anew, on the network's features balanced by imbalanced-learn's SMOTE.

@@ -43,7 +43,7 @@ class Labeller:
 
     First come clusters of images that look alike, two for each class; from then on linear discriminant analysis of the
     features proposes a class for every image. A screen holds images of one proposed class that teach most (the least
-    certain ones, far from each other, beside ordinary ones), and as many drawn at random from all that are open: these
+    certain ones, far from each other, and ordinary ones), and as many drawn at random from all that are open: these
     tell honestly how many proposals are right. Each answer is a row of the decisions file at once, so a new kernel goes
     on where the last one stopped, and `audit.apply` reads it. `widgets.label` is the view of it.
 

@@ -43,7 +43,7 @@ def linear_probe(
         table: With the columns path and label; a column `split` is not looked at.
         network: A name of `models.table()`, with its ImageNet weights, or a keras.Model, as in `experiments.features`.
         test: Other rows. One probe then learns from the whole table and predicts these, as a trained network would;
-            they need no label. Nothing is divided into folds.
+            they need no label. Nothing is split into folds.
         folds: How many, 2 or more.
         group: A column whose equal values stay in one fold, or several, as in `tables.linked_groups`: None uses the
             column group where there is one, False none.

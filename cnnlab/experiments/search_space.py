@@ -27,7 +27,7 @@ class Space:
     def __init__(self, grid: Any, *, beside: Iterable[str] = ()) -> None:
         clash = [name for name in beside if name in FITTING or (isinstance(grid, Mapping) and name in grid)]
         if clash:
-            raise ValueError(f"{clash[0]!r} is in the grid and given beside it. Leave one of the two out.")
+            raise ValueError(f"{clash[0]!r} is in the grid and given as an argument too. Leave one of the two out.")
         self.values: dict[str, dict[Any, Any]] = {}
         self.fixed = isinstance(grid, Mapping)
         self.hyperparameters: kt.HyperParameters | None = None

@@ -72,7 +72,7 @@ def cross_validate(
         repeats: How often the folds are assigned anew.
         patience: Epochs without improvement before a fold stops and goes back to its best weights; None: all epochs.
         folder: Where finished folds are kept; in memory only where None.
-        fit: Called in place of the model's own `fit`, with the model first and the same arguments.
+        fit: Called instead of the model's own `fit`, with the model first and the same arguments.
         callbacks: Keras callbacks, copied for each fold, or a function that makes new ones.
         class_weight: As in `model.fit`, by class number or name; "balanced" for `tables.class_weights` of each fold.
         **loading: Passed on to `pipelines.load`: batch_size, augment, balance, resize, cache.
@@ -118,7 +118,7 @@ def learning_curve(
     """Trains on more and more of the training images, and scores each network on the same held-out images.
 
     Each larger part contains the smaller ones and keeps the classes' shares, so that what changes is the number of
-    images alone. Rows of the split `val` are held out where the table is divided, and those of `test` are not touched;
+    images alone. Rows of the split `val` are held out where the table is split, and those of `test` are not touched;
     else a quarter of all images is held out. Few images mean few steps: give enough `epochs` that the smallest part is
     learned, too.
 

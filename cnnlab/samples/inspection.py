@@ -27,7 +27,7 @@ def inspection(
 ) -> Path:
     """Renders photographs of brushed metal parts: good ones and five kinds of defect, as JPEG files.
 
-    Position, direction, size, light and grain differ from image to image, and harmless look-alikes (dust, brushing
+    Position, direction, size, light and grain differ from image to image, and harmless look-alikes (dust, polishing
     lines, reflections) are everywhere, so that a linear model on pixels fails where a convolutional network does not.
     `metadata.csv` in the folder tells camera and shift of each image; `tables.from_folder` reads it.
 

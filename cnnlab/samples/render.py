@@ -29,7 +29,7 @@ def part(label: str, size: int, camera: str, shift: str, hard: float, rng: Rng) 
 
 
 def brushed_metal(size: int, angle: float, rng: Rng) -> np.ndarray:
-    """Noise drawn out along one direction, as a brush leaves it."""
+    """Noise drawn out along one direction, as polishing leaves it."""
     wide = 2 * size  # room to rotate without empty corners
     noise = 9 * drawn_out(wide, size / 6, 0.6, rng) + 6 * drawn_out(wide, size / 2, 2.5, rng)
     turn = cv2.getRotationMatrix2D((wide / 2, wide / 2), np.degrees(angle), 1.0)
@@ -57,7 +57,7 @@ def light(size: int, rng: Rng) -> np.ndarray:
 
 
 def look_alikes(surface: np.ndarray, angle: float, rng: Rng) -> np.ndarray:
-    """What is not a defect: long brushing lines in the brush's direction, and specks of dust."""
+    """What is not a defect: long polishing lines in one direction, and specks of dust."""
     size = surface.shape[0]
     for _ in range(rng.poisson(1.5)):
         centre = rng.uniform(0, size, 2)

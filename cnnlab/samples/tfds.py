@@ -28,14 +28,14 @@ def from_tfds(
 ) -> Path:
     """Writes an image-classification set of TensorFlow Datasets as one file an image, in its original encoded bytes.
 
-    Runs once; an interrupted call continues where it stopped. Licence and citation are written beside the images,
+    Runs once; an interrupted call continues where it stopped. Licence and citation are written next to the images,
     as `ABOUT.txt`. Needs the network unless the set is prepared in `data_dir` already.
 
     Args:
         name: A name of the TFDS catalogue, such as "tf_flowers" or "cifar10:3.0.2".
         folder: Where to; made if it does not exist.
         split: One split ("train", "test[:10%]", …), or several of which each gets a subfolder that `tables.from_folder`
-            reads as a ready-made split: `["train", "test[:10%]"]`, or, where one is divided,
+            reads as a ready-made split: `["train", "test[:10%]"]`, or, where one is split,
             `{"train": "train[:80%]", "val": "train[80%:]"}`.
         data_dir: Where prepared sets lie; TFDS's own default where None.
 

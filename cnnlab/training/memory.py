@@ -168,7 +168,7 @@ class Memory:
 
 
 def _put_into(callback: keras.callbacks.Callback, key: str, value: Any, *, exact: bool) -> None:
-    """Sets an attribute; of a callback that somebody wrote only where the value is of the kind that is there."""
+    """Sets an attribute; of a callback that somebody wrote only where the value has the type of what is there."""
     now = vars(callback)[key]
     if isinstance(now, dict) and isinstance(value, dict):
         now.clear()  # it may be a defaultdict or a Counter

@@ -115,7 +115,7 @@ def _labels(labels: np.ndarray, classes: int) -> Check:
 
 
 def _trial(model: keras.Model, images: np.ndarray, labels: np.ndarray, outputs: np.ndarray) -> Iterator[Check]:
-    """First loss, answers that differ, and learning one batch by heart."""
+    """First loss, answers that differ, and memorizing one batch."""
     chance = math.log(outputs.shape[-1])
     probe = compiled_like(model, images, labels)
     first = loss_of(probe.evaluate(images, labels, verbose=0, return_dict=True))
@@ -140,5 +140,5 @@ def _trial(model: keras.Model, images: np.ndarray, labels: np.ndarray, outputs: 
         "learns one batch",
         math.isfinite(lowest) and lowest <= ENOUGH * min(first, chance),
         f"loss {first:.3g} to {lowest:.3g} in {steps} steps on {len(images)} images",
-        "It cannot learn even a few images by heart: try `training.find_learning_rate`, and look at images and labels.",
+        "It cannot memorize even a few images: try `training.find_learning_rate`, and look at images and labels.",
     )

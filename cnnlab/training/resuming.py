@@ -30,9 +30,9 @@ logger = logging.getLogger("cnnlab")
 class Checkpoints(keras.callbacks.Callback):
     """Keeps all that training needs to go on; the first in the list, so that it sees what the others made of an epoch.
 
-    A checkpoint is taken before an epoch, and within one before a step, whenever the last one's cost is small beside
-    the time that went by since. A run that is in `folder` goes on with `resume`; else the names `left_behind` by it are
-    moved aside.
+    A checkpoint is taken before an epoch, and within one before a step, whenever the last one's cost is small compared
+    with the time that went by since. A run that is in `folder` goes on with `resume`; else the names `left_behind` by it
+    are moved aside.
     """
 
     fit: Fit
@@ -287,7 +287,7 @@ def _examples(data: Any, labels: Any) -> dict[str, Any]:
 
 
 def _learning(model: keras.Model) -> dict[str, Any]:
-    """What decides how a network learns beside its weights and the rest of the optimizer."""
+    """What decides how a network learns, apart from its weights and the rest of the optimizer."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of a function without a name, which is only looked at
         loss = (model.get_compile_config() or {}).get("loss")

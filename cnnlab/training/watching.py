@@ -81,7 +81,7 @@ class Watched:
             self.mode = known or ("min" if self.name.endswith("loss") else None)
         if self.mode is None:
             raise ValueError(
-                f"`{self.argument}` expects a number whose direction Keras knows, or `mode` beside it. Received: "
+                f"`{self.argument}` expects a number whose direction Keras knows, or `mode` with it. Received: "
                 f'{self.name!r}: say mode="max" if more of it is better, mode="min" if less.'
             )
         return self.mode

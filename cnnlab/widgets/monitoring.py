@@ -155,7 +155,7 @@ class Monitor(keras.callbacks.Callback):
     # Drawing
 
     def _draw(self, share: float, *, final: bool = False) -> None:
-        """Draws anew in place of the last drawing."""
+        """Replaces the last drawing."""
         from IPython.display import HTML, display
 
         picture = HTML(self.picture(share, final=final))
