@@ -31,8 +31,8 @@ class Checkpoints(keras.callbacks.Callback):
     """Keeps all that training needs to go on; the first in the list, so that it sees what the others made of an epoch.
 
     A checkpoint is taken before an epoch, and within one before a step, whenever the last one's cost is small compared
-    with the time that went by since. A run that is in `folder` goes on with `resume`; else the names `left_behind` by it
-    are moved aside.
+    with the time that went by since. A run that is in `folder` goes on with `resume`; else the names `left_behind` by
+    it are moved aside.
     """
 
     fit: Fit
