@@ -346,6 +346,7 @@ def test_a_camera_is_let_go(monkeypatch, way):
             return True, np.zeros((2, 2, 3), np.uint8)
 
     monkeypatch.setattr(sources, "_capture", Camera)
+    others = set(threading.enumerate())  # of tests before, which may take a moment to end
     watched = serving.stream(0, model)
     assert (Camera.opened, Camera.released) == (1, 0)
     if way == "close":  # never iterated
@@ -370,7 +371,7 @@ def test_a_camera_is_let_go(monkeypatch, way):
     assert watched.ended == ("the loop was left" if way == "break" else "the stream was closed")
     with pytest.raises(RuntimeError, match="not after it was closed"):
         next(iter(watched))
-    assert not [thread for thread in threading.enumerate() if thread.name == "cnnlab-stream" and thread.is_alive()]
+    assert not [one for one in threading.enumerate() if one.name == "cnnlab-stream" and one not in others]
 
 
 def test_a_pipe_in_a_folder_holds_nobody_up(predictor, tmp_path):

@@ -22,7 +22,7 @@ def check(machine: Machine) -> list[Finding]:
     """All findings about the packages themselves; `check_conflicts` has those about how they fit together."""
     needs = _needs(machine)
     if not needs:
-        why = "Neither pyproject.toml beside the package nor its installed metadata names them."
+        why = "Neither pyproject.toml next to the package nor its installed metadata names them."
         fix = "Clone the project again, and run this inside its folder."
         return [warning("packages", "Which packages the project needs could not be read.", why, fix)]
     there = {name: machine.version(by) for name, _ in needs if (by := provider(machine, name))}
