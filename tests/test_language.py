@@ -25,7 +25,7 @@ INSTEAD = {
     r"brush(?:es|ing)?": "name the tool or the texture",
     r"shel(?:f|ves)": "folder, cache",
     r"heaps?": "many, list",
-    r"is no image": "is not an image",
+    r"(?<!there )is no (?:image|table|(?:whole )?number)": "is not a",
     r"by heart": "memorize",
     r"in place of": "instead of",
     r"beside": "next to, with, compared with",
@@ -84,6 +84,7 @@ def test_no_word_that_a_native_teacher_would_not_use():
     [
         ("Mend it in place of a new one.", ["mend", "in place of"]),
         ("Not an image, instead of: amend, brushed, mendable, besides, a dividend.", []),
+        ("It is no whole number; is no table. There is no table.", ["is no whole number", "is no table"]),
         ("Divide the table; divided by its sum.", ["divide"]),
         ("The share is divided by 3. It deals with shelves, dealt with.", ["shelves"]),
         ("Feed it pixels; the feed ends.", ["the feed"]),

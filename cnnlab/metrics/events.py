@@ -35,7 +35,7 @@ def match_events(alarms: pd.DataFrame, truth: pd.DataFrame, *, tolerance: float 
         came early), alarms (how many), called (label of the first alarm).
 
     Raises:
-        TypeError: If one of them is no table.
+        TypeError: If one of them is not a table.
         ValueError: If a column is missing, a time is no finite number, an event ends before it begins, or the
             tolerance is negative.
 
@@ -105,7 +105,7 @@ def events(alarms: pd.DataFrame, truth: pd.DataFrame, *, hours: float, tolerance
 
     Raises:
         TypeError: As `match_events`.
-        ValueError: As `match_events`, or if `hours` is no number above 0 or shorter than an event.
+        ValueError: As `match_events`, or if `hours` is not above 0, or shorter than an event.
 
     Source:
         Wilson (1927); Garwood (1936), Fiducial limits for the Poisson distribution.

@@ -63,7 +63,7 @@ def lesions(
         The folder, ready for `tables.from_folder`.
 
     Raises:
-        TypeError: If `seed` is no whole number from 0.
+        TypeError: If `seed` is not a whole number from 0.
         ValueError: If an argument is out of range.
         FileExistsError: If the folder holds anything else.
 

@@ -49,7 +49,7 @@ def surveillance(folder: str | os.PathLike[str], *, days: int = 6, minutes: int 
         The folder, ready for `tables.from_folder`.
 
     Raises:
-        TypeError: If `seed` is no whole number from 0.
+        TypeError: If `seed` is not a whole number from 0.
         ValueError: If an argument is out of range.
         FileExistsError: If the folder holds anything else.
 

@@ -80,3 +80,18 @@ def labels_fit(labels: np.ndarray, classes: int) -> bool:
 def described(labels: np.ndarray) -> str:
     """What labels are, in a few words."""
     return f"{labels.shape[1]} shares each" if are_soft(labels) else f"{labels.min()} to {labels.max()}"
+
+
+def check_fits(model: keras.Model, images: np.ndarray, labels: np.ndarray) -> None:
+    """Refuses images of another size and labels of other classes than the model has, which Keras says at length."""
+    wanted, classes = model.input_shape[1:], model.output_shape[-1]
+    if not size_fits(wanted, images):
+        raise ValueError(
+            f"`training.fine_tune` expects images of the model's size {wanted} (height, width, channels). Received "
+            f"{images.shape[1:]}: load them with the model's `image_size`."
+        )
+    if not labels_fit(labels, classes):
+        raise ValueError(
+            f"`training.fine_tune` expects labels of the model's {classes} classes, numbers from 0 to {classes - 1} or "
+            f"{classes} shares. Received {described(labels)}: build the model with the classes of these images."
+        )

@@ -16,7 +16,7 @@ from cnnlab._common import progress
 from cnnlab._upstream import build_before_tracing
 from cnnlab.models.losses import are_soft
 from cnnlab.pipelines.cache import free_memory
-from cnnlab.training.batches import checked_batch, described, labels_fit, require_batches, size_fits
+from cnnlab.training.batches import check_fits, checked_batch, require_batches
 from cnnlab.training.callbacks import EpochBar
 from cnnlab.training.compiling import on_accelerator, worth_compiling
 from cnnlab.training.ends import suitable_loss
@@ -260,7 +260,7 @@ def _train_head(
 ) -> dict[str, list[float]]:
     if type(task.model).train_step is not keras.Model.train_step:
         for data in (task.train, task.val):
-            _check_fits(task.model, *checked_batch(next(iter(data), None)))
+            check_fits(task.model, *checked_batch(next(iter(data), None)))
         return _fit(task, _adamw(HEAD_RATE, passes * steps), passes, callbacks)
     body, head = split_at_head(task.model)
     try:
@@ -296,7 +296,7 @@ def _features(model: keras.Model, body: keras.Model, data: Any, passes: int) -> 
     for _ in range(passes):
         for batch in progress(data, label="features", unit="batch"):
             images, answers = checked_batch(batch)
-            _check_fits(model, images, answers)
+            check_fits(model, images, answers)
             features.append(np.asarray(body.predict_on_batch(images)))
             need = 2 * passes * len(data) * features[0].nbytes  # as batches, and then joined
             if len(features) == 1 and need > (free := free_memory()):
@@ -305,21 +305,6 @@ def _features(model: keras.Model, body: keras.Model, data: Any, passes: int) -> 
     if not features:
         raise ValueError("`training.fine_tune` expects at least one batch in `train` and in `val`. Received none.")
     return np.concatenate(features), np.concatenate(labels)
-
-
-def _check_fits(model: keras.Model, images: np.ndarray, labels: np.ndarray) -> None:
-    """Refuses images of another size and labels of other classes than the model has, which Keras says at length."""
-    wanted, classes = model.input_shape[1:], model.output_shape[-1]
-    if not size_fits(wanted, images):
-        raise ValueError(
-            f"`training.fine_tune` expects images of the model's size {wanted} (height, width, channels). Received "
-            f"{images.shape[1:]}: load them with the model's `image_size`."
-        )
-    if not labels_fit(labels, classes):
-        raise ValueError(
-            f"`training.fine_tune` expects labels of the model's {classes} classes, numbers from 0 to {classes - 1} or "
-            f"{classes} shares. Received {described(labels)}: build the model with the classes of these images."
-        )
 
 
 def split_at_head(model: keras.Model) -> tuple[keras.Model, keras.Model]:
