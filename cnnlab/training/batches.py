@@ -43,8 +43,8 @@ def checked_batch(batch: Any) -> Batch:
         )
     if labels.dtype.kind not in "biuf":
         raise ValueError(
-            f"Expected labels as class numbers, 0 for the first class. Received {labels.reshape(-1)[0]!r}, which is no "
-            "number. `pipelines.load` counts the classes of a table by itself; elsewhere use `label.cat.codes`."
+            f"Expected labels as class numbers, 0 for the first class. Received {labels.reshape(-1)[0]!r}, which is "
+            "not a number. `pipelines.load` counts the classes of a table by itself; elsewhere use `label.cat.codes`."
         )
     return images, labels
 
