@@ -4,11 +4,10 @@ from cnnlab.models.losses import SmoothedCrossentropy
 from cnnlab.training.callbacks import callbacks, resume
 from cnnlab.training.compiling import compile, precision
 from cnnlab.training.distributed import distributed
-from cnnlab.training.finding import LearningRates, find_learning_rate
 from cnnlab.training.fine_tuning import fine_tune
-from cnnlab.training.preflight import preflight
 from cnnlab.training.resizing import resized
 from cnnlab.training.schedules import one_cycle, plateau, step_down, warmup_cosine
+from cnnlab.training.trying import LearningRates, find_learning_rate, preflight
 
 __all__ = [
     "LearningRates",

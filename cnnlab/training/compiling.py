@@ -1,5 +1,6 @@
 """`model.compile` with the arguments that fit the labels and this hardware, and the precision that it gains by."""
 
+import functools
 import inspect
 import math
 import re
@@ -14,13 +15,13 @@ import numpy as np
 from cnnlab._upstream import build_before_tracing, schedules_of
 from cnnlab.models.losses import saved_plainly
 from cnnlab.training.ends import suitable_loss
-from cnnlab.training.state import random_state_kept
-from cnnlab.training.steps import count_exactly
+from cnnlab.training.state import random_state_kept, source_of
 
 # Below this many multiply-adds a batch, starting a step costs as much as computing it on a CPU.
 CHEAP_STEP = 1.5e9
 HALVES = ("mixed_bfloat16", "mixed_float16")
 WORTH_IT = 1.3  # times as fast as float32, for half precision on a CPU
+COUNTS = ("steps_per_epoch", "validation_steps", "steps")
 
 
 def compile(
@@ -70,9 +71,7 @@ def compile(
         raise ValueError(f"`label_smoothing` expects a share from 0 to below 1. Received: {label_smoothing!r}.")
     if isinstance(learning_rate, int | float) and not 0 < learning_rate < math.inf:
         raise ValueError(f"`learning_rate` expects a number above 0, such as 0.001. Received: {learning_rate!r}.")
-    taken = _optimizer_arguments(optimizer)
-    settings = {name: arguments.pop(name) for name in list(arguments) if name in taken}
-    rule = _optimizer(optimizer, learning_rate, settings)
+    rule = _optimizer(optimizer, learning_rate, arguments)
     fitting = {"metrics": ["accuracy"]} if "loss" in arguments else suitable_loss(model, data, label_smoothing)
     on_gpu = on_accelerator()
     chosen = {
@@ -93,25 +92,18 @@ def compile(
     return model
 
 
-def _optimizer_arguments(optimizer: Any) -> set[str]:
-    kind = (
-        type(optimizer) if isinstance(optimizer, keras.optimizers.Optimizer) else type(keras.optimizers.get(optimizer))
-    )
-    return set(inspect.signature(kind.__init__).parameters) - {"self", "kwargs", "name", "learning_rate"}
-
-
-def _optimizer(optimizer: Any, learning_rate: Any, settings: dict[str, Any]) -> keras.optimizers.Optimizer:
-    if isinstance(optimizer, keras.optimizers.Optimizer):
-        if learning_rate is not None or settings:
-            given = ", ".join([*(["learning_rate"] if learning_rate is not None else []), *settings])
-            raise ValueError(
-                f"`{given}` expects an optimizer by name. Received an optimizer object, which has its own: "
-                f"pass keras.optimizers.{type(optimizer).__name__}({given}=…) alone."
-            )
-        return optimizer
+def _optimizer(optimizer: Any, learning_rate: Any, arguments: dict[str, Any]) -> keras.optimizers.Optimizer:
+    """The optimizer, set up with the learning rate and those of the arguments that it takes: these are taken out."""
     rule = keras.optimizers.get(optimizer)
-    if learning_rate is not None:
-        settings = {"learning_rate": learning_rate} | settings
+    taken = set(inspect.signature(type(rule).__init__).parameters) - {"self", "kwargs", "name", "learning_rate"}
+    settings = {} if learning_rate is None else {"learning_rate": learning_rate}
+    settings |= {name: arguments.pop(name) for name in list(arguments) if name in taken}
+    if settings and rule is optimizer:
+        given = ", ".join(settings)
+        raise ValueError(
+            f"`{given}` expects an optimizer by name. Received an optimizer object, which has its own: "
+            f"pass keras.optimizers.{type(optimizer).__name__}({given}=…) alone."
+        )
     return type(rule)(**settings) if settings else rule
 
 
@@ -240,3 +232,58 @@ def _steps_per_execution(model: keras.Model) -> int:
         elif not isinstance(layer, keras.layers.Layer) or hasattr(layer, "layers"):
             work += CHEAP_STEP  # a whole network inside: never cheap
     return 16 if work < CHEAP_STEP else 1
+
+
+def count_exactly(model: keras.Model) -> None:
+    """Makes `fit`, `evaluate` and `predict` of this model do the steps that are asked for; nothing where none are.
+
+    Keras rounds them up to whole executions, and goes through data that end within an epoch only once more. A model
+    whose `steps_per_execution` was chosen here must not do less, or more, than the person wrote.
+    """
+    for name in ("fit", "evaluate", "predict"):
+        setattr(model, name, _exact(model, name))
+
+
+def _exact(model: keras.Model, name: str) -> Any:
+    plain = getattr(type(model), name)
+    signature = inspect.signature(plain)
+
+    @functools.wraps(plain)
+    def method(*args: Any, **kwargs: Any) -> Any:
+        bound = signature.bind(model, *args, **kwargs)
+        given = bound.arguments
+        counts = [given[key] for key in COUNTS if isinstance(given.get(key), int) and given[key] > 0]
+        if given.get("steps_per_epoch") and "x" in given:
+            endless = _endless(given["x"])
+            given["x"] = given["x"] if endless is None else endless
+            counts += [1] if endless is None else []  # what may end within an execution is taken step by step
+        before = model.steps_per_execution
+        # As many steps at a time as all counts are multiples of.
+        _execute(model, max(steps for steps in range(1, before + 1) if all(count % steps == 0 for count in counts)))
+        try:
+            return plain(*bound.args, **bound.kwargs)
+        finally:
+            _execute(model, before)
+
+    method.__signature__ = inspect.signature(plain.__get__(model))  # type: ignore[attr-defined]
+    return method
+
+
+def _execute(model: keras.Model, steps: int) -> None:
+    if model.steps_per_execution != steps:
+        model.steps_per_execution = steps
+        model.train_function = model.test_function = model.predict_function = None
+
+
+def _endless(data: Any) -> Any:
+    """The dataset, begun again whenever it ends; None for what is not a TensorFlow dataset."""
+    if not hasattr(data, "element_spec") or not hasattr(data, "cardinality") or not hasattr(data, "repeat"):
+        return None
+    import tensorflow as tf
+
+    if int(data.cardinality()) == tf.data.INFINITE_CARDINALITY:
+        return data
+    repeated = data.repeat()
+    if source_of(data) is not None:
+        repeated._cnnlab_source, repeated._cnnlab_begun_again = source_of(data), True
+    return repeated

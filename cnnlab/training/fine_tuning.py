@@ -53,9 +53,8 @@ def fine_tune(
 ) -> keras.callbacks.History:
     """Trains a model of `models.pretrained` or `models.reuse` in two phases, compiling it by itself.
 
-    1. The head. The network below is frozen, so its features are computed once for each of `head_epochs` passes (every
-       pass augments anew), and the head learns on them in seconds; with an own `train_step`, or where memory is short
-       of them, from the images.
+    1. The head. The network below is frozen, so its features are computed once in each of `head_epochs` passes, and
+       the head learns on them in seconds; from the images with an own `train_step`, or where memory is short.
     2. The layers. They are unfrozen, batch normalisation excepted, and trained with the head on a cycle of low learning
        rates: the deeper a group of layers, the lower, because it holds what all images have in common.
 
@@ -69,8 +68,7 @@ def fine_tune(
         head_epochs: Passes over the images for the head, 1 or more.
         epochs: Of the second phase; 0 leaves it out.
         unfreeze: Share of the network's layers, counted from the head down, that learn in the second phase, 0 to 1.
-            The lowest see edges and colours, which all photographs have, and take the longest: without a fifth of
-            EfficientNetLite0 an epoch is over in two thirds of the time. Much less is for images like ImageNet's.
+            The lowest fifth of EfficientNetLite0 sees edges and colours, and takes a third of the time.
         learning_rate: Peak of the cycle for the head and the uppermost layers in the second phase.
         loss: What Keras takes as a loss; the cross-entropy that fits network and labels where not given.
         select: The best weights are those with the highest validation "accuracy" and, of equal ones, the lowest loss;
@@ -97,21 +95,17 @@ def fine_tune(
     """
     _check_arguments(head_epochs, epochs, unfreeze, learning_rate, select)
     steps, _ = _length(train), _length(val)
-    if seed is not None:
-        _begin_with(seed, model, train)
-    models.unfreeze(model, share=0)
+    _begin(seed, model, train)
     fitting = {"loss": loss, "metrics": ["accuracy"]} if loss is not None else suitable_loss(model, train)
     task = Task(model, train, val, select, fitting)
-    phases = [_run_phase("head", task, lambda: _train_head(task, head_epochs, steps, head_callbacks))]
+    phases, share = [_run_phase("head", task, lambda: _train_head(task, head_epochs, steps, head_callbacks))], 0.0
     if epochs and unfreeze:
         models.unfreeze(model, share=unfreeze)
         before = values_of(model.trainable_weights)
         optimizer = discriminative(model, learning_rate, steps=epochs * steps)
         phases.append(_run_phase("layers", task, lambda: _fit(task, optimizer, epochs, callbacks)))
         share = average_weights(task, before, [phase.quality for phase in phases])
-        phases[0].row["share"], phases[1].row["share"] = 1 - share, share
-    model.compile(keras.optimizers.AdamW(learning_rate / 10), jit_compile=worth_compiling(), **fitting)
-    return _joined(model, phases)
+    return _finished(task, phases, share, learning_rate / 10)
 
 
 class Task(NamedTuple):
@@ -155,15 +149,17 @@ def _length(data: Any) -> int:
         ) from error
 
 
-def _begin_with(seed: int, model: keras.Model, data: Any) -> None:
-    """Makes global random state, the generators of dropout, and the order of the data those of the seed."""
-    keras.utils.set_random_seed(seed)
-    weights = {id(weight) for weight in model.weights}
-    generators = [one for one in model.variables if id(one) not in weights and tuple(one.shape) == (2,)]
-    for number, state in enumerate(generators):
-        state.assign(np.array([seed % 2**31, number]))
-    if source_of(data) is not None:
-        pipelines.set_epoch(data, 0)
+def _begin(seed: int | None, model: keras.Model, data: Any) -> None:
+    """Gives random state, the generators of dropout and the order of the data the seed; freezes the network."""
+    if seed is not None:
+        keras.utils.set_random_seed(seed)
+        weights = {id(weight) for weight in model.weights}
+        generators = [one for one in model.variables if id(one) not in weights and tuple(one.shape) == (2,)]
+        for number, state in enumerate(generators):
+            state.assign(np.array([seed % 2**31, number]))
+        if source_of(data) is not None:
+            pipelines.set_epoch(data, 0)
+    models.unfreeze(model, share=0)
 
 
 def quality(logs: dict[str, Any], select: str) -> tuple[float, float]:
@@ -216,7 +212,6 @@ def _run_phase(name: str, task: Task, train: Callable[[], dict[str, list[float]]
     best = epochs[qualities.index(max(qualities))]
     row = {"phase": name, "epochs": len(epochs), "learning": learning, "frozen": task.model.count_params() - learning}
     row |= {"moved": moved, "val_loss": best["val_loss"], "val_accuracy": best.get("val_accuracy", math.nan)}
-    row["share"] = 1.0
     return Phase(history, max(qualities), row)
 
 
@@ -244,12 +239,14 @@ def _between(before: Sequence[np.ndarray], after: Sequence[np.ndarray], share: f
     return [(1 - share) * start + share * end for start, end in zip(before, after, strict=True)]
 
 
-def _joined(model: keras.Model, phases: list[Phase]) -> keras.callbacks.History:
+def _finished(task: Task, phases: list[Phase], share: float, rate: float) -> keras.callbacks.History:
+    """The history of all phases, of a model that is ready to be trained on."""
+    task.model.compile(keras.optimizers.AdamW(rate), jit_compile=worth_compiling(), **task.fitting)
     history = keras.callbacks.History()
-    history.set_model(model)
+    history.set_model(task.model)
     keys = [key for key in phases[0].history if all(key in phase.history for phase in phases)]
     history.history = {key: [value for phase in phases for value in phase.history[key]] for key in keys}
-    history.phases = pd.DataFrame([phase.row for phase in phases])
+    history.phases = pd.DataFrame([phase.row for phase in phases]).assign(share=[1 - share, share][: len(phases)])
     history.history["phase"] = history.phases["phase"].repeat(history.phases["epochs"]).tolist()
     history.epoch = list(range(len(history.history["phase"])))
     return history

@@ -51,13 +51,10 @@ def restored(value: Any, arrays: Arrays) -> Any:
             return arrays[content].copy()
         if kind in CONTAINERS and isinstance(content, list):
             return CONTAINERS[kind](restored(item, arrays) for item in content)
-        if kind == "dict" and isinstance(content, list) and all(map(_is_item, content)):
+        items = kind == "dict" and isinstance(content, list)
+        if items and all(isinstance(one, list) and len(one) == 2 and isinstance(one[0], KEYS) for one in content):
             return {key: restored(item, arrays) for key, item in content}
     raise ValueError("not a value that a checkpoint keeps")
-
-
-def _is_item(pair: Any) -> bool:
-    return isinstance(pair, list) and len(pair) == 2 and isinstance(pair[0], KEYS)
 
 
 # What a field may hold, as `is_possible` knows it.

@@ -59,7 +59,12 @@ class Checkpoints(keras.callbacks.Callback):
         self.begun = (0, 0)  # epoch and step that come next
         self.skipped = 0
         self.budget = Budget(self.budget.share)
-        self._refuse_endless()
+        cardinality = getattr(self.data, "cardinality", None)
+        if self.steps is None and callable(cardinality) and int(cardinality()) == -1:
+            raise ValueError(
+                "Expected data that end, or `steps_per_epoch`. Received a dataset that goes on for ever, with which "
+                "the first epoch would never be over: call `fit(…, steps_per_epoch=…)`."
+            )
         refuse_two_rules(self.model.optimizer, self.fit.callbacks)
         own_folder(self.folder, self.left_behind)
         try:
@@ -71,7 +76,8 @@ class Checkpoints(keras.callbacks.Callback):
     def _begin(self) -> None:
         self.optimizer = _settings(self.model.optimizer) | _learning(self.model)
         if self.resume:
-            self._build()
+            if not is_built(self.model) and self.data is not None:  # its variables are made when it sees images
+                self.model(self.data[:1] if hasattr(self.data, "shape") else next(iter(self.data))[0])
             self.found = checkpoints.read(self.folder, self.model)
         if self.found is None:
             refuse_what_is_over(self.model.optimizer, epochs=self.params["epochs"], steps=self.steps)
@@ -85,20 +91,6 @@ class Checkpoints(keras.callbacks.Callback):
             refuse_what_is_over(self.model.optimizer, epochs=self.params["epochs"] - epoch, steps=self.steps)
             begin_at_epoch(self.model, epoch)
         self.facts = self._data_facts()
-
-    def _refuse_endless(self) -> None:
-        cardinality = getattr(self.data, "cardinality", None)
-        if self.steps is None and callable(cardinality) and int(cardinality()) == -1:
-            raise ValueError(
-                "Expected data that end, or `steps_per_epoch`. Received a dataset that goes on for ever, with which "
-                "the first epoch would never be over: call `fit(…, steps_per_epoch=…)`."
-            )
-
-    def _build(self) -> None:
-        """Makes the variables of a network that is built only when it sees images."""
-        if not is_built(self.model) and self.data is not None:
-            batch = self.data[:1] if hasattr(self.data, "shape") else next(iter(self.data))[0]
-            self.model(batch)
 
     def _stays_over(self, memory: dict[str, Any]) -> bool:
         """Whether patience is used up for what it is now, too."""
@@ -189,9 +181,11 @@ class Checkpoints(keras.callbacks.Callback):
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
         """Takes the last checkpoint, before others go back to the best weights."""
         begin_at_epoch(self.model, None)
+        # Left in the middle, the last epoch is to be done again from the last checkpoint.
+        cut_short = self.steps and self.begun[1] + self.model.steps_per_execution < self.steps
         if self.memory is None:  # nothing was left to do
             self._remember()
-        elif not self._cut_short() and np.isfinite(np.asarray((logs or {}).get("loss", 0.0), dtype=float)).all():
+        elif not cut_short and np.isfinite(np.asarray((logs or {}).get("loss", 0.0), dtype=float)).all():
             averages = any(getattr(one, "use_ema", False) for one in optimizers_in(self.model.optimizer))
             self.begun = (self.begun[0] + 1, 0)
             if not averages:  # of weights, which Keras has put in place of those that training needs by now
@@ -215,10 +209,6 @@ class Checkpoints(keras.callbacks.Callback):
             logger.warning(
                 "The run in %s goes on without what some callbacks remembered: %s.", self.folder, "; ".join(left)
             )
-
-    def _cut_short(self) -> bool:
-        """Whether the last epoch was left in the middle: it is then to be done again from the last checkpoint."""
-        return bool(self.steps) and self.begun[1] + self.model.steps_per_execution < self.steps
 
     def _can_stop_within(self) -> bool:
         return self.source is not None and keras.backend.backend() == "tensorflow"
@@ -288,8 +278,7 @@ def _examples(data: Any, labels: Any) -> dict[str, Any]:
 
 def _learning(model: keras.Model) -> dict[str, Any]:
     """What decides how a network learns, apart from its weights and the rest of the optimizer."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of a function without a name, which is only looked at
+    with warnings.catch_warnings(action="ignore"):  # of a function without a name, which is only looked at
         loss = (model.get_compile_config() or {}).get("loss")
     precisions = sorted({layer.dtype_policy.name for layer in [model, *model.layers]})
     return {"loss": json.dumps(_nameless(loss), default=str, sort_keys=True), "precision": ", ".join(precisions)}
