@@ -12,7 +12,7 @@ from typing import Any
 from cnnlab.doctor import _logs
 from cnnlab.doctor._environment import backend
 from cnnlab.doctor._findings import Finding, note, ok, problem, warning
-from cnnlab.doctor._graphics import Graphics, install_gpu, install_jax
+from cnnlab.doctor._graphics import Graphics, install_cuda
 from cnnlab.doctor._machine import SCRIPTS, Machine, Outcome
 
 MARK = "@cnnlab "
@@ -216,7 +216,7 @@ def _check_cards(machine: Machine, graphics: Graphics, run: Run) -> list[Finding
             "gpu",
             f"{'JAX' if jax else 'TensorFlow'} uses {seen} of {expected} cards ({listed}).",
             f"Training {'leaves a card idle' if seen else 'uses the processor, often ten times slower'}. {reason}",
-            install_jax(machine) if jax else install_gpu(machine),
+            install_cuda(machine, "jax" if jax else "tensorflow"),
         )
     ]
 

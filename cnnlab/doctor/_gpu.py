@@ -15,8 +15,7 @@ from cnnlab.doctor._graphics import (
     check_capability,
     check_packages,
     cuda_major,
-    install_gpu,
-    install_jax,
+    install_cuda,
     read_build,
 )
 from cnnlab.doctor._machine import Machine
@@ -43,7 +42,14 @@ def look(machine: Machine, *, fast: bool) -> Graphics:
     """Everything about graphics cards that can be known without TensorFlow."""
     graphics = Graphics()
     if machine.system == "Darwin":
-        _look_mac(machine, graphics)
+        metal = machine.version("tensorflow-metal")
+        if metal:
+            why = "From TensorFlow 2.18 on, importing stops with “Symbol not found … libmetal_plugin.dylib”."
+            fix = machine.pip("uninstall -y tensorflow-metal")
+            graphics.add("problem", f"tensorflow-metal {metal} is installed.", why, fix)
+        else:
+            words = "macOS: TensorFlow trains on the processor; there is no official support for Apple's GPU"
+            graphics.add("ok", words)
         return graphics
     _find_cards(machine, graphics, timeout=0.8 if fast else 20.0)
     if not graphics.cards:
@@ -56,10 +62,17 @@ def look(machine: Machine, *, fast: bool) -> Graphics:
         return graphics
     build = read_build(machine)
     _check_driver(machine, graphics, build)
-    if backend(machine)[0] == "jax":
-        _check_jax(machine, graphics)
+    plugin, library = _jax_plugin(machine), _library(machine)
+    if library == "JAX" and plugin:  # without it JAX computes on the processor
+        graphics.add("ok", f"Keras computes with JAX, which has {plugin} {machine.version(plugin)}; the proof tries it")
+    elif library == "JAX":
+        words = f"The installed JAX {machine.version('jax') or ''} is the one for processors and cannot use the card."
+        graphics.add("problem", words, SLOW, install_cuda(machine, "jax"))
     elif build is not None and not build.get("is_cuda_build"):
-        _say_cpu_build(machine, graphics)
+        name = provider(machine, "tensorflow") or "tensorflow"
+        first = "" if name == "tensorflow" else machine.pip(f"uninstall -y {name}") + "\n"
+        words = f"The installed {name} is built without CUDA and cannot use the card."
+        graphics.add("problem", words, SLOW, first + install_cuda(machine))
     elif build is not None:
         check_capability(machine, graphics, build)
         check_packages(machine, graphics)
@@ -126,16 +139,6 @@ def _say_no_driver(machine: Machine, graphics: Graphics) -> None:
         graphics.add("ok", "no NVIDIA card: training uses the processor, which every notebook is made for")
 
 
-def _look_mac(machine: Machine, graphics: Graphics) -> None:
-    metal = machine.version("tensorflow-metal")
-    if metal:
-        why = "From TensorFlow 2.18 on, importing stops with “Symbol not found … libmetal_plugin.dylib”."
-        fix = machine.pip("uninstall -y tensorflow-metal")
-        graphics.add("problem", f"tensorflow-metal {metal} is installed.", why, fix)
-    else:
-        graphics.add("ok", "macOS: TensorFlow trains on the processor; there is no official support for Apple's GPU")
-
-
 def _check_driver(machine: Machine, graphics: Graphics, build: Mapping[str, Any] | None) -> None:
     driver = graphics.cards[0].driver
     digits = re.match(r"\d+", driver)
@@ -163,25 +166,8 @@ def _check_driver(machine: Machine, graphics: Graphics, build: Mapping[str, Any]
     )
 
 
-def _check_jax(machine: Machine, graphics: Graphics) -> None:
-    """JAX for NVIDIA cards is a plugin of its own; without it JAX computes on the processor."""
-    plugin = _jax_plugin(machine)
-    if plugin:
-        graphics.add("ok", f"Keras computes with JAX, which has {plugin} {machine.version(plugin)}; the proof tries it")
-    else:
-        words = f"The installed JAX {machine.version('jax') or ''} is the one for processors and cannot use the card."
-        graphics.add("problem", words, SLOW, install_jax(machine))
-
-
 def _jax_plugin(machine: Machine) -> str | None:
     return next((name for name in ("jax-cuda13-plugin", "jax-cuda12-plugin") if machine.version(name)), None)
-
-
-def _say_cpu_build(machine: Machine, graphics: Graphics) -> None:
-    name = provider(machine, "tensorflow") or "tensorflow"
-    first = "" if name == "tensorflow" else machine.pip(f"uninstall -y {name}") + "\n"
-    words = f"The installed {name} is built without CUDA and cannot use the card."
-    graphics.add("problem", words, SLOW, first + install_gpu(machine))
 
 
 def _check_visible(machine: Machine, graphics: Graphics) -> None:

@@ -59,16 +59,10 @@ def cuda_major(build: Mapping[str, Any] | None) -> int | None:
     return int(match.group()) if match else None
 
 
-def install_gpu(machine: Machine) -> str:
-    """The command that brings TensorFlow's CUDA libraries."""
-    version = machine.version("tensorflow")
-    return machine.pip(f'install "tensorflow[and-cuda]{"==" + version if version else ""}"')
-
-
-def install_jax(machine: Machine) -> str:
-    """The command that brings JAX for NVIDIA cards, in the version that is there."""
-    version = machine.version("jax")
-    return machine.pip(f'install "jax[cuda12]{"==" + version if version else ""}"')
+def install_cuda(machine: Machine, library: str = "tensorflow") -> str:
+    """The command that brings what TensorFlow or JAX needs for NVIDIA cards, in the version that is there."""
+    extra, version = {"tensorflow": "and-cuda", "jax": "cuda12"}[library], machine.version(library)
+    return machine.pip(f'install "{library}[{extra}]{"==" + version if version else ""}"')
 
 
 def check_capability(machine: Machine, graphics: Graphics, build: Mapping[str, Any]) -> None:
@@ -93,7 +87,7 @@ def check_capability(machine: Machine, graphics: Graphics, build: Mapping[str, A
                 f"{words} has code up to {newest[0]}.{newest[1]}.",
                 "Cards of that generation (RTX 50xx and Blackwell) fail at the first operation with "
                 "“CUDA_ERROR_INVALID_PTX” or “CUDA_ERROR_INVALID_HANDLE”. Keras on JAX serves them.",
-                f"{install_jax(machine)}\n{machine.set_variable('KERAS_BACKEND', 'jax')}\n"
+                f"{install_cuda(machine, 'jax')}\n{machine.set_variable('KERAS_BACKEND', 'jax')}\n"
                 f"Or train on the processor:\n{hide}",
             )
         elif not any(kind == "sm" and level[0] == own[0] and level <= own for kind, level in kinds):
@@ -118,7 +112,7 @@ def check_packages(machine: Machine, graphics: Graphics) -> None:
             f"Of NVIDIA's packages, {'; '.join(graphics.missing)}.",
             "TensorFlow loads CUDA and cuDNN from them; else it says “Cannot dlopen some GPU libraries” and trains "
             "on the processor, unless the system has a CUDA that fits.",
-            install_gpu(machine),
+            install_cuda(machine),
         )
     path = machine.environment.get("LD_LIBRARY_PATH", "")
     if re.search("cuda|cudnn|nvidia", path) and not machine.wsl:

@@ -7,7 +7,7 @@ import functools
 import re
 from typing import NamedTuple
 
-from cnnlab.doctor._graphics import INSTALL_DRIVER, install_gpu, install_jax
+from cnnlab.doctor._graphics import INSTALL_DRIVER, install_cuda
 from cnnlab.doctor._machine import SCRIPTS, Machine
 
 REINSTALL = "{pip install --force-reinstall --no-cache-dir tensorflow keras}"
@@ -42,7 +42,7 @@ def fill_in(machine: Machine, fix: str) -> str:
     """Fills the commands of this machine into a fix."""
     fix = fix.replace("{reinstall}", REINSTALL).replace("{driver}", INSTALL_DRIVER).replace("{close}", CLOSE_OTHERS)
     fix = fix.replace("{everything}", machine.install_everything())
-    fix = fix.replace("{gpu}", install_gpu(machine)).replace("{jax}", install_jax(machine))
+    fix = fix.replace("{gpu}", install_cuda(machine)).replace("{jax}", install_cuda(machine, "jax"))
     fix = re.sub(r"\{set (\S+) (\S+)\}", lambda match: machine.set_variable(match.group(1), match.group(2)), fix)
     return re.sub(r"\{pip ([^}]*)\}", lambda match: machine.pip(match.group(1)), fix)
 

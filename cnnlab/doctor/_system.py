@@ -41,12 +41,8 @@ def check_system(machine: Machine) -> Finding:
         why = "TensorFlow 2.16 was the last with packages for Intel Macs."
         fix = f"On Apple silicon install a Python for arm64 (uv python install 3.12); else:\n{CONTAINER}"
         return problem("system", f"{name}: a Python for Intel processors.", why, fix)
-    if machine.system == "Linux":
-        return _check_linux(machine, name)
-    return ok("system", name)
-
-
-def _check_linux(machine: Machine, name: str) -> Finding:
+    if machine.system != "Linux":
+        return ok("system", name)
     library, _, version = machine.c_library.partition(" ")
     if library != "glibc" or tuple(map(int, re.findall(r"\d+", version)[:2])) < (2, 27):
         words = f"{machine.c_library} is older than 2.27." if version else "the C library is not glibc (Alpine: musl)."
