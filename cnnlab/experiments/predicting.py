@@ -52,13 +52,8 @@ def predict(
         ['p_crack', 'p_good', 'p_inclusion', 'p_pit', 'p_scratch', 'p_stain']
     """
     require_columns(table, "path", *(["label"] if "label" in table else []), caller="experiments.predict")
-    categories = [str(name) for name in table["label"].cat.categories] if "label" in table else None
+    categories = table["label"].cat.categories if "label" in table else None
     names = models.ensure_classes(model, categories, caller="experiments.predict")
-    if categories not in (None, names):
-        raise ValueError(
-            f"`experiments.predict` expects a table with the model's classes, in the model's order: {names}. Received "
-            f"{categories}. Use `table['label'].cat.set_categories([...])`, or train a model for these classes."
-        )
     said = pipelines.prepared_otherwise(names, models.preparation(model))
     if said and resize is None:
         warnings.warn(said, stacklevel=2)

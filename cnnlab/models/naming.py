@@ -1,7 +1,7 @@
 """Networks of one's own: class names for them, what they must be like, and their outputs as probabilities."""
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from cnnlab import _quiet  # noqa: F401  isort: skip
@@ -183,15 +183,21 @@ def _activation(layer: Any) -> str | None:
     return activation.__name__ if ours and activation.__name__ not in ("hard_sigmoid", "sparsemax") else None
 
 
-def ensure_classes(model: keras.Model, classes: Sequence[str] | None, *, caller: str) -> list[str]:
+def ensure_classes(model: keras.Model, classes: Iterable[str] | None, *, caller: str) -> list[str]:
     """The names a model carries; a model without any takes those of the table, in its order, and says so once.
 
     Raises:
-        ValueError: If the model is none for so many classes.
+        ValueError: If the model is none for so many classes, or carries others than these.
     """
-    if classes is None or find_metadata(model) is not None:
-        return class_names(model)
-    names = tuple(str(name) for name in classes)
+    names = None if classes is None else tuple(str(name) for name in classes)
+    if names is None or find_metadata(model) is not None:
+        carried = class_names(model)
+        if names not in (None, tuple(carried)):
+            raise ValueError(
+                f"`{caller}` expects a table with the model's classes, in the model's order: {carried}. Received "
+                f"{[*names]}. Use `table['label'].cat.set_categories([...])`, or train a model for these classes."
+            )
+        return carried
     require_supported(model, classes=names, caller=caller)
     warnings.warn(
         f"{model.name!r} carries no class names: its outputs are taken for the table's classes, in this order: "

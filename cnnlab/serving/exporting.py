@@ -112,11 +112,14 @@ def export(
 
 def _install(folder: Path, working: Path, facts: Description, predictions: pd.DataFrame) -> None:
     """Puts files, card and description in their places; words that `serving.card` was given stay."""
+    names = [f"p_{name}" for name in facts.classes]
+    answered = scaled_by_temperature(predictions[names].to_numpy(), facts.temperature)
+    called = likeliest(answered, facts.classes, facts.threshold)
     with placing.turn(folder) as earlier:
         facts = replace(facts, about=earlier.about if earlier else {})
-        cards.write(working, facts, _as_answered(predictions, facts))
-        files = [FILE_OF[name] for name in facts.formats]
-        placing.put_in_place(folder, working, [*files, CARD, ABOUT], [*FILE_OF.values(), CARD, ABOUT], earlier)
+        cards.write(working, facts, with_probabilities(predictions, answered, called=called))
+        files = [*(FILE_OF[name] for name in facts.formats), CARD, ABOUT]
+        placing.put_in_place(folder, working, files, [*FILE_OF.values(), CARD, ABOUT], earlier)
 
 
 def _described(
@@ -153,14 +156,7 @@ def _checked_classes(
     for name in formats:
         require_runtime(name, writing=True)
     require_columns(check, "path", "label", caller="serving.export")
-    categories = [str(name) for name in check["label"].cat.categories]
-    names = models.ensure_classes(model, categories, caller="serving.export")
-    if categories != names:
-        raise ValueError(
-            f"`check` expects a table with the model's classes, in the model's order: {names}. Received {categories}. "
-            "Use `table['label'].cat.set_categories([...])`."
-        )
-    return names
+    return models.ensure_classes(model, check["label"].cat.categories, caller="serving.export")
 
 
 def _checked(network: keras.Model, table: pd.DataFrame, preparation: Preparation) -> Checked:
@@ -189,26 +185,17 @@ def _decision(
     """The temperature, and the threshold among the probabilities that it leads to."""
     purpose = next(iter(threshold.values()), None) if isinstance(threshold, Mapping) else None
     if temperature is None:
-        temperature = _temperature(predictions) if threshold is None or isinstance(purpose, Mapping) else 1.0
+        known = predictions[predictions["label"].notna()]
+        wrong = known["label"].astype(str) != known["predicted"].astype(str)
+        scales = threshold is None or isinstance(purpose, Mapping)
+        learns = scales and len(known) >= FEWEST_TO_CALIBRATE and wrong.any()
+        temperature = float(metrics.temperature(known)) if learns else 1.0
     require_temperature(temperature)
     if threshold is not None and isinstance(purpose, Mapping) and len(threshold) == 1:
         (name,) = threshold
         threshold = {name: metrics.choose_threshold(metrics.calibrate(predictions, on=temperature), name, **purpose)}
     classes = list(predictions["label"].cat.categories)
     return float(temperature), {} if threshold is None else checked_threshold(threshold, classes)
-
-
-def _temperature(predictions: pd.DataFrame) -> float:
-    known = predictions[predictions["label"].notna()]
-    wrong = known["label"].astype(str) != known["predicted"].astype(str)
-    return float(metrics.temperature(known)) if len(known) >= FEWEST_TO_CALIBRATE and wrong.any() else 1.0
-
-
-def _as_answered(predictions: pd.DataFrame, facts: Description) -> pd.DataFrame:
-    """The predictions as a `Predictor` of the export gives them."""
-    names = [f"p_{name}" for name in facts.classes]
-    answered = scaled_by_temperature(predictions[names].to_numpy(), facts.temperature)
-    return with_probabilities(predictions, answered, called=likeliest(answered, facts.classes, facts.threshold))
 
 
 def _write_and_compare(name: str, network: keras.Model, working: Path, checked: Checked) -> dict[str, Any]:

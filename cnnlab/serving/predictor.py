@@ -50,10 +50,10 @@ class Prediction(NamedTuple):
 
 
 class Answers(NamedTuple):
-    """Calibrated probabilities (n, classes), distances (n,) or None, and what is wrong with each image."""
+    """Calibrated probabilities (n, classes), distances (n,), where known, and what is wrong with each image."""
 
     probabilities: np.ndarray
-    distances: np.ndarray | None
+    distances: np.ndarray
     problems: list[str]
 
 
@@ -210,7 +210,7 @@ class Predictor:
             table = table.assign(label=table["label"].cat.rename_categories(str).cat.set_categories(self.classes))
         called = likeliest(np.nan_to_num(answers.probabilities), self.classes, self.threshold)
         result = with_probabilities(table, answers.probabilities, self.classes, called=called)
-        if answers.distances is not None:
+        if self._novelty is not None:
             result["unknown"] = pd.array(answers.distances > 1, dtype="boolean")
             result.loc[np.isnan(answers.distances), "unknown"] = pd.NA
         before = result["problem"].fillna("").tolist() if "problem" in result else [""] * len(result)
@@ -316,33 +316,29 @@ class Predictor:
 
     def _answers(self, several: Iterable[Sequence[Any]]) -> Answers:
         """One answer for each image of all batches."""
-        parts = [self._answered(*prepared) for prepared in self._prepared(several)]
-        probabilities = np.concatenate([np.empty((0, len(self.classes))), *(part.probabilities for part in parts)])
-        distances = np.concatenate([np.empty(0), *(part.distances for part in parts if part.distances is not None)])
-        problems = [problem for part in parts for problem in part.problems]
-        return Answers(probabilities, None if self._novelty is None else distances, problems)
+        parts = [Answers(np.empty((0, len(self.classes))), np.empty(0), [])]
+        parts += [self._answered(*prepared) for prepared in self._prepared(several)]
+        probabilities, distances = (np.concatenate(arrays) for arrays in list(zip(*parts, strict=True))[:2])
+        return Answers(probabilities, distances, [problem for part in parts for problem in part.problems])
 
     def _answered(self, pixels: np.ndarray, problems: list[str]) -> Answers:
         """One answer for each image of a batch; those with a problem are not among the pixels."""
         readable = np.array([not problem for problem in problems], bool)
-        probabilities = np.full((len(problems), len(self.classes)), np.nan)
-        distances = None if self._novelty is None else np.full(len(problems), np.nan)
+        probabilities, distances = np.full((len(problems), len(self.classes)), np.nan), np.full(len(problems), np.nan)
         if len(pixels):
             raw, features = self._run(pixels)
             probabilities[readable] = scaled_by_temperature(raw, self.temperature)
-            if self._novelty is not None and distances is not None:
+            if self._novelty is not None:
                 distances[readable] = self._novelty.distance(features)
         return Answers(probabilities, distances, problems)
 
     def _predictions(self, answers: Answers) -> list[Prediction]:
         best = likeliest(np.nan_to_num(answers.probabilities), self.classes, self.threshold)
         result = []
-        for place, (row, problem) in enumerate(zip(answers.probabilities, answers.problems, strict=True)):
-            distance = None if answers.distances is None or problem else float(answers.distances[place])
-            label = "" if problem else self.classes[best[place]]
-            values = dict(zip(self.classes, row.tolist(), strict=True))
-            unknown = None if distance is None else distance > 1
-            result.append(Prediction(label, float(row[best[place]]), values, distance, unknown, problem))
+        for code, row, distance, problem in zip(best, *answers, strict=True):
+            label, values = "" if problem else self.classes[code], dict(zip(self.classes, row.tolist(), strict=True))
+            far = None if np.isnan(distance) else float(distance)
+            result.append(Prediction(label, float(row[code]), values, far, None if far is None else far > 1, problem))
         return result
 
 
