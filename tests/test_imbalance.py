@@ -79,7 +79,7 @@ def test_focal_loss_in_ten_lines_of_numpy(rare):
     labels = np.array([0, 1, 2])
     right = chance[np.arange(3), labels]
     expected = (-((1 - right) ** 2) * np.log(right)).mean()
-    assert float(inside.focal(rare)(np.eye(3)[labels], chance)) == pytest.approx(expected, rel=1e-5)
+    assert float(inside.LOSSES["focal"](rare)(np.eye(3)[labels], chance)) == pytest.approx(expected, rel=1e-5)
 
 
 def test_without_strength_it_is_plain_cross_entropy_and_comes_back_from_its_file(tmp_path):
@@ -97,7 +97,7 @@ def test_without_strength_it_is_plain_cross_entropy_and_comes_back_from_its_file
 
 def test_the_counts_of_a_table_are_in_the_order_of_its_classes(rare):
     table = rare.assign(label=rare["label"].cat.reorder_categories(["7", "0", "1"]))
-    assert inside.logit_adjustment(table).counts == [10, 48, 10]
+    assert inside.LOSSES["logit_adjustment"](table).counts == [10, 48, 10]
 
 
 @pytest.mark.parametrize(

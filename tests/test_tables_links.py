@@ -111,10 +111,10 @@ def test_no_link_crosses(rows, group, keep, scanned, seed):
 )
 def test_no_link_crosses_in_an_experiment(rows, group, scanned, patience, seed):
     """Of the rows that `cross_validate` and `grid_search` train on, stop by and test on, no two sides share a link."""
-    from cnnlab.experiments.runner import plain_table, rows_of_folds
+    from cnnlab.experiments.runner import checked_rows, rows_of_folds
 
     table, links = linked_table(rows, group, scanned, seed)
-    plain = plain_table(table, caller="test")
+    plain = checked_rows(table, caller="test", seed=0)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:

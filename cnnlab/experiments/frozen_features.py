@@ -137,7 +137,12 @@ def embed(
         fresh = fresh[np.isfinite(found).reshape(len(rows), -1).all(axis=1)]
         known |= zip(fresh["key"].tolist(), fresh["values"], strict=True)
         if cache and len(fresh):
-            _keep(folder, fresh)
+            name = hashlib.blake2b(fresh["key"].tobytes(), digest_size=16).hexdigest()
+            try:
+                with atomic_path(folder / f"{name}.npy") as temporary, temporary.open("wb") as file:
+                    np.save(file, fresh)
+            except OSError as error:
+                logger.warning("The features could not be kept in %s (%s); going on without.", folder, error)
     return np.stack([known.get(key, np.full(shape, np.nan, np.float32)) for key in keys])
 
 
@@ -161,15 +166,6 @@ def _kept(folder: Path, stored_as: np.dtype[Any]) -> Iterator[tuple[str, np.ndar
         except Exception:  # numpy raises what its tokenizer raises on a header that somebody made up
             continue
         yield from zip(keys, rows["values"] if sound else [], strict=True)
-
-
-def _keep(folder: Path, rows: np.ndarray) -> None:
-    name = hashlib.blake2b(rows["key"].tobytes(), digest_size=16).hexdigest()
-    try:
-        with atomic_path(folder / f"{name}.npy") as temporary, temporary.open("wb") as file:
-            np.save(file, rows)
-    except OSError as error:
-        logger.warning("The features could not be kept in %s (%s); going on without.", folder, error)
 
 
 def digest(model: keras.Model) -> str:

@@ -1,6 +1,5 @@
 """What can be done about rare classes, each in the same training loop, so that they can be compared."""
 
-import functools
 import os
 import tempfile
 import time
@@ -73,18 +72,10 @@ class Remedy:
         return {f"remedy.{part.name}": describe(getattr(self, part.name)) for part in fields(self)}
 
 
-def focal(train: pd.DataFrame) -> keras.losses.Loss:
-    """Focal loss, which looks away from images that are right already."""
-    return keras.losses.CategoricalFocalCrossentropy(alpha=1.0, gamma=2.0)
-
-
-def logit_adjustment(train: pd.DataFrame) -> keras.losses.Loss:
-    """Cross-entropy with a margin by class share."""
-    return LogitAdjusted(train["label"].value_counts(sort=False).to_list())
-
-
-LOSSES = {"focal": focal, "logit_adjustment": logit_adjustment}
-
+LOSSES = {  # of the training rows
+    "focal": lambda train: keras.losses.CategoricalFocalCrossentropy(alpha=1.0, gamma=2.0),
+    "logit_adjustment": lambda train: LogitAdjusted(train["label"].value_counts(sort=False).to_list()),
+}
 REMEDIES = {
     "none": Remedy(),
     "class_weights": Remedy(class_weights=True),
@@ -120,36 +111,42 @@ class RemedyRunner(Runner):
         assert isinstance(run, RemedyRun)
         began, remedy, loading, test = time.perf_counter(), run.remedy, run.recipe.loading, run.rows.test
         steps = run.recipe.epochs * -(-len(run.rows.train) // run.recipe.batch_size)
-        train, threshold_rows = _threshold_rows(run)
+        train, held_out = run.rows.train, None
+
+        def build() -> keras.Model:
+            model = compiled(run.build)
+            if remedy.loss is not None:
+                make = LOSSES[remedy.loss] if isinstance(remedy.loss, str) else remedy.loss
+                options = {"steps_per_execution": model.steps_per_execution, "jit_compile": model.jit_compile}
+                model.compile(optimizer=model.optimizer, loss=make(rows), **options)
+            return model
+
+        def fit(model: keras.Model, data: Any, *, class_weight: Any = None, **_: Any) -> Any:
+            # so many steps, however many images an epoch has under a remedy
+            return type(model).fit(model, data.repeat().take(steps), class_weight=class_weight, verbose=0)
+
+        if remedy.threshold:
+            with warnings.catch_warnings(action="ignore"):  # of rare classes: that is what all of this is about
+                parts = tables.split(train, val=THRESHOLD_SHARE, test=0.0, group=run.group, seed=run.seed)
+            train, held_out = (parts[parts["split"] == name] for name in ("train", "val"))
         with tempfile.TemporaryDirectory() as folder:
             rows = _more_rows(train, remedy, folder, loading, run.seed)
             recipe = replace(
                 run.recipe,
-                fit=functools.partial(_fit_steps, steps=steps),
+                fit=fit,
                 class_weight="balanced" if remedy.class_weights else None,
                 loading=loading | {"balance": remedy.balance} | ({"one_hot": True} if remedy.loss == "focal" else {}),
             )
-            build = functools.partial(_build_with_loss, run.build, remedy, rows)
-            tables, model = super().train(replace(run, build=build, rows=Rows(rows, rows[:0], test), recipe=recipe))
-            predictions = tables["predictions"]
+            found, model = super().train(replace(run, build=build, rows=Rows(rows, rows[:0], test), recipe=recipe))
+            predictions = found["predictions"]
             if remedy.smote:
                 model = with_smote(model, rows, seed=run.seed)
                 predictions = predict(model, test).drop(columns="fold")
-        if threshold_rows is not None:
+        if held_out is not None:
             share = train["label"].value_counts(sort=False, normalize=True).to_numpy()
-            predictions = shift(predictions, share, choose_power(predict(model, threshold_rows), share))
+            predictions = shift(predictions, share, choose_power(predict(model, held_out), share))
         facts = {"images": len(rows), "steps": steps, "seconds": round(time.perf_counter() - began, 3)}
         return Trained({"runs": pd.DataFrame([facts]), "predictions": predictions}, model)
-
-
-def _threshold_rows(run: RemedyRun) -> tuple[pd.DataFrame, pd.DataFrame | None]:
-    """The training rows, less those by which a threshold is chosen, and these; None without a threshold."""
-    if not run.remedy.threshold:
-        return run.rows.train, None
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of rare classes: that is what all of this is about
-        parts = tables.split(run.rows.train, val=THRESHOLD_SHARE, test=0.0, group=run.group, seed=run.seed)
-    return parts[parts["split"] == "train"], parts[parts["split"] == "val"]
 
 
 def _more_rows(
@@ -163,21 +160,6 @@ def _more_rows(
         size = {key: loading[key] for key in ("image_size", "resize") if key in loading}
         parts.append(synthesize(rows, folder, method=remedy.mix, seed=seed, **size))
     return pd.concat([part[["path", "label"]] for part in parts], ignore_index=True) if len(parts) > 1 else rows
-
-
-def _build_with_loss(build: Callable[..., keras.Model], remedy: Remedy, rows: pd.DataFrame) -> keras.Model:
-    """The network of `build`, compiled anew with the loss of a remedy, if it has one."""
-    model = compiled(build)
-    if remedy.loss is not None:
-        make = LOSSES[remedy.loss] if isinstance(remedy.loss, str) else remedy.loss
-        options = {"steps_per_execution": model.steps_per_execution, "jit_compile": model.jit_compile}
-        model.compile(optimizer=model.optimizer, loss=make(rows), **options)
-    return model
-
-
-def _fit_steps(model: keras.Model, data: Any, *, steps: int, class_weight: Any = None, **_: Any) -> Any:
-    """So many steps, however many images an epoch has under a remedy."""
-    return type(model).fit(model, data.repeat().take(steps), class_weight=class_weight, verbose=0)
 
 
 def with_smote(model: keras.Model, rows: pd.DataFrame, *, seed: int) -> keras.Model:

@@ -27,7 +27,9 @@ SHRINKAGE, TEMPERATURE = 0.4, 4.0  # of the probe, whose probabilities would be 
 LATEST = 4  # screens, whose random draws the estimate uses
 FOLDS = 5
 MISTAKES = 0.02  # of a person's answers, by which right proposals look wrong
-PROPOSED = re.compile(r"proposed (.*), screen (\d+)(?:, drawn at random, 1 of (\d+))?$", re.DOTALL)
+PROPOSED = re.compile(
+    r"(?s)proposed (?P<proposed>.*), screen (?P<screen>\d+)(, drawn at random, 1 of (?P<drawn>\d+))?$"
+)
 
 
 class Estimate(NamedTuple):
@@ -55,6 +57,9 @@ class Labeller:
         file: The CSV of decisions, as for `audit.decide`.
         size: Images on a screen.
         seed: Decides clusters and random draws.
+
+    Attributes:
+        images: The table that all rows are of, with the labels that it came with.
 
     Raises:
         ValueError: If no image is without a label, there is no class, or a class or an image comes twice.
@@ -93,8 +98,7 @@ class Labeller:
         require_columns(table, "path", caller=caller)
         require_columns(table, *(["label"] if "label" in table else []), caller=caller)
         require_seed(seed, caller=caller)
-        listed = not isinstance(classes, str) and isinstance(classes, Iterable)
-        names = [str(name) for name in classes] if listed else []
+        names = list(map(str, classes)) if isinstance(classes, Iterable) and not isinstance(classes, str) else []
         if not names or len(set(names)) < len(names) or not all(map(str.strip, names)):
             raise ValueError(
                 f"`classes` expects one name or more, each once, such as ['cat', 'dog']. Received: {classes!r}."
@@ -103,13 +107,12 @@ class Labeller:
         names += [str(name) for name in given.dropna().unique() if str(name) not in names]
         if not given.isna().any():
             raise ValueError(
-                f"`{caller}` expects images without a label. Received {len(table)} rows, none without. "
-                "`widgets.relabel` looks at labels that are there."
+                f"`{caller}` expects images without a label. All {len(table)} rows have one: see `widgets.relabel`."
             )
         values = require_features(table, features, caller=caller)
         self.file, self.size = Path(file), size
-        self._table = table.assign(label=pd.Categorical(given.map(str, na_action="ignore"), categories=names))
-        self._given = self._table["label"].cat.codes.to_numpy().astype(int)
+        self.images = table.assign(label=pd.Categorical(given.map(str, na_action="ignore"), categories=names))
+        self._given = self.images["label"].cat.codes.to_numpy().astype(int)
         self._row_of = {kept_path(path, self.file): row for row, path in enumerate(table["path"])}
         if len(self._row_of) < len(table):
             raise ValueError(
@@ -130,24 +133,20 @@ class Labeller:
         self._learned: tuple[bytes, np.ndarray | None] = b"", None
         self._read()
 
-    # ------------------------------------------------------------------------------------------- what a person does
-
     @property
     def classes(self) -> list[str]:
         """The names of the classes, in order."""
-        return [str(name) for name in self._table["label"].cat.categories]
-
-    @property
-    def images(self) -> pd.DataFrame:
-        """The table that all rows are of, with the labels that it came with."""
-        return self._table
+        return [str(name) for name in self.images["label"].cat.categories]
 
     def screen(self) -> np.ndarray:
         """The rows of the table to ask about, in reading order: the same until all have an answer; none at the end."""
         self._read()
         self._screen = self._screen[self._codes[self._screen] == OPEN]
         if not len(self._screen):
-            self._bring(*self._next())
+            rows, alike = self._next()
+            self._proposals = {}
+            names = [""] * len(rows) if alike else self.proposed(rows)
+            self._screen, self._proposals = rows, dict(zip(rows.tolist(), names, strict=True))
         return self._screen
 
     def proposed(self, rows: Sequence[int] | np.ndarray) -> list[str]:
@@ -164,13 +163,10 @@ class Labeller:
 
     def answer(self, rows: Sequence[int] | np.ndarray, label: str | None) -> None:
         """Writes down that these images show `label`, which may be a new class; None leaves the images out."""
-        rows = np.asarray(rows, int)
         label = None if label is None else str(label)
         if label is not None and not label.strip():
             raise ValueError(f"`label` expects the name of a class, or None to leave images out. Received: {label!r}.")
-        if label is not None and label not in self.classes:
-            self._table["label"] = self._table["label"].cat.add_categories([label])
-        self._write({label: rows})
+        self._write({label: np.asarray(rows, int)})
 
     def confirm(self, rows: Sequence[int] | np.ndarray | None = None) -> None:
         """Writes down that the proposals for these rows are right; for all on the screen where None."""
@@ -189,11 +185,15 @@ class Labeller:
         Images about which another kernel has decided since stay as they are.
         """
         self._read()
-        mine = still_last(self._undo.pop(), self.file) if self._undo else self._last()
-        rows = np.array([self._row_of[path] for path in mine if path in self._row_of], int)
+        if self._undo:
+            mine = still_last(self._undo.pop(), self.file)
+            rows = np.array([self._row_of[path] for path in mine if path in self._row_of], int)
+        else:  # what was written at one time for one class
+            facts = self._log[["action", "label", "time"]]
+            rows = facts.index[(facts == facts.iloc[-1:].to_numpy()).all(axis=1)].to_numpy()
         if len(rows):
             undone = self._log.loc[rows]
-            audit.undo(self.file, self._table["path"].iloc[rows])
+            audit.undo(self.file, self.images["path"].iloc[rows])
             self._read()
             if set(rows.tolist()) <= set(self._proposals):
                 shown = np.array(list(self._proposals), int)
@@ -205,25 +205,22 @@ class Labeller:
                 self._number = int(undone["screen"].max())
         return rows
 
-    # ------------------------------------------------------------------------------------------------- what is known
-
     def table(self) -> pd.DataFrame:
         """The table with the labels answered so far, NaN where there is none; without what was left out."""
         self._read()
         labels = np.array([*self.classes, None], dtype=object)[np.maximum(self._codes, OPEN)]
-        return self._table.assign(label=pd.Categorical(labels, self.classes))[self._codes != EXCLUDED]
+        return self.images.assign(label=pd.Categorical(labels, self.classes))[self._codes != EXCLUDED]
 
     def predictions(self) -> pd.DataFrame:
         """What `table` gives, with predicted, confidence and `p_<class>` for every image."""
         found, table = self._probabilities(), self.table()
-        empty = np.full((len(self._table), len(self.classes)), np.nan)
+        empty = np.full((len(self.images), len(self.classes)), np.nan)
         return with_probabilities(table, (empty if found is None else found)[self._codes != EXCLUDED])
 
     def answers(self) -> dict[int, str]:
         """What was answered so far for each row of the table; "left out" for what is."""
-        named = self._log[self._log["action"] != "keep"]
-        labels = named["label"].where(named["action"] == "relabel", "left out")
-        return dict(zip(named.index.tolist(), labels, strict=True))
+        named = self._log.loc[self._log["action"] != "keep", ["action", "label"]]
+        return {int(row): "left out" if action == "exclude" else name for row, action, name in named.itertuples()}
 
     @property
     def left(self) -> int:
@@ -250,7 +247,12 @@ class Labeller:
         latest = sorted(draws.index[draws["size"] == draws["max"]])[-LATEST:]
         if not len(open_rows) or self._probabilities() is None or not latest:
             return None
-        right = self._right_unseen()
+        right = np.zeros(len(self._codes), bool)  # of a probe that has not learned from the image
+        answered = np.random.default_rng(0).permutation(np.flatnonzero((self._codes >= 0) & self._known))
+        for part in np.array_split(answered, FOLDS):
+            probe = self._probe(np.setdiff1d(answered, part))
+            if len(part) and probe:
+                right[part] = probe.predict(self._places[part]) == self._codes[part]
         found = []
         for number in latest:
             since = log.index[log["screen"] >= number]
@@ -262,14 +264,6 @@ class Labeller:
         share = float(np.clip(np.average(shares, weights=weights), 0, 1))
         low, high = wilson(share, 1 / (1 / weights.sum() + 1 / len(open_rows)))
         return Estimate(share, float(low), min(1.0, float(high) / (1 - MISTAKES)))
-
-    # ------------------------------------------------------------------------------------------------ what comes next
-
-    def _bring(self, rows: np.ndarray, alike: bool = False) -> None:
-        """Makes these rows the screen, with the proposals as they are now."""
-        self._proposals = {}
-        names = [""] * len(rows) if alike else self.proposed(rows)
-        self._screen, self._proposals = rows, dict(zip(rows.tolist(), names, strict=True))
 
     def _next(self) -> tuple[np.ndarray, bool]:
         """The rows of the next screen, and whether all that is known of them is that they are alike."""
@@ -289,14 +283,11 @@ class Labeller:
         self._draws = len(self._drawn)
         if found is None:
             return self._drawn, False
-        first, second = np.argsort(found, axis=1)[:, ::-1][:, :2].T
-        best = found[np.arange(len(found)), first]
-        margin = best - found[np.arange(len(found)), second]
-        rest = np.setdiff1d(rows, self._drawn)
-        chosen = rest
-        if len(rest):
-            doubt = np.bincount(first[rest], 1 - best[rest])
-            chosen = rest[first[rest] == doubt.argmax()]
+        first, second = np.argsort(found, axis=1)[:, :-3:-1].T
+        best, margin = found[np.arange(len(found)), first], -np.diff(np.sort(found, axis=1)[:, :-3:-1])[:, 0]
+        chosen = np.setdiff1d(rows, self._drawn)
+        if len(chosen):
+            chosen = chosen[first[chosen] == np.bincount(first[chosen], 1 - best[chosen]).argmax()]
             half = (self.size - len(self._drawn)) // 2
             useful = far_apart(self._places, chosen[np.argsort(margin[chosen])][: 2 * half], half)
             ordinary = self._rng.permutation(np.setdiff1d(chosen, useful))
@@ -306,18 +297,15 @@ class Labeller:
         other = np.where(best > 0.9, -1, second)
         return rows[np.lexsort((-margin[rows], other[rows], first[rows]))], False
 
-    # ------------------------------------------------------------------------------------------------ answers and file
-
     def _write(self, answers: dict[str | None, np.ndarray]) -> None:
         """Adds the answers to the file; one undo takes them back."""
         rows = []
         for label, places in answers.items():
             action = ("exclude", "") if label is None else ("relabel", label)
-            drawn = np.isin(places, self._drawn)
-            for row, name, random in zip(places, self.proposed(places), drawn, strict=True):
+            for row, name in zip(places, self.proposed(places), strict=True):
                 reason = f"proposed {name}, screen {self._number}" if name else ""
-                reason += f", drawn at random, 1 of {self._draws}" if name and random else ""
-                rows.append([self._table["path"].iloc[row], *action, reason])
+                reason += f", drawn at random, 1 of {self._draws}" if name and row in self._drawn else ""
+                rows.append([self.images["path"].iloc[row], *action, reason])
         if rows:
             self._undo.append(append(rows, self.file).tail(len(rows)))
             self._read()
@@ -327,29 +315,18 @@ class Labeller:
         done = audit.decisions(self.file)
         done = done.assign(row=done["path"].map(self._row_of)).dropna(subset="row").astype({"row": int})
         named = done[done["action"] == "relabel"].drop_duplicates("row", keep="last").set_index("row")["label"]
-        done = done.drop_duplicates("row", keep="last").set_index("row", drop=False)
+        done = done.drop_duplicates("row", keep="last").set_index("row")
         # "the label is right" of what had no label: it is the one that was given here
-        right = (done["action"] == "keep") & (self._given[done["row"]] == OPEN) & done["row"].isin(named.index)
-        done.loc[right, "label"] = named.reindex(done.index[right])
-        log = done.assign(action=done["action"].mask(right, "relabel"))[["action", "label", "time"]]
-        parts = (
-            done["reason"].str.extract(PROPOSED).set_axis(["proposed", "screen", "drawn"], axis=1).set_axis(log.index)
-        )
+        right = (done["action"] == "keep") & (self._given[done.index] == OPEN) & done.index.isin(named.index)
+        log = done.assign(action=done["action"].mask(right, "relabel"), label=done["label"].mask(right, named))
+        parts = done["reason"].str.extract(PROPOSED)
         self._log = log.assign(proposed=parts["proposed"], **parts[["screen", "drawn"]].fillna("0").astype(int))
-        relabelled = self._log["action"] == "relabel"
-        added = [name for name in self._log.loc[relabelled, "label"].unique() if name not in self.classes]
-        self._table["label"] = self._table["label"].cat.add_categories(added)
+        relabelled = self._log.loc[self._log["action"] == "relabel", "label"]
+        added = [name for name in relabelled.unique() if name not in self.classes]
+        self.images["label"] = self.images["label"].cat.add_categories(added)
         self._codes: np.ndarray = self._given.copy()
-        names = {name: code for code, name in enumerate(self.classes)}
-        self._codes[self._log.index[relabelled]] = self._log.loc[relabelled, "label"].map(names)
+        self._codes[relabelled.index] = pd.Index(self.classes).get_indexer(pd.Index(relabelled))
         self._codes[self._log.index[self._log["action"] == "exclude"]] = EXCLUDED
-
-    def _last(self) -> list[str]:
-        """The paths of the last answer in the file: what was written at one time for one class."""
-        if not len(self._log):
-            return []
-        last = (self._log[["action", "label", "time"]] == self._log[["action", "label", "time"]].iloc[-1]).all(axis=1)
-        return [path for path, row in self._row_of.items() if row in set(self._log.index[last])]
 
     def _probabilities(self) -> np.ndarray | None:
         """Of each class for each image, by what has been answered; None while there is nothing to learn from."""
@@ -358,27 +335,16 @@ class Labeller:
             probe, found = self._probe(np.flatnonzero((self._codes >= 0) & self._known)), None
             if probe:
                 found = np.zeros((len(self._codes), len(self.classes)))
-                answers = probe.predict_proba(self._places)
-                found[:, probe.classes_] = scaled_by_temperature(answers, TEMPERATURE)
+                found[:, probe.classes_] = scaled_by_temperature(probe.predict_proba(self._places), TEMPERATURE)
                 found[~self._known] = np.nan
             self._learned = state, found
         return self._learned[1]
-
-    def _right_unseen(self) -> np.ndarray:
-        """Whether a probe that has not learned from an answered image proposes its class."""
-        right = np.zeros(len(self._codes), bool)
-        rows = np.random.default_rng(0).permutation(np.flatnonzero((self._codes >= 0) & self._known))
-        for part in np.array_split(rows, FOLDS):
-            probe = self._probe(np.setdiff1d(rows, part))
-            if len(part) and probe:
-                right[part] = probe.predict(self._places[part]) == self._codes[part]
-        return right
 
     def _probe(self, rows: np.ndarray) -> LinearDiscriminantAnalysis | None:
         """Learned from these rows; None where they are too few to tell classes apart."""
         if not 2 <= len(np.unique(self._codes[rows])) < len(rows):
             return None
-        with threadpool_limits(1), warnings.catch_warnings():  # the same numbers on any number of cores
-            warnings.simplefilter("ignore", UserWarning)  # a class of one image has no covariance of its own
+        # The same numbers on any number of cores; a class of one image has no covariance of its own.
+        with threadpool_limits(1), warnings.catch_warnings(action="ignore", category=UserWarning):
             probe = LinearDiscriminantAnalysis(solver="lsqr", shrinkage=SHRINKAGE)
             return probe.fit(self._places[rows], self._codes[rows])

@@ -1,7 +1,5 @@
 """How far a frozen pretrained network gets without training: logistic regression on its features, fold by fold."""
 
-from typing import Any
-
 from cnnlab import _quiet  # noqa: F401  isort: skip
 import keras
 import numpy as np
@@ -13,9 +11,9 @@ from threadpoolctl import threadpool_limits
 
 from cnnlab import tables
 from cnnlab._answers import TINY, with_probabilities
-from cnnlab._common import in_threads, require_columns, require_seed
+from cnnlab._common import in_threads, require_columns
 from cnnlab.experiments.frozen_features import features
-from cnnlab.experiments.runner import plain_table
+from cnnlab.experiments.runner import checked_rows
 from cnnlab.tables.linking import Group
 
 C_TIMES_FEATURES = (1.0, 10.0, 100.0, 1000.0)  # from much to little regularisation, whatever the number of features
@@ -74,43 +72,46 @@ def linear_probe(
         >>> predictions["fold"].value_counts().tolist()
         [12, 12]
     """
-    caller = "experiments.linear_probe"
-    rows = plain_table(table, caller=caller)
-    require_seed(seed, caller=caller)
-    if rows["label"].isna().any():
-        raise ValueError(
-            f"`{caller}` expects a label in every row that it learns from. Received {int(rows['label'].isna().sum())} "
-            "rows without. Drop them, for example with table.dropna(subset=['label']), or pass them as `test`."
-        )
-    asked = rows if test is None else test
-    require_columns(asked, "path", *(["label"] if "label" in asked else []), caller=f"{caller}(test=…)")
-    categories = list(rows["label"].cat.categories)
-    if "label" in asked and list(asked["label"].cat.categories) != categories:
-        raise ValueError(
-            f"`{caller}` expects `test` with the classes of the table, in their order: {categories}. Received "
-            f"{list(asked['label'].cat.categories)}. Use `test['label'].cat.set_categories([...])`."
-        )
-    options: dict[str, Any] = {"image_size": image_size, "pyramid": isinstance(network, str)}
-    if test is None:
-        rows = tables.folds(rows, count=folds, group=group, seed=seed)
-        seen = answered = features(network, rows, **options)
-        asked, fold_of, fold_asked = rows, rows["fold"].to_numpy(), rows["fold"].to_numpy()
-    else:
-        both = features(network, pd.concat([rows[["path"]], test[["path"]]]), **options)
-        seen, answered = both[: len(rows)], both[len(rows) :]
-        fold_of, fold_asked = np.full(len(rows), -1), np.zeros(len(test), int)
-    readable, known = (np.isfinite(part).all(axis=1) for part in (seen, answered))
-    found = np.full((len(asked), len(categories)), np.nan)
+    rows, whole, fold = _rows_and_folds(table, test, folds=folds, group=group, seed=seed)
+    seen = features(network, whole, image_size=image_size, pyramid=isinstance(network, str))
+    known, names = np.isfinite(seen).all(axis=1), rows["label"].cat.categories
+    found = np.full((len(whole), len(names)), np.nan)
 
-    def predict(fold: int) -> None:
-        learned, held_out = readable & (fold_of != fold), known & (fold_asked == fold)
+    def predict(number: int) -> None:
+        learned, held_out = known & (fold != number), known & (fold == number)
         if held_out.any():
-            probe = _fitted(seen[learned], rows[learned], group=group, seed=seed)
-            found[held_out] = _probabilities(probe, answered[held_out], len(categories))
+            probe = _fitted(seen[learned], rows[learned[: len(rows)]], group=group, seed=seed)
+            found[held_out] = _probabilities(probe, seen[held_out], len(names))
 
     with threadpool_limits(1):  # the same numbers on any number of cores; folds share these
-        in_threads(predict, np.unique(fold_asked))
-    return with_probabilities(asked, found, None if "label" in asked else categories)
+        in_threads(predict, np.unique(fold[fold >= 0]))
+    asked = whole if test is None else test
+    return with_probabilities(asked, found[fold >= 0], None if "label" in asked else list(names))
+
+
+def _rows_and_folds(
+    table: pd.DataFrame, test: pd.DataFrame | None, *, folds: int, group: Group, seed: int
+) -> tuple[pd.DataFrame, pd.DataFrame, np.ndarray]:
+    """Rows to learn from, these and all others, and the fold in which each of all is predicted, -1 where in none."""
+    caller = "experiments.linear_probe"
+    rows = checked_rows(table, caller=caller, seed=seed)
+    missing, names = int(rows["label"].isna().sum()), list(rows["label"].cat.categories)
+    if missing:
+        raise ValueError(
+            f"`{caller}` expects a label in every row that it learns from. Received {missing} rows without. Drop them, "
+            "for example with table.dropna(subset=['label']), or pass them as `test`."
+        )
+    if test is None:
+        rows = tables.folds(rows, count=folds, group=group, seed=seed)
+        return rows, rows, rows["fold"].to_numpy()
+    require_columns(test, "path", *(["label"] if "label" in test else []), caller=f"{caller}(test=…)")
+    if "label" in test and list(test["label"].cat.categories) != names:
+        raise ValueError(
+            f"`{caller}` expects `test` with the classes of the table, in their order: {names}. Received "
+            f"{list(test['label'].cat.categories)}. Use `test['label'].cat.set_categories([...])`."
+        )
+    whole = pd.concat([rows[["path"]], test[["path"]]])
+    return rows, whole, np.repeat([-1, 0], [len(rows), len(test)])
 
 
 def _fitted(seen: np.ndarray, rows: pd.DataFrame, *, group: Group, seed: int) -> Pipeline:

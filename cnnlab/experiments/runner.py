@@ -98,7 +98,13 @@ class Runner:
         began = time.perf_counter()
         fresh_session(run.seed, free_memory=True)
         model = compiled(run.build)
-        self._require_untrained(model)
+        for variable in model.trainable_variables:
+            if id(variable) in self.learned and self.learned[id(variable)]() is variable:
+                raise ValueError(
+                    "`build` expects to return a new network each time. It returned layers that an earlier run has "
+                    f"trained, such as {getattr(variable, 'path', '')!r}, which would know the images that they are "
+                    "tested on. Make the layers inside `build`, or freeze those that come from outside."
+                )
         parts = self._head_and_features(model, run.recipe)
         with graphs_released():
             if parts is None:
@@ -156,15 +162,6 @@ class Runner:
             self.features[key] = embed(split.backbone, self.table, prepared)
         return split.head, self.features[key]
 
-    def _require_untrained(self, model: keras.Model) -> None:
-        for variable in model.trainable_variables:
-            if id(variable) in self.learned and self.learned[id(variable)]() is variable:
-                raise ValueError(
-                    "`build` expects to return a new network each time. It returned layers that an earlier run has "
-                    f"trained, such as {getattr(variable, 'path', '')!r}, which would know the images that they are "
-                    "tested on. Make the layers inside `build`, or freeze those that come from outside."
-                )
-
 
 def _takes_features(recipe: Recipe) -> bool:
     """Whether a frozen backbone's features may stand for the images: no own code sees them, nothing changes them."""
@@ -210,12 +207,6 @@ def _other_rows(predictions: pd.DataFrame, test: pd.DataFrame) -> str:
     return "" if same else "its images or their labels are others than those that were predicted"
 
 
-def plain_table(table: pd.DataFrame, *, caller: str) -> pd.DataFrame:
-    """The rows of an experiment, without the split and folds that they came with; the index counts from 0."""
-    require_columns(table, "path", "label", caller=caller)
-    return table.drop(columns=["split", "fold"], errors="ignore").reset_index(drop=True)
-
-
 def checked_rows(
     table: pd.DataFrame, *, caller: str, seed: object, subject: str = "", **counts: object
 ) -> pd.DataFrame:
@@ -228,14 +219,14 @@ def checked_rows(
         received = ", ".join(f"{name}={value!r}" for name, value in counts.items())
         raise ValueError(f"{names} expects a whole number, 1 or more. Received: {received}.")
     require_seed(seed, caller=caller)
-    rows = plain_table(table, caller=caller)
+    require_columns(table, "path", "label", caller=caller)
     tested = int((table["split"] == "test").sum()) if subject and "split" in table else 0
     if tested:
         say_once(
             f"{subject} learns from {tested} rows of the test split, which then cannot test its winner. Leave them "
             "out: `table[table['split'] != 'test']`."
         )
-    return rows
+    return table.drop(columns=["split", "fold"], errors="ignore").reset_index(drop=True)
 
 
 def rows_of_folds(

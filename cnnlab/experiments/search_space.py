@@ -34,25 +34,21 @@ class Space:
         if isinstance(grid, kt.HyperParameters):
             self.hyperparameters = grid
         elif isinstance(grid, Mapping):
-            self.hyperparameters = self._from_grid(grid)
+            if not grid:
+                raise ValueError(
+                    "`grid` has no points: it is empty. Name something to try: {'learning_rate': [1e-3, 1e-2]}."
+                )
+            self.hyperparameters = kt.HyperParameters()
+            for name, values in grid.items():
+                if isinstance(values, str) or not hasattr(values, "__iter__"):
+                    raise TypeError(f"`grid` expects a list of values for {name!r}. Received: {values!r}.")
+                self.values[name] = coded(name, list(values))
+                self.hyperparameters.Choice(name, list(self.values[name]))
         elif grid is not None:
             raise TypeError(
                 "`grid` expects a dict of name → list of values, such as {'learning_rate': [1e-3, 1e-2]}, or "
                 f"kt.HyperParameters, or None where `build` names its own. Received: {type(grid).__name__}."
             )
-
-    def _from_grid(self, grid: Mapping[str, Any]) -> kt.HyperParameters:
-        if not grid:
-            raise ValueError(
-                "`grid` has no points: it is empty. Name something to try: {'learning_rate': [1e-3, 1e-2]}."
-            )
-        result = kt.HyperParameters()
-        for name, values in grid.items():
-            if isinstance(values, str) or not hasattr(values, "__iter__"):
-                raise TypeError(f"`grid` expects a list of values for {name!r}. Received: {values!r}.")
-            self.values[name] = coded(name, list(values))
-            result.Choice(name, list(self.values[name]))
-        return result
 
     def behind(self, values: Mapping[str, Any]) -> dict[str, Any]:
         """A point as `build` gets it."""

@@ -85,11 +85,6 @@ def grid_search(
         ...                      epochs=10, seed=0, folder="../runs/search")  # doctest: +SKIP
         >>> search.ranking().head(3)  # doctest: +SKIP
     """
-    if named := [name for name in CHIEF if name in loading or name in os.environ]:
-        raise ValueError(
-            f"`experiments.grid_search` searches without a chief. Received: {named[0]}. Take it out, and start the "
-            "same call with the same folder in several processes: they share the folds of each point."
-        )
     rows = checked_rows(table, caller="experiments.grid_search", subject="The search", seed=seed, epochs=epochs)
     recipe = Recipe(epochs, patience, None, callbacks, class_weight, None, {"image_size": tuple(image_size)} | loading)
     how = {"method": method, "trials": trials, "objective": objective}
@@ -100,6 +95,11 @@ def _search(build: Any, grid: Any, rows: pd.DataFrame, recipe: Recipe, how: dict
     from cnnlab.experiments.search_space import Space
     from cnnlab.experiments.tuning import SCORES, CheckedHyperModel, FoldTuner, make_oracle
 
+    if named := [name for name in CHIEF if name in recipe.loading or name in os.environ]:
+        raise ValueError(
+            f"`experiments.grid_search` searches without a chief. Received: {named[0]}. Take it out, and start the "
+            "same call with the same folder in several processes: they share the folds of each point."
+        )
     space = Space(grid, beside={*recipe.loading} - {"image_size"})
     oracle = make_oracle(**how, space=space, seed=options["seed"], epochs=recipe.epochs)
     name, direction = oracle.objective.name, oracle.objective.direction

@@ -94,8 +94,11 @@ class Store:
         found = {path.stem: _read_table(path) for path in sorted(self._path(name).glob(f"{only}.csv"))}
         if only not in ("*", *found):
             raise damaged(self._path(name) / f"{only}.csv", "it is not there")
-        if "scores" in found:
-            _require_scores(self._path(name) / "scores.csv", found["scores"])
+        if (scores := found.get("scores")) is not None:
+            wrong = [f"no {column}" for column in SCORES if column not in scores]
+            wrong += [] if len(scores) == 1 else [f"{len(scores)} rows, not one"]
+            if wrong:
+                raise damaged(self._path(name) / "scores.csv", f"it has {wrong[0]}")
         return found
 
     def put(self, name: str, results: Mapping[str, pd.DataFrame]) -> None:
@@ -163,12 +166,6 @@ def _read_table(path: Path) -> pd.DataFrame:
         return tables.read(path)
     except Exception as error:  # pandas raises kinds of its own for types that somebody made up
         raise damaged(path, error) from error
-
-
-def _require_scores(path: Path, scores: pd.DataFrame) -> None:
-    missing = [name for name in SCORES if name not in scores]
-    if missing or len(scores) != 1:
-        raise damaged(path, f"it has no {missing[0]}" if missing else f"it has {len(scores)} rows, not one")
 
 
 def damaged(path: Path, reason: Any) -> ValueError:

@@ -23,13 +23,7 @@ from cnnlab.tables.linking import Group
 
 VAL_SHARE = 0.15  # of the training rows, for early stopping
 PIXELS = ("image_size", "resize", "levels")  # what the preparation of a network says, too
-SPEED = (
-    "training",
-    "seed",
-    "cache",
-    "shard",
-    "like",
-)  # arguments of `pipelines.load` that change no result
+SPEED = ("training", "seed", "cache", "shard", "like")  # arguments of `pipelines.load` that change no result
 
 
 class Rows(NamedTuple):
