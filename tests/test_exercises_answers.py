@@ -178,6 +178,11 @@ def pretrained(classes, awake):
     return model
 
 
+def listed(rows, file, *, index=False):
+    rows[["path", "predicted", "confidence"]].to_csv(file, index=index)
+    return file
+
+
 def schedule(name):
     import keras
 
@@ -377,6 +382,35 @@ WRONG = [
         "in more than one split",
     ),
     ("12.3", lambda p: p, "lacks the column"),
+    ("07.4", 50, "there are six"),
+    ("07.4", 360, "needs some, too"),
+    ("07.4", 5, "in hours"),
+    ("07.5", lambda runs: [10, 20, 50], "chance alone"),
+    ("07.5", lambda runs: sorted(runs["images"].unique().tolist()), "chance alone"),
+    ("07.5", lambda runs: [10, 50, 150], "is worse"),
+    ("07.5", lambda runs: [10], "seed by seed"),
+    ("07.5", lambda runs: [50, 10], "It gives [50, 10]"),
+    ("07.5", lambda runs: 10, "a list of numbers of images"),
+    ("09.4", 6.25, "second group"),
+    ("09.4", 0.064, "the other way round"),
+    ("09.4", 1.2, "not added up"),
+    ("09.5", lambda a, b, share: [share * x + (1 - share) * y for x, y in zip(a, b, strict=True)], "as far from"),
+    ("09.5", lambda a, b, share: a, "not on the line"),
+    ("09.5", lambda a, b, share: a[0], "shape"),
+    ("09.5", lambda a, b, share: [(x + y) / 2 for x, y in zip(a, b, strict=True)], "not on the line"),
+    ("09.5", lambda a, b, share: [np.add(x, share * (y - x), out=x) for x, y in zip(a, b, strict=True)], "It changed"),
+    ("12.4", 0.85, "luckiest"),
+    ("12.4", 0.95, "So much luck"),
+    ("12.5", lambda p, share, file: None, "return the path"),
+    ("12.5", lambda p, share, file: file, "no file at the path"),
+    (
+        "12.5",
+        lambda p, share, file: listed(p.nlargest(int(np.ceil(share * len(p))), "confidence"), file),
+        "lowest confidence",
+    ),
+    ("12.5", lambda p, share, file: listed(p.nsmallest(int(share * len(p)), "confidence"), file), "The file has"),
+    ("12.5", lambda p, share, file: listed(p.nsmallest(5, "confidence").iloc[::-1], file), "should come first"),
+    ("12.5", lambda p, share, file: listed(p, file, index=True), "Expected the columns"),
 ]
 
 

@@ -376,6 +376,18 @@ def test_float16_and_int8_are_smaller(parts, tmp_path):
     assert sizes["litert_int8"] < 0.4 * sizes["litert"]
 
 
+def test_int8_keeps_the_first_and_the_last_operations_in_float(parts, tmp_path):
+    from ai_edge_litert.interpreter import Interpreter
+
+    model = models.small_cnn(image_size=(16, 16), classes=parts["label"].cat.categories, filters=(8, 16, 24))
+    serving.export(model, tmp_path, formats=["litert_int8"], check=parts, agreement=0)
+    details = Interpreter(str(tmp_path / "model_int8.tflite")).get_tensor_details()
+    kinds = {tuple(one["shape"]): one["dtype"] for one in details}
+    assert kinds[8, 3, 3, 3] == np.float32  # the first convolution's kernel
+    assert kinds[24, 3, 3, 16] == np.int8
+    assert kinds[len(parts["label"].cat.categories), 24] == np.float32  # the last layer's
+
+
 def test_onnx_needs_its_packages(digits_model, digits, tmp_path, monkeypatch):
     from cnnlab.serving import engines
 

@@ -1,14 +1,15 @@
-"""Judges 07_transfer_learning: what learns, a frozen network, a classifier on features."""
+"""Judges 07_transfer_learning: what learns, a frozen network, a classifier on features, and where a head start pays."""
 
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from sklearn.datasets import make_classification
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from cnnlab.exercises.answers import array, call, expect, layers_in_order
+from cnnlab.exercises.answers import array, call, expect, expect_type, layers_in_order, number
 
 
 def change(answer: Any) -> str:
@@ -49,3 +50,25 @@ def build(answer: Any) -> None:
         best = reference.score(x[200:], names[200:])
         words = f"It is right in {reached:.0%} of the rows, a scaled logistic regression in {best:.0%}."
         expect(reached > best - 0.05, words)
+
+
+def pays(answer: Any) -> None:
+    """A function that gives the numbers of images at which the pretrained network is better beyond the seeds."""
+    gains = {10: (0.2, 0.05), 20: (0.02, 0.1), 50: (0.03, 0.004), 150: (-0.03, 0.004)}  # mean and spread over seeds
+    for seed in range(3):
+        rng, rows = np.random.default_rng(seed), []
+        for images, (mean, spread) in gains.items():
+            luck, noise = rng.normal(0, 0.1, 5), rng.normal(0, 1, 5)
+            noise = (noise - noise.mean()) / noise.std(ddof=1)
+            for one in range(5):
+                rows.append((images, one, "scratch", 0.6 + luck[one]))
+                rows.append((images, one, "pretrained", 0.6 + luck[one] + mean + spread * noise[one]))
+        runs = pd.DataFrame(rows, columns=["images", "seed", "way", "accuracy"]).sample(frac=1, random_state=seed)
+        found = call(answer, runs.reset_index(drop=True))
+        expect_type(found, (list, tuple, np.ndarray, pd.Index), "a list of numbers of images")
+        found = [int(number(one)) for one in found]
+        expect(20 not in found, "At 20 images the interval reaches from below 0 to above: chance alone could do that.")
+        expect(150 not in found, "At 150 images the pretrained network is worse.")
+        words = "At 50 images the gain is small, but the same for every seed: compare the two ways seed by seed."
+        expect(50 in found, words)
+        expect(found == [10, 50], f"It gives {found} where the interval lies above 0 at 10 and at 50.")

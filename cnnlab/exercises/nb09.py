@@ -1,10 +1,10 @@
-"""Judges 09_fine_tuning: mixed precision, unfreezing safely, a schedule of one's own."""
+"""Judges 09_fine_tuning: mixed precision, unfreezing safely, a schedule of one's own, an average of weights."""
 
 from typing import Any
 
 import numpy as np
 
-from cnnlab.exercises.answers import call, choice, expect, layers_in_order, number
+from cnnlab.exercises.answers import array, call, choice, expect, expect_type, layers_in_order, number
 
 STEPS, WARM, PEAK = 1000, 100, 1e-3
 
@@ -59,3 +59,21 @@ def build(answer: Any) -> None:
     worst = max(at, key=lambda step: abs(at[step] - truth[step]))
     words = f"At step {worst} it is {at[worst]:.3g}, and Keras's CosineDecay with warm-up {truth[worst]:.3g}."
     expect(abs(at[worst] - truth[worst]) < 0.01 * PEAK, words)
+
+
+def average(answer: Any) -> None:
+    """A function that gives the weights on the line between two lists of arrays."""
+    rng = np.random.default_rng(0)
+    before, after = ([rng.normal(size=shape).astype("float32") for shape in ((3, 3, 1, 2), (2,))] for _ in range(2))
+    kept = [one.copy() for one in (*before, *after)]
+    for share in (0.25, 0.0, 1.0):
+        found = call(answer, before, after, share)
+        expect(all(map(np.array_equal, kept, (*before, *after))), "It changed the weights that it was given.")
+        expect_type(found, (list, tuple), "a list of arrays")
+        expect(len(found) == 2, f"For 2 arrays it returned {len(found)}.")
+        for one, start, end in zip(found, before, after, strict=True):
+            value = array(one, shape=start.shape)
+            swapped = np.allclose(value, share * start + (1 - share) * end, atol=1e-5)
+            right = np.allclose(value, (1 - share) * start + share * end, atol=1e-5)
+            expect(right or not swapped, f"At share {share:g} it is as far from `before` as it should be from `after`.")
+            expect(right, f"At share {share:g} the result is not on the line between the two.")

@@ -1,6 +1,9 @@
-"""Judges 12_your_own_images: how many test images, a table of one's own, a report per class."""
+"""Judges 12_your_own_images: how many test images, a table of one's own, a report per class, a list to review."""
 
 import functools
+import math
+import tempfile
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -71,3 +74,25 @@ def build(answer: Any) -> None:
             off = np.abs(given[side].astype(float) - wanted[f"recall_{side}"]).max()
             expect(off < 0.03, f"`{side}` is up to {off:.2f} away from Wilson's interval.")
         expect(found["recall"].is_monotonic_increasing, "The worst class should come first: it is what one looks for.")
+
+
+def review(answer: Any) -> None:
+    """A function that writes the least sure rows to a CSV file and returns its path."""
+    with tempfile.TemporaryDirectory() as folder:
+        for seed, share in enumerate((0.1, 0.25, 0.51)):
+            made, file = made_predictions(rows=50 + seed, seed=seed), Path(folder) / f"{seed}.csv"
+            path = call(answer, made.copy(), share, str(file))
+            expect(path is not None, "Your function should return the path of the file.")
+            expect(
+                str(path) == str(file) and file.is_file(),
+                f"There is no file at the path that was asked for: {file.name}.",
+            )
+            found, count = pd.read_csv(file), math.ceil(share * len(made))
+            columns = ["path", "predicted", "confidence"]
+            expect(list(found) == columns, f"Expected the columns {', '.join(columns)}. Received {', '.join(found)}.")
+            expect(
+                len(found) == count, f"A share of {share} of {len(made)} rows is {count}. The file has {len(found)}."
+            )
+            least = made.nsmallest(count, "confidence")["path"].tolist()
+            expect(set(found["path"]) == set(least), "These are not the rows with the lowest confidence.")
+            expect(found["path"].tolist() == least, "The least sure row should come first.")
