@@ -446,6 +446,12 @@ def test_mirrored_and_turned_digits_are_found_out(digits):
     assert turned["change"][0] < -0.03
 
 
+def test_what_costs_the_linear_model_and_helps_the_curved_one_is_called_neither_harmful_nor_harmless(digits):
+    shifted = augment.check(augment.Policy(shift=0.1), digits).iloc[0]
+    assert shifted["high"] < 0
+    assert shifted["verdict"] == "helps a stronger model"
+
+
 def test_the_check_says_when_it_cannot_tell(digits):
     import pandas as pd
 

@@ -19,6 +19,7 @@ import pytest
 
 from cnnlab import augment, experiments, models, pipelines, tables
 from cnnlab.experiments.runner import Runner
+from cnnlab.experiments.search import PLACES, Confirmation, _compare
 from cnnlab.experiments.store import Store
 
 # KerasTuner asks threads for their names in the old way.
@@ -453,9 +454,38 @@ def test_confirming_uses_fresh_seeds_and_finds_equals_equal(few, tmp_path):
     assert confirmed.comparison["difference"].item() == 0
     assert confirmed.comparison["verdict"].item() == "noise"
     assert "cannot be told apart" in confirmed.verdict
+    assert confirmed.trial == found.ranking()["trial"].iloc[0]
     assert confirmed.scores.groupby("place")["seed"].nunique().tolist() == [3, 3]
     assert 0 not in confirmed.scores["seed"].tolist()
     pd.testing.assert_frame_equal(found.confirm(seeds=3).scores, confirmed.scores)
+
+
+@pytest.mark.parametrize(
+    ("right", "verdict"),
+    [
+        ([(9, 6), (9, 6), (9, 6)], "winner"),
+        ([(6, 9), (6, 9), (6, 9)], "runner-up"),
+        ([(9, 5), (8, 6), (6, 8)], "noise"),
+    ],
+)
+def test_noise_is_said_where_the_interval_includes_zero_and_nowhere_else(right, verdict):
+    """The images alone would call the third difference real: seeds that disagree widen the interval."""
+    rows, predictions = [], {}
+    for place, name in enumerate(PLACES):
+        parts = []
+        for repeat, counts in enumerate(right):
+            share = np.arange(200) % 10 < counts[place]
+            parts.append(pd.DataFrame({"path": [f"{n}.png" for n in range(200)], "repeat": repeat, "right": share}))
+            rows.append({"place": name, "trial": place + 3, "seed": repeat, "accuracy": share.mean()})
+        made = pd.concat(parts, ignore_index=True)
+        label = pd.Categorical(["a"] * len(made), ["a", "b"])
+        predictions[name] = made.assign(label=label, predicted=np.where(made["right"], "a", "b"))
+    scores = pd.DataFrame(rows)
+    comparison = _compare(scores, predictions, None)
+    row = comparison.iloc[0]
+    assert row["verdict"] == verdict
+    assert (row["low"] <= 0 <= row["high"]) == (verdict == "noise") == (max(row["p_images"], row["p_seeds"]) >= 0.05)
+    assert Confirmation(scores, comparison, predictions, 0.9).trial == (4 if verdict == "runner-up" else 3)
 
 
 @pytest.mark.slow
@@ -508,6 +538,7 @@ sys.path.insert(0, {here!r})
 from cnnlab import tables
 import test_grid_search as t
 from cnnlab.experiments.runner import Runner
+from cnnlab.experiments.search import PLACES, Confirmation, _compare
 real = Runner.train
 def noted(*arguments, **options):
     found = real(*arguments, **options)

@@ -35,6 +35,15 @@ def test_more_parameters_are_lines_and_one_is_itself():
     assert len(plots.grid(results(learning_rate=[0.1, 0.01]))) == 1
 
 
+def test_a_long_value_is_wrapped_and_not_cut_off():
+    policy = "Policy(rotate=8, shift=0.06, brightness=0.2)"
+    axes = plots.grid(results(learning_rate=[0.1, 0.01], dropout=[0.0, 0.3], augment=["None", policy]))
+    for texts in (axes[0].texts, axes[3].get_xticklabels()):
+        words = [text.get_text() for text in texts]
+        assert policy in [" ".join(word.split()) for word in words]
+        assert max(len(line) for word in words for line in word.splitlines()) <= 18
+
+
 def test_effects_are_means_over_everything_else():
     table = results(learning_rate=[0.1, 0.01], batch_size=[8, 16])
     axes = plots.grid(table)

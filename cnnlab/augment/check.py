@@ -31,8 +31,9 @@ def check(policy: Policy, table: pd.DataFrame, *, images: int = 2000, seed: int 
     labels. A linear discriminant on small images is trained on originals, and again with changed copies
     added; both are scored on originals they have not seen. Such a model cannot learn two contradicting pictures
     apart, so what a label does not survive shows as lost accuracy, and a change that occurs in the data anyway does
-    not. Where it loses, a support vector machine is asked too: if that one gains, the labels are fine. Neither sees
-    fine texture: what they find harmless may still hide small defects.
+    not. Where it loses, a support vector machine is asked too: if that one gains, the labels are fine and the
+    verdict is "helps a stronger model". Neither sees fine texture: what they find harmless may still hide small
+    defects.
 
     Args:
         policy: What is to be judged; mixers are left out, as they change labels on purpose.
@@ -126,7 +127,7 @@ def _verdict(trial: Trial, single: Policy, plain: np.ndarray, change: float, rea
     if change + reach >= 0 or change > -MARGIN:
         return "no harm seen"
     second, doubt = _difference(trial.right(curved, single), trial.right(curved), 1.96)
-    return "no harm seen" if second - doubt > 0 else SUSPECT
+    return "helps a stronger model" if second - doubt > 0 else SUSPECT
 
 
 def _difference(right: np.ndarray, plain: np.ndarray, level: float) -> tuple[float, float]:

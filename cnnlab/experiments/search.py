@@ -29,10 +29,10 @@ class Confirmation(NamedTuple):
 
     Attributes:
         scores: One row per setting and seed: place ("winner" or "runner-up"), trial, seed, accuracy over all folds.
-        comparison: One row: accuracy of the winner and the runner-up, difference (winner less runner-up) with its 95 %
-            interval, p_images (would it hold on other images? a paired bootstrap over images), p_seeds (would it hold
-            with other seeds? a paired t test over seeds), and verdict: "winner", "runner-up" or "noise". A difference
-            must pass both tests.
+        comparison: One row: accuracy of the winner and the runner-up, difference (winner less runner-up), p_images
+            (would it hold on other images? a paired bootstrap over images), p_seeds (would it hold with other seeds? a
+            paired t test over seeds), low and high (the difference's 95 % interval by the more doubtful of the two),
+            and verdict: "winner", "runner-up" or, where that interval includes zero, "noise".
         predictions: Of winner and runner-up, one row per seed and image; prediction tables.
         searched: The accuracy that the search gave the winner. It is the best of many, hence too high on average.
     """
@@ -41,6 +41,12 @@ class Confirmation(NamedTuple):
     comparison: pd.DataFrame
     predictions: dict[str, pd.DataFrame]
     searched: float
+
+    @property
+    def trial(self) -> int:
+        """The trial to use: that of the runner-up where it is better, else that of the winner."""
+        place = PLACES[self.comparison["verdict"].item() == "runner-up"]
+        return int(self.scores.loc[self.scores["place"] == place, "trial"].iloc[0])
 
     @property
     def verdict(self) -> str:
@@ -126,10 +132,11 @@ class Search:
         """The values of the best point, as `build` gets them."""
         return self._space.behind(self._trials[self.ranking()["trial"].iloc[0]].hyperparameters.values)
 
-    def best_model(self, *, refit: bool = True) -> keras.Model:
+    def best_model(self, *, trial: int | None = None, refit: bool = True) -> keras.Model:
         """A network with the settings of the best point.
 
         Args:
+            trial: Another point, by its number in `results`, such as `confirm(…).trial`.
             refit: Whether it is trained anew on all rows, once; it is kept. False gives the one of the best fold, which
                 is there already and has not seen the images of that fold.
 
@@ -139,11 +146,11 @@ class Search:
         """
         from cnnlab.experiments.tuning import save_weights
 
-        trial, tuner = self._trials[self.ranking()["trial"].iloc[0]], self.tuner
-        kept = self.folder / f"trial_{trial.trial_id}" / BEST
+        point = self._trials[self.ranking()["trial"].iloc[0] if trial is None else trial]
+        tuner, kept = self.tuner, self.folder / f"trial_{point.trial_id}" / BEST
         if not refit or kept.is_file():
-            return tuner.load_model(trial, *([BEST] if refit else []))
-        rows, seed, example = tuner.table, tuner.seed + WHOLE, tuner.runs(trial)[0]
+            return tuner.load_model(point, *([BEST] if refit else []))
+        rows, seed, example = tuner.table, tuner.seed + WHOLE, tuner.runs(point)[0]
         learned = train_val_rows(rows, seed=seed, group=tuner.group, patience=example.recipe.patience)
         run = replace(example, name=BEST, rows=Rows(*learned, rows.iloc[:0]), seed=seed)
         model = tuner.runner.train(run).model
@@ -231,12 +238,13 @@ def _compare(scores: pd.DataFrame, predictions: dict[str, pd.DataFrame], group: 
     )
     both = metrics.compare(runner_up, winner, group="image").set_index("metric").loc["accuracy"]
     pairs = [scores.loc[scores["place"] == place, "accuracy"].to_numpy() for place in PLACES]
-    p_seeds = paired(pairs[0] - pairs[1])
-    verdict = PLACES[0 if both["difference"] > 0 else 1] if max(both["p_value"], p_seeds) < LEVEL else "noise"
-    row = both[["b", "a", "difference", "low", "high", "p_value"]].rename(
-        {"b": "winner", "a": "runner_up", "p_value": "p_images"}
-    )
-    return pd.DataFrame([row.to_dict() | {"p_seeds": p_seeds, "verdict": verdict}])
+    differences = pairs[0] - pairs[1]
+    reach = scipy.stats.t.ppf(1 - LEVEL / 2, len(differences) - 1) * scipy.stats.sem(differences)
+    low, high = min(both["low"], differences.mean() - reach), max(both["high"], differences.mean() + reach)
+    verdict = PLACES[0] if low > 0 else PLACES[1] if high < 0 else "noise"
+    row = {"winner": both["b"], "runner_up": both["a"], "difference": both["difference"], "low": low, "high": high}
+    row |= {"p_images": both["p_value"], "p_seeds": paired(differences), "verdict": verdict}
+    return pd.DataFrame([row])
 
 
 def paired(differences: np.ndarray) -> float:

@@ -1,5 +1,6 @@
 """Figures of a search: which settings are good, and which of them matter."""
 
+import textwrap
 from typing import Any
 
 import matplotlib as mpl
@@ -132,14 +133,15 @@ def _effect(results: pd.DataFrame, name: str, score: str, ax: Axes) -> Axes:
     means = results.groupby(places)[score].mean()
     ax.plot(means.index, means, "-o", color="black", linewidth=1.3, markersize=4)
     words = [_value(value) for value in levels]
-    turned: dict[str, Any] = {"rotation": 30, "ha": "right"} if sum(map(len, words)) > 26 else {}
+    wide = sum(max(map(len, word.splitlines())) for word in words) > 26
+    turned: dict[str, Any] = {"rotation": 30, "ha": "right"} if wide else {}
     ax.set_xticks(range(len(levels)), words, fontsize=8 if len(levels) <= 5 else 6.5, **turned)
     ax.set_xlim(-0.5, len(levels) - 0.5)
     return finish(ax, name)
 
 
 def _value(value: object) -> str:
-    return f"{value:g}" if isinstance(value, float) else shown(value, 18)
+    return f"{value:g}" if isinstance(value, float) else textwrap.fill(shown(value, 72), 18)
 
 
 def _word(score: str) -> str:
