@@ -183,6 +183,12 @@ def listed(rows, file, *, index=False):
     return file
 
 
+def diagnosis(history, guessing, first="loss", best="val_loss"):
+    if history[first][-1] > 0.8 * guessing:
+        return "underfitting"
+    return "overfitting" if history["val_loss"][-1] > 1.1 * min(history[best]) else "good fit"
+
+
 def schedule(name):
     import keras
 
@@ -284,6 +290,16 @@ WRONG = [
     ("05.1", 8, "shape (2,)"),
     ("05.2", lambda: schedule("epochs"), "Call the function first"),
     ("05.2", 0.003, "Expected a Keras learning-rate schedule"),
+    ("05.4", ["overfitting", "underfitting", "good fit"], "cannot have memorized"),
+    ("05.4", ["underfitting", "good fit", "overfitting"], "almost doubled"),
+    ("05.4", ["underfitting", "overfitting", "underfitting"], "far below guessing"),
+    ("05.4", ["underfitting", "overfitting"], "for A, B and C"),
+    ("05.4", ["underfit", "overfit", "good"], "Expected one of"),
+    ("05.5", lambda history, guessing: diagnosis(history, guessing, first="val_loss"), "it says 'underfitting'"),
+    ("05.5", lambda history, guessing: diagnosis(history, guessing, best="loss"), "by the rule it is 'good fit'"),
+    ("05.5", lambda history, guessing: diagnosis(history, 2), "by the rule it is"),
+    ("05.5", lambda history, guessing: "good fit", "by the rule it is"),
+    ("05.5", lambda history: "good fit", "raised TypeError"),
     ("06.1", 0.01, "strays further"),
     ("06.1", 0, "picked the best"),
     ("06.1", 0.2, "not the sum"),

@@ -1,13 +1,14 @@
-"""Judges 05_training: when training stops, a schedule, batch normalisation in its place."""
+"""Judges 05_training: when training stops, a schedule, batch normalisation in its place, what curves say."""
 
 from typing import Any
 
 import numpy as np
 
-from cnnlab.exercises.answers import Off, array, expect, expect_type
+from cnnlab.exercises.answers import Off, array, call, choice, expect, expect_type
 
 LOSSES = (0.90, 0.61, 0.50, 0.55, 0.48, 0.49, 0.52, 0.51, 0.40, 0.60)
 STOPPED, KEPT = 8, 5  # with a patience of 3; epochs count from 1
+FITS = ("underfitting", "good fit", "overfitting")
 
 
 def predict(answer: Any) -> None:
@@ -72,3 +73,42 @@ def _next(network: Any, layer: Any) -> Any:
         if other is not layer and any(one is layer.output for one in inputs):
             return other
     return None
+
+
+def diagnose_curves(answer: Any) -> None:
+    """The three networks by name: A learned nothing, B memorized, C fits."""
+    expect_type(answer, (list, tuple), f"a list of three out of {', '.join(map(repr, FITS))}")
+    expect(len(answer) == 3, f"Expected three words, for A, B and C. Received {len(answer)}.")
+    a, b, c = (choice(word, FITS) for word in answer)
+    words = (
+        "A is hardly better than guessing, on its own training images, too: it did not learn them, so it cannot have "
+    )
+    expect(a == "underfitting", f"{words}memorized them.")
+    words = "B knows its training images nearly perfectly, and its validation loss has almost doubled since epoch 7."
+    expect(b == "overfitting", words)
+    words = "C: the two losses are near each other, far below guessing, and the validation loss is at its lowest."
+    expect(c == "good fit", words)
+
+
+# What a history shows, as (loss, val_loss), where guessing costs 2: each mistake meets one that it gets wrong.
+CURVES = {
+    ((1.9, 1.8, 1.7), (1.9, 1.85, 1.8)): "underfitting",
+    ((1.95, 1.9, 1.85), (1.5, 1.6, 1.9)): "underfitting",
+    ((1.2, 0.5, 0.1), (1.3, 0.8, 0.9)): "overfitting",
+    ((1.2, 0.3, 0.01), (1.8, 1.75, 1.8)): "good fit",
+    ((1.2, 0.5, 0.2), (1.2, 0.52, 0.25)): "good fit",
+    ((1.9, 0.9, 0.5), (1.8, 0.6, 0.65)): "good fit",
+}
+
+
+def diagnose(answer: Any) -> None:
+    """A function that names the fit that the curves of a history show."""
+    for (loss, val_loss), truth in CURVES.items():
+        for scale in (1.0, 0.5):
+            history = {"loss": [scale * one for one in loss], "val_loss": [scale * one for one in val_loss]}
+            found = choice(call(answer, {name: list(values) for name, values in history.items()}, 2 * scale), FITS)
+            expect(
+                found == truth,
+                f"With the losses {history['loss']}, the validation losses {history['val_loss']} and guessing at "
+                f"{2 * scale:g} it says {found!r}; by the rule it is {truth!r}.",
+            )
