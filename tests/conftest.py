@@ -19,9 +19,9 @@ import pytest
 
 # Whole files go to the workers (`--dist loadfile`), in this order: the longest first, or a worker waits for the other.
 LONGEST = (
-    "test_browser", "test_notebooks_run", "test_browser_capture", "test_resume", "test_models_pretrained",
-    "test_grid_search", "test_cross_validate", "test_training_tools", "test_preparation", "test_imbalance",
-    "test_readme", "test_pipelines_memory",
+    "test_notebooks_run", "test_browser", "test_grid_search", "test_browser_capture", "test_resume",
+    "test_models_pretrained", "test_cross_validate", "test_guide", "test_serving_decisions", "test_training_tools",
+    "test_preparation", "test_jax", "test_training_asked", "test_pipelines_memory", "test_gpu_script",
 )  # fmt: skip
 
 
@@ -56,6 +56,16 @@ def _seeded():
     np.random.seed(0)  # noqa: NPY002  (libraries under test draw from the global state)
     if "keras" in sys.modules:
         sys.modules["keras"].utils.set_random_seed(0)
+
+
+@pytest.fixture
+def eagerly():
+    """TensorFlow without graphs: a few steps of a network cost less one by one than a graph for them."""
+    import tensorflow as tf
+
+    tf.config.run_functions_eagerly(True)
+    yield
+    tf.config.run_functions_eagerly(False)
 
 
 @pytest.fixture(autouse=True)

@@ -15,7 +15,7 @@ from cnnlab import explain, models
 from cnnlab.models import catalogue, efficientnet_lite
 from cnnlab.training import fine_tune
 
-QUICK = {  # one of each family that builds in a moment, as small as it comes
+SMALLEST = {  # one of each family that builds in a moment, as small as it comes
     "MobileNet": {"alpha": 0.25},
     "MobileNetV2": {"alpha": 0.35},
     "MobileNetV3Small": {},
@@ -26,10 +26,15 @@ QUICK = {  # one of each family that builds in a moment, as small as it comes
     "VGG16": {},
     "ConvNeXtTiny": {},
 }
-ALL = [
-    pytest.param(name, QUICK.get(name, {}), marks=[] if name in QUICK else pytest.mark.slow, id=name)
-    for name in catalogue.NETWORKS
-]
+EVERYDAY = ("MobileNet", "MobileNetV3Small", "VGG16")  # prepared as "tf", inside and as "caffe"
+MARKS = {name: [] if name in EVERYDAY else [pytest.mark.slow] for name in catalogue.NETWORKS}
+ALL = [pytest.param(name, SMALLEST.get(name, {}), marks=MARKS[name], id=name) for name in catalogue.NETWORKS]
+
+
+@pytest.fixture(scope="module")
+def shared():
+    """A network whose weights no test changes, for those that ask which of them are free."""
+    return models.pretrained("MobileNet", image_size=(32, 32), classes=["a", "b"], weights=None, alpha=0.25)
 
 
 def smallest(name):
@@ -110,14 +115,16 @@ def test_preprocessing_is_the_familys_own(family, mode, channels):
     np.testing.assert_allclose(np.asarray(inside(images)), expected, atol=1e-4)
 
 
-def test_what_needs_no_preprocessing_has_it_inside():
-    for name in ("MobileNetV3Small", "EfficientNetB0", "ConvNeXtTiny"):
-        network = catalogue.constructor(name)(include_top=False, weights=None, input_shape=(32, 32, 3))
-        first = [type(layer).__name__ for layer in network.layers[1:3]]
-        assert set(first) & {"Rescaling", "Normalization", "Sequential"}, (name, first)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=MARKS[name]) for name in ("MobileNetV3Small", "EfficientNetB0", "ConvNeXtTiny")]
+)
+def test_what_needs_no_preprocessing_has_it_inside(name):
+    network = catalogue.constructor(name)(include_top=False, weights=None, input_shape=(32, 32, 3))
+    first = [type(layer).__name__ for layer in network.layers[1:3]]
+    assert set(first) & {"Rescaling", "Normalization", "Sequential"}, (name, first)
 
 
-def test_a_pretrained_network_is_frozen_and_in_inference_mode(tmp_path):
+def test_a_pretrained_network_is_frozen_and_in_inference_mode(tmp_path, eagerly):
     network = keras.applications.MobileNetV2(include_top=False, weights=None, input_shape=(32, 32, 3), alpha=0.35)
     randomised(network, scale=0.2).save_weights(tmp_path / "a.weights.h5")
     model = models.pretrained(
@@ -165,7 +172,8 @@ def test_a_head_on_finer_maps_gets_their_quarters_too(name, alpha, tmp_path):
     np.testing.assert_allclose(np.asarray(again(images)), np.asarray(model(images)), atol=1e-6)
 
 
-def test_a_head_on_finer_maps_is_explained_tuned_and_reused():
+def test_a_head_on_finer_maps_is_explained_tuned_and_reused(monkeypatch):
+    monkeypatch.setattr("cnnlab.training.fine_tuning.HEAD_STEPS", 10)
     build = {"image_size": (64, 64), "classes": ["a", "b"], "weights": None, "alpha": 0.25}
     model = models.pretrained("MobileNet", pyramid=True, **build)
     assert model.count_params() == models.pretrained("MobileNet", **build).count_params() + 2 * 4 * 128
@@ -180,7 +188,7 @@ def test_a_head_on_finer_maps_is_explained_tuned_and_reused():
     assert models.unfreeze(reused, share=0.1).predict(images, verbose=0).shape == (8, 3)
 
 
-def test_an_untrained_network_is_free_to_learn():
+def test_an_untrained_network_is_free_to_learn(eagerly):
     model = models.pretrained("MobileNet", image_size=(32, 32), classes=["a", "b"], weights=None, alpha=0.25)
     norm = next(layer for layer in models.backbone(model).layers if isinstance(layer, keras.layers.BatchNormalization))
     before = norm.moving_mean.numpy().copy()
@@ -203,8 +211,8 @@ def test_dropout_inside_a_frozen_network_rests(tmp_path):
             np.testing.assert_allclose(np.asarray(one(images, training=training)), expected, atol=1e-6)
 
 
-def test_unfreezing_chooses_from_the_head_down():
-    model = models.pretrained("MobileNet", image_size=(32, 32), classes=["a", "b"], weights=None, alpha=0.25)
+def test_unfreezing_chooses_from_the_head_down(shared):
+    model = shared
     names = [layer.name for layer in models.backbone(model).layers if layer.weights and "_bn" not in layer.name]
     for share in (0, 0.01, 0.3, 0.5, 1):
         count = max(round(share * len(names)), share > 0)
@@ -216,9 +224,8 @@ def test_unfreezing_chooses_from_the_head_down():
     assert [layer.name for layer in models.trainable_layers(model)] == ["conv_dw_1", "conv_pw_1", "conv_pw_13"]
 
 
-def test_what_was_unfrozen_survives_saving(tmp_path):
-    model = models.pretrained("MobileNet", image_size=(32, 32), classes=["a", "b"], weights=None, alpha=0.25)
-    models.unfreeze(model, share=0.25)
+def test_what_was_unfrozen_survives_saving(tmp_path, shared):
+    model = models.unfreeze(shared, share=0.25)
     model.save(tmp_path / "model.keras")
     again = keras.models.load_model(tmp_path / "model.keras")
     chosen = [layer.name for layer in models.trainable_layers(model)]
@@ -226,9 +233,8 @@ def test_what_was_unfrozen_survives_saving(tmp_path):
     assert [weight.shape for weight in again.trainable_weights] == [weight.shape for weight in model.trainable_weights]
 
 
-def test_a_model_has_to_be_compiled_again_after_unfreezing():
-    model = models.pretrained("MobileNet", image_size=(32, 32), classes=["a", "b"], weights=None, alpha=0.25)
-    models.unfreeze(model, share=0)
+def test_a_model_has_to_be_compiled_again_after_unfreezing(shared):
+    model = models.unfreeze(shared, share=0)
     model.compile("sgd", loss="sparse_categorical_crossentropy")
     models.unfreeze(model, share=0)
     assert model.compiled
@@ -248,10 +254,9 @@ def test_a_model_has_to_be_compiled_again_after_unfreezing():
         ({"layers": ["conv1_bn"]}, "batch normalisation stays frozen"),
     ],
 )
-def test_impossible_unfreezing_is_refused(arguments, words):
-    model = models.pretrained("MobileNet", image_size=(32, 32), classes=["a", "b"], weights=None, alpha=0.25)
+def test_impossible_unfreezing_is_refused(shared, arguments, words):
     with pytest.raises(ValueError, match=words):
-        models.unfreeze(model, **arguments)
+        models.unfreeze(shared, **arguments)
 
 
 def test_a_model_without_a_network_inside_cannot_be_unfrozen():
@@ -296,7 +301,7 @@ def test_grey_images_are_seen_as_grey_in_three_colours(tmp_path):
 @pytest.mark.parametrize(
     ("name", "size", "options"),
     [
-        *[(name, (75, 75), {}) for name in QUICK],
+        *[pytest.param(name, (75, 75), {}, marks=MARKS[name], id=name) for name in catalogue.NETWORKS],
         ("MobileNet", (128, 128), {"alpha": 0.5}),
         ("MobileNet", (160, 192), {"alpha": 0.75}),
         ("MobileNetV2", (96, 96), {"alpha": 1.4}),
@@ -316,13 +321,6 @@ def test_file_names_are_those_that_keras_asks_for(name, size, options, monkeypat
     with pytest.raises(InterruptedError):
         catalogue.constructor(name)(include_top=False, weights="imagenet", input_shape=(*size, 3), **options)
     assert asked == [catalogue.weights_file(name, image_size=size, options=options)]
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", [name for name in catalogue.NETWORKS if name not in QUICK])
-@pytest.mark.filterwarnings("ignore:`input_shape` is undefined")
-def test_file_names_of_the_big_ones(name, monkeypatch):
-    test_file_names_are_those_that_keras_asks_for(name, (75, 75), {}, monkeypatch)
     keras.backend.clear_session()
 
 
@@ -404,7 +402,7 @@ def test_weights_of_real_files(real_data, weights_home):
         models.pretrained(weights=second, **build)
 
 
-def test_reuse_keeps_what_was_learned_and_leaves_the_first_model_alone(digits_model, tmp_path):
+def test_reuse_keeps_what_was_learned_and_leaves_the_first_model_alone(digits_model, tmp_path, eagerly):
     import sklearn.datasets
 
     before = [weight.copy() for weight in digits_model.get_weights()]

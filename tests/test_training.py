@@ -119,6 +119,7 @@ def fit(model, pictures, folder, *, epochs=4, **options):
     )
 
 
+@pytest.mark.usefixtures("eagerly")
 def test_a_run_leaves_its_record(small, pictures, tmp_path):
     history = fit(small, pictures, tmp_path / "run", seed=7)
     record = json.loads((tmp_path / "run" / "run.json").read_text())
@@ -155,6 +156,7 @@ def test_tensorboard_makes_no_summary_of_a_batch(small, pictures, tmp_path, monk
     assert not [tag for tag in made if tag.startswith("batch_")]
 
 
+@pytest.mark.usefixtures("eagerly")
 def test_the_best_model_is_the_one_of_the_best_epoch(small, pictures, tmp_path):
     images, labels = pictures
     weights = []
@@ -174,6 +176,7 @@ def test_the_best_model_is_the_one_of_the_best_epoch(small, pictures, tmp_path):
         np.testing.assert_array_equal(one, other)
 
 
+@pytest.mark.usefixtures("eagerly")
 def test_patience_stops_and_goes_back(small, pictures, tmp_path):
     images, labels = pictures
     training.compile(small, learning_rate=1.0)
@@ -190,6 +193,7 @@ def test_patience_stops_and_goes_back(small, pictures, tmp_path):
     assert small.evaluate(images, 1 - labels, verbose=0)[0] == pytest.approx(best, rel=1e-4)
 
 
+@pytest.mark.usefixtures("eagerly")
 def test_an_earlier_run_is_moved_aside(small, pictures, tmp_path):
     for _ in range(3):
         fit(small, pictures, tmp_path / "run", epochs=1, tensorboard=False)
@@ -199,6 +203,7 @@ def test_an_earlier_run_is_moved_aside(small, pictures, tmp_path):
     assert {path.name for path in earlier[0].iterdir()} == {"best.keras", "checkpoint", "history.csv", "run.json"}
 
 
+@pytest.mark.usefixtures("eagerly")
 def test_monitoring_without_validation_uses_training(small, pictures, tmp_path):
     images, labels = pictures
     training.compile(small)
