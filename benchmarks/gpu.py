@@ -99,9 +99,9 @@ def step_seconds(step, model, batch, seconds):
     return float(np.median(times[2:]))
 
 
-def fit_seconds(step, model, images, batch_size, one_step):
+def fit_seconds(step, model, images, batch_size, one_step, seconds):
     """Seconds a step within `model.fit` on arrays in memory: shuffling, copying to the device and logs included."""
-    count = max(4, min(100, int(3 / one_step), int(4e9 / images[:1].nbytes / batch_size)))
+    count = max(4, min(100, int(seconds / one_step), int(4e9 / images[:1].nbytes / batch_size)))
     images = np.resize(images, (count * batch_size, *images.shape[1:]))
     model.train_function = lambda state, iterator: step(state, next(iterator))
     ends = []
@@ -143,7 +143,7 @@ def row(network, precision, augmented, *, batches, limits, until):
         if not grown or until - time.perf_counter() < 3 * (time.perf_counter() - began):
             break
     one_step = best["step_ms"] / 1e3
-    whole = fit_seconds(kept[0], model, kept[1], best["batch"], one_step)
+    whole = fit_seconds(kept[0], model, kept[1], best["batch"], one_step, 1.5 * limits["seconds"])
     best |= {"fit_images_s": best["batch"] / whole, "in_step": one_step / whole, "tried": tried}
     if precision == FLOAT and not augmented:
         best["differences"] = differences(model, kept[1][:16])

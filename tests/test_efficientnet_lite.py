@@ -225,9 +225,17 @@ def test_a_file_that_would_fill_the_memory_is_refused(tmp_path):
         models.pretrained("EfficientNetLite0", image_size=(64, 64), classes=["a", "b"], weights=file.name)
 
 
-def test_litert_gives_kerass_answers(tmp_path):
+@pytest.mark.parametrize(
+    "last", ["block3b_add", pytest.param("probabilities", marks=pytest.mark.slow)], ids=["first blocks", "whole"]
+)
+def test_litert_gives_kerass_answers(tmp_path, last):
     """On the photographs, at the size that the export benchmark uses."""
     model = models.pretrained("EfficientNetLite0", image_size=(160, 160), classes=["a", "b", "c"])
+    if last != "probabilities":
+        pixels = keras.Input((160, 160, 3))
+        network = models.backbone(model)
+        part = keras.Model(network.input, network.get_layer(last).output)
+        model = keras.Model(pixels, keras.layers.GlobalAveragePooling2D()(part(pixels / 127.5 - 1)))
     model.export(tmp_path / "model.tflite", format="litert", verbose=False)
     interpreter = Interpreter(str(tmp_path / "model.tflite"))
     interpreter.allocate_tensors()

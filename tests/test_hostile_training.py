@@ -5,6 +5,7 @@ import hashlib
 import io
 import json
 import os
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -53,12 +54,18 @@ def home(tmp_path):
     assert everything() == before
 
 
+@pytest.fixture(scope="module")
+def original(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("original") / "run"
+    train(folder, make=training.callbacks, epochs=2)
+    (folder / "checkpoint" / "previous.ckpt").unlink(missing_ok=True)
+    return folder
+
+
 @pytest.fixture
-def run(home):
+def run(home, original):
     """A run of two epochs, as it may come from anybody."""
-    train(home / "run", make=training.callbacks, epochs=2)
-    (home / "run" / "checkpoint" / "previous.ckpt").unlink(missing_ok=True)
-    return home / "run"
+    return shutil.copytree(original, home / "run")
 
 
 def signed(content):

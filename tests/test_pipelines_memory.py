@@ -57,15 +57,15 @@ def test_a_deleted_dataset_lets_its_images_go(table):
     assert source() is None
 
 
-def growth(table, kind):
-    """By how many bytes this process grows while it loads the table 200 times, or runs 21 cells that train."""
+def growth(table, kind, count):
+    """By how many bytes this process grows while it loads the table, or runs cells that train, so many times."""
     import keras
 
     large = pd.concat([table] * 25, ignore_index=True)
     process, grown = psutil.Process(), []
     model = keras.Sequential([keras.Input((100, 120, 3)), keras.layers.GlobalMaxPooling2D(), keras.layers.Dense(2)])
     model.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
-    for _ in range(200 if kind == "load" else 21):
+    for _ in range(count):
         if kind == "load":
             data = pipelines.load(table, image_size=(100, 120), training=True, seed=0, cache="memory")
             everything(data)
@@ -76,11 +76,12 @@ def growth(table, kind):
     return grown[-1] - grown[0]
 
 
-def test_loading_again_and_again_stays_flat(table):
+@pytest.mark.parametrize("loads, cells", [(100, 7), pytest.param(200, 21, marks=pytest.mark.slow)])
+def test_loading_again_and_again_stays_flat(table, loads, cells):
     """Each load would hold 1.4 MB of pixels, each cell 36. In a process of its own, where nothing else grows."""
-    context = multiprocessing.get_context("spawn")
+    context, counts = multiprocessing.get_context("spawn"), {"load": loads, "cell": cells}
     with concurrent.futures.ProcessPoolExecutor(1, context) as pool:
-        grown = {kind: pool.submit(growth, table, kind).result() for kind in ("load", "cell")}
+        grown = {kind: pool.submit(growth, table, kind, count).result() for kind, count in counts.items()}
     assert max(grown.values()) < 100 * MB, grown
 
 

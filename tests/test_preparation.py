@@ -1,5 +1,6 @@
 """One preparation: size, channels, resize mode and levels belong to the model, whoever built it."""
 
+import itertools
 import subprocess
 import sys
 import warnings
@@ -183,9 +184,16 @@ def test_like_and_other_words_do_not_contradict(wide):
 # Networks of one's own
 
 
-@pytest.mark.parametrize("build", [sequential, functional, Subclassed])
-@pytest.mark.parametrize("units", [1, 2])
-@pytest.mark.parametrize("channels", [1, 3])
+EVERYDAY = [(sequential, 1, 3), (functional, 2, 1), (Subclassed, 1, 1), (Subclassed, 2, 3)]
+
+
+@pytest.mark.parametrize(
+    ("build", "units", "channels"),
+    [
+        pytest.param(*kind, marks=[] if kind in EVERYDAY else pytest.mark.slow)
+        for kind in itertools.product([sequential, functional, Subclassed], [1, 2], [1, 3])
+    ],
+)
 def test_a_network_of_ones_own_is_trained_and_scored(wide, build, units, channels):
     plain = build(units, "sigmoid" if units == 1 else "softmax", channels)
     if build is Subclassed:
@@ -195,7 +203,9 @@ def test_a_network_of_ones_own_is_trained_and_scored(wide, build, units, channel
     assert models.class_names(model) == NAMES
     assert models.preparation(model) == images.Preparation((16, 16), channels, "stretch")
     model.compile(
-        keras.optimizers.Adam(0.05), "binary_crossentropy" if units == 1 else "sparse_categorical_crossentropy"
+        keras.optimizers.Adam(0.05),
+        "binary_crossentropy" if units == 1 else "sparse_categorical_crossentropy",
+        jit_compile=False,
     )
     model.fit(pipelines.load(wide, like=model, training=True, seed=0), epochs=2, verbose=0)
     if build is Subclassed:
@@ -461,7 +471,7 @@ def test_a_grey_network_takes_colour_batches_too(wide):
     """`load` without `like=` gives three channels; of grey pictures the answer is the same."""
     for build in (models.small_cnn, models.residual_cnn):
         model = build(image_size=(16, 16), classes=NAMES, filters=(4,), channels=1)
-        model.compile("sgd", "sparse_categorical_crossentropy")
+        model.compile("sgd", "sparse_categorical_crossentropy", run_eagerly=True)  # one step
         model.fit(pipelines.load(wide, image_size=(16, 16), training=True, seed=0), verbose=0)
         grey = np.random.default_rng(0).integers(0, 256, (4, 16, 16, 1)).astype("float32")
         np.testing.assert_allclose(model.predict(np.repeat(grey, 3, 3), verbose=0), model.predict(grey, verbose=0),
@@ -500,9 +510,8 @@ def test_a_table_of_broken_files_has_no_predictions(wide, tmp_path):
 def test_cross_validation_takes_networks_without_names(wide, units):
     def build():
         model = sequential(units, "sigmoid" if units == 1 else "softmax")
-        model.compile(
-            "sgd", "binary_crossentropy" if units == 1 else "sparse_categorical_crossentropy", metrics=["accuracy"]
-        )
+        loss = "binary_crossentropy" if units == 1 else "sparse_categorical_crossentropy"
+        model.compile("sgd", loss, metrics=["accuracy"], run_eagerly=True)
         return model
 
     result = experiments.cross_validate(build, wide, folds=2, image_size=(16, 16), epochs=1, seed=0)
