@@ -1,6 +1,7 @@
 """Right answers pass (the solutions), and the wrong ones that learners really give are told what is off."""
 
 import functools
+import importlib.metadata
 import json
 from pathlib import Path
 
@@ -234,6 +235,11 @@ WRONG = [
     ("01.1", "C", "harmless"),
     ("01.1", "d", "Expected one of"),
     ("01.3", "nowhere.csv", "no file"),
+    ("01.4", 470, "of the broken machine"),
+    ("01.4", 524, "One too old"),
+    ("01.4", 550, "not the oldest"),
+    ("01.4", 580, "CUDA 13"),
+    ("01.5", "nowhere.txt", "no file"),
     ("02.1", 16, "padding"),
     ("02.1", 15.5, "Half a pixel"),
     ("02.1", 31, "after the convolution"),
@@ -515,3 +521,30 @@ def test_a_report_with_a_nameless_column_or_without_a_part(tmp_path):
     for file, words in (("a.csv", "nameless first column"), ("b.csv", "nothing about python")):
         assert words in " ".join(exercises.judge("01.3", tmp_path / file).words.split())
     assert "fast report" in exercises.judge("01.2", report).words
+
+
+def test_the_oldest_driver_is_the_one_that_the_doctor_takes():
+    from cnnlab.doctor._gpu import OLDEST_DRIVERS
+
+    assert truth("01.4") == OLDEST_DRIVERS[12]
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda text: text.replace("keras==", "keras>="), "leaves the version open"),
+        (lambda text: text.replace("numpy==", "numpy==1.0+"), "is installed here"),
+        (lambda text: text.replace("tensorflow==", "tensorflow-cpu=="), "no line that begins with tensorflow"),
+        (lambda text: text.replace("numpy==", "numpy # "), "leaves the version open"),
+    ],
+)
+def test_requirements_that_leave_something_open_are_refused(change, words, tmp_path):
+    names = ("tensorflow", "keras", "numpy")
+    text = "".join(f"{name}=={importlib.metadata.version(name)}\n" for name in names)
+    file = tmp_path / "requirements.txt"
+    file.write_text(f"pandas\n{text.replace('numpy==', 'numpy == ')}# the end\n")
+    assert exercises.judge("01.5", file).right
+    file.write_text(change(text))
+    verdict = exercises.judge("01.5", file)
+    assert not verdict.right
+    assert words in " ".join(verdict.words.split())

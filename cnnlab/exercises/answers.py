@@ -110,6 +110,13 @@ def table(answer: Any, *columns: str) -> pd.DataFrame:
     return answer
 
 
+def file(answer: Any, what: str) -> Path:
+    """The answer as the path of a file that exists."""
+    expect_type(answer, (str, os.PathLike), f"the path of {what}")
+    expect(Path(answer).is_file(), f"There is no file at {str(answer)!r}.")
+    return Path(answer)
+
+
 def as_on_disk(answer: pd.DataFrame, *columns: str) -> None:
     """Refuses rows whose label, or one of some columns, left their image; some corrected labels are fine."""
     from cnnlab import tables

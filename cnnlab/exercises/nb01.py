@@ -1,13 +1,13 @@
-"""Judges 01_setup: a fault or a harmless line, a process that hangs, a report to send."""
+"""Judges 01_setup: a fault or a harmless line, a process that hangs, a report to send, a list of packages to keep."""
 
-import os
-from pathlib import Path
+import importlib.metadata
+import re
 from typing import Any
 
 import pandas as pd
 
 from cnnlab import doctor
-from cnnlab.exercises.answers import Off, choice, expect, expect_type, table
+from cnnlab.exercises.answers import Off, choice, expect, file, table
 
 LINES = {
     "a": "oneDNN custom operations are on. You may see slightly different numerical results",
@@ -36,10 +36,8 @@ def change(answer: Any) -> str:
 
 def build(answer: Any) -> None:
     """A CSV file with the columns and the areas of the report, without row numbers."""
-    expect_type(answer, (str, os.PathLike), "the path of a CSV file")
-    expect(Path(answer).is_file(), f"There is no file at {str(answer)!r}.")
     try:
-        found = pd.read_csv(answer, keep_default_na=False)
+        found = pd.read_csv(file(answer, "a CSV file"), keep_default_na=False)
     except ValueError as error:
         raise Off(f"pandas cannot read it as CSV: {error}") from None
     nameless = found.columns.astype(str).str.startswith("Unnamed").any()
@@ -49,3 +47,18 @@ def build(answer: Any) -> None:
     expect(not missing, f"The file lacks {', '.join(missing)}: whoever helps needs all five columns.")
     absent = sorted(set(now["area"]) - set(found["area"]))
     expect(not absent, f"The file says nothing about {', '.join(absent)}.")
+
+
+def requirements(answer: Any) -> None:
+    """A requirements.txt that pins tensorflow, keras and numpy to the installed versions."""
+    text = file(answer, "a requirements.txt").read_text(encoding="utf-8", errors="replace")
+    for name in ("tensorflow", "keras", "numpy"):
+        line = re.search(rf"^{name}(?![\w-])[^#\n]*", text, re.MULTILINE | re.IGNORECASE)
+        if line is None:
+            raise Off(f"It has no line that begins with {name}.")
+        pinned, installed = re.search(r"==\s*([^\s,;*]+)\s*(;|$)", line[0]), importlib.metadata.version(name)
+        if pinned is None:
+            raise Off(
+                f"{line[0].strip()!r} leaves the version open, so next year pip may choose another. Pin it with ==."
+            )
+        expect(pinned[1] == installed, f"It asks for {name} {pinned[1]}, but {installed} is installed here.")
