@@ -1,13 +1,14 @@
-"""Judges 04_augmentation: what changes a label, the units of a policy, a policy for street signs."""
+"""Judges 04_augmentation: what changes a label, the units of a policy, a policy for street signs, a choice."""
 
 import functools
 from typing import Any
 
 import cv2
 import numpy as np
+import pandas as pd
 
 from cnnlab import augment
-from cnnlab.exercises.answers import choices, expect, expect_type
+from cnnlab.exercises.answers import call, choices, expect, expect_type
 
 ASKED = augment.Policy(flip="both", rotate=180, shift=0.05, brightness=0.1, hue=0.3, grayscale=0.5)
 TOMATOES = np.array([(200, 40, 30), (215, 150, 40), (70, 140, 50)], np.uint8)  # ripe, half ripe, unripe
@@ -97,3 +98,29 @@ def build(answer: Any) -> None:
     least = {"rotate": 2, "zoom": 0.03, "shift": 0.02, "shear": 2, "crop": 0.05}
     moves = any(getattr(policy, name) >= amount for name, amount in least.items())
     expect(moves, "Signs are seen from near and far, and a little askew; this policy never moves them.")
+
+
+# Accuracies on training, validation and test images over three seeds: each policy wins by another rule.
+RUNS = {
+    "": ((0.95, 0.95, 0.95), (0.89, 0.91, 0.90), (0.90, 0.90, 0.90)),
+    "by its accuracy on the test images, which must have no say": ((0.94,) * 3, (0.85, 0.86, 0.84), (0.97, 0.97, 0.97)),
+    "by its accuracy on the images it learned from": ((1.0,) * 3, (0.83, 0.82, 0.84), (0.82,) * 3),
+    "by its luckiest seed": ((0.96,) * 3, (0.97, 0.80, 0.79), (0.86,) * 3),
+    "by its unluckiest seed": ((0.95,) * 3, (0.895, 0.895, 0.895), (0.89,) * 3),
+    "by its smallest gap": ((0.70,) * 3, (0.75, 0.75, 0.75), (0.75,) * 3),
+}
+
+
+def choose(answer: Any) -> None:
+    """A function that gives the policy with the highest mean validation accuracy."""
+    for seed in range(3):
+        names = np.random.default_rng(seed).permutation(["none", "light", "medium", "strong", "turn", "blur"])
+        rows = []
+        for name, accuracies in zip(names, RUNS.values(), strict=True):
+            for place, (train, val, test) in enumerate(zip(*accuracies, strict=True)):
+                rows.append({"policy": name, "seed": place, "train": train, "val": val, "test": test})
+        found = call(answer, pd.DataFrame(rows).sample(frac=1, random_state=seed, ignore_index=True))
+        expect_type(found, str, "the name of a policy")
+        expect(found in names, f"Expected one of {', '.join(sorted(names))}. Received {found!r}.")
+        rule = dict(zip(names, RUNS, strict=True))[found]
+        expect(not rule, f"It chose a policy {rule}. Take the mean over all seeds on the validation images.")
