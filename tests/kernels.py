@@ -52,6 +52,9 @@ def _become(arguments, folder, environment, started):
     os.chdir(folder)
     os.environ.clear()
     os.environ.update(environment, JPY_PARENT_PID=str(os.getppid()))  # whose end is its own
+    from cnnlab.training import fine_tuning
+
+    fine_tuning.HEAD_STEPS = 10  # of 1500: what is to be seen is that the notebook runs
     started.send(None)
     sys.argv[1:] = arguments
     runpy.run_module("ipykernel_launcher", run_name="__main__", alter_sys=True)

@@ -20,6 +20,11 @@ def few(digits):
     return digits.groupby("label", observed=True).head(12).reset_index(drop=True)
 
 
+@pytest.fixture(scope="module")
+def twelve(few):
+    return few[few["label"].isin(["0", "1"])].groupby("label", observed=True).head(6).reset_index(drop=True)
+
+
 def build():
     model = models.small_cnn(image_size=SIZE, classes=list("0123456789"), filters=(8, 16))
     return training.compile(model, learning_rate=0.01, steps_per_execution=1, run_eagerly=True)  # few steps: no graph
@@ -214,7 +219,7 @@ def plain(**options):
         options.get("optimizer", "adam"),
         options.get("loss", "sparse_categorical_crossentropy"),
         metrics=options.get("metrics", ["accuracy"]),
-        jit_compile=False,
+        run_eagerly=True,
     )
     return model
 
@@ -244,7 +249,7 @@ steps = []
 
 def subclassed(kind=Subclassed):
     model = kind()
-    model.compile("adam", "sparse_categorical_crossentropy", metrics=["accuracy"], jit_compile=False)
+    model.compile("adam", "sparse_categorical_crossentropy", metrics=["accuracy"], run_eagerly=True)
     return model
 
 
@@ -262,9 +267,7 @@ def fit_of(weight):
     return fit
 
 
-@pytest.fixture
-def untrained(monkeypatch):
-    """Stands in for the trainings, for questions about folders."""
+def pretend(monkeypatch):
     from cnnlab._answers import with_probabilities
     from cnnlab.experiments.runner import Runner, Trained, collect
     from cnnlab.experiments.training_run import Outcome
@@ -275,6 +278,27 @@ def untrained(monkeypatch):
         return Trained(collect(Outcome(pd.DataFrame({"epoch": [0], "loss": [1.0]}), predictions, {}), 0.0), None)
 
     monkeypatch.setattr(Runner, "train", train)
+
+
+@pytest.fixture
+def untrained(monkeypatch):
+    """Stands in for the trainings, for questions about folders."""
+    pretend(monkeypatch)
+
+
+def call(table, folder, build=plain, **more):
+    keywords = {"folds": 2, "image_size": SIZE, "epochs": 1, "seed": 0} | more
+    return experiments.cross_validate(build, table, folder=folder, **keywords)
+
+
+@pytest.fixture(scope="module")
+def base(twelve, tmp_path_factory):
+    """The folder of a plain call."""
+    folder = tmp_path_factory.mktemp("base") / "cv"
+    with pytest.MonkeyPatch.context() as patch:
+        pretend(patch)
+        call(twelve, folder)
+    return folder
 
 
 def fresh(rate):
@@ -304,20 +328,17 @@ CHANGES = [
 
 
 @pytest.mark.parametrize(("options", "named"), CHANGES, ids=[f"{named}-{n}" for n, (_, named) in enumerate(CHANGES)])
-def test_what_another_call_would_compute_is_never_given_back(few, untrained, tmp_path, options, named):
+def test_what_another_call_would_compute_is_never_given_back(twelve, untrained, base, tmp_path, options, named):
     """In both directions: what is given now and was not then, and what was given then and is not now."""
-
-    def call(folder, build=plain, **more):
-        keywords = {"folds": 2, "image_size": SIZE, "epochs": 1, "seed": 0} | more
-        return experiments.cross_validate(build, few, folder=tmp_path / folder, **keywords)
-
-    call("a")
-    call("b", **options)
-    for folder, more in (("a", options), ("b", {})):
+    call(twelve, tmp_path, **options)
+    for folder, more in ((base, options), (tmp_path, {})):
         with pytest.raises(FileExistsError, match=rf"\(.*{named}.* differ\)\. Name another folder"):
-            call(folder, **more)
-    call("a", batch_size=32, cache=False)  # what is the same is the same, however it is said
-    call("b", **options)
+            call(twelve, folder, **more)
+    call(twelve, tmp_path, **options)
+
+
+def test_what_is_the_same_is_the_same_however_it_is_said(twelve, untrained, base):
+    call(twelve, base, batch_size=32, cache=False)
 
 
 @pytest.mark.parametrize(
@@ -330,12 +351,12 @@ def test_what_another_call_would_compute_is_never_given_back(few, untrained, tmp
         ({"callbacks": lambda: fresh(0.1)}, {"callbacks": lambda: fresh(0.5)}, "callbacks"),
     ],
 )
-def test_own_code_is_told_apart_by_what_it_does(few, untrained, tmp_path, one, other, named):
+def test_own_code_is_told_apart_by_what_it_does(twelve, untrained, tmp_path, one, other, named):
     keywords = {"build": plain, "folds": 2, "image_size": SIZE, "epochs": 1, "seed": 0, "folder": tmp_path / "cv"}
-    experiments.cross_validate(table=few, **keywords | one)
-    experiments.cross_validate(table=few, **keywords | one)
+    experiments.cross_validate(table=twelve, **keywords | one)
+    experiments.cross_validate(table=twelve, **keywords | one)
     with pytest.raises(FileExistsError, match=named):
-        experiments.cross_validate(table=few, **keywords | other)
+        experiments.cross_validate(table=twelve, **keywords | other)
 
 
 def test_other_given_weights_and_other_files_are_another_experiment(few, untrained, tmp_path):
@@ -386,11 +407,6 @@ def test_results_of_another_version_are_refused(few, untrained, tmp_path):
 
 
 # How networks are trained
-
-
-@pytest.fixture(scope="module")
-def twelve(few):
-    return few[few["label"].isin(["0", "1"])].groupby("label", observed=True).head(6).reset_index(drop=True)
 
 
 def test_the_session_is_as_it_was_and_every_fold_has_its_precision(twelve, monkeypatch):
@@ -533,7 +549,8 @@ def test_a_network_that_does_not_suit_the_table_is_refused_before_training(few, 
 def test_weights_that_broke_in_the_last_step_are_a_problem_not_a_gap(few):
     def broken():
         model = network(10, names=list("0123456789"))
-        model.compile(keras.optimizers.SGD(1e38), "sparse_categorical_crossentropy", metrics=["accuracy"])
+        rule = keras.optimizers.SGD(1e38)
+        model.compile(rule, "sparse_categorical_crossentropy", metrics=["accuracy"], run_eagerly=True)
         return model
 
     found = experiments.cross_validate(

@@ -1,9 +1,5 @@
 """What `explain` says of a network, against perturbed pixels, TensorFlow's own profiler and published counts."""
 
-import os
-import subprocess
-import sys
-
 import keras
 import numpy as np
 import pytest
@@ -18,12 +14,17 @@ def pixels(*shape, seed=0):
     return np.random.default_rng(seed).integers(0, 256, shape).astype("float32")
 
 
-@pytest.fixture(scope="module")
-def functional():
+def explained():
+    """A network whose every weight matters."""
     model = models.small_cnn(image_size=(16, 12), classes=["a", "b", "c"], filters=(4, 6), dropout=0.0)
     rng = np.random.default_rng(0)
     model.set_weights([np.abs(rng.normal(0.1, 0.3, weight.shape)) for weight in model.get_weights()])
     return model
+
+
+@pytest.fixture(scope="module")
+def functional():
+    return explained()
 
 
 @pytest.fixture(scope="module")
@@ -570,46 +571,6 @@ def test_models_that_keras_cannot_see_through_are_refused():
 
     with pytest.raises(TypeError, match="Functional or Sequential"):
         explain.summary(Own())
-
-
-# --- another backend ---
-
-ON_JAX = """
-import keras, numpy as np, sys
-from cnnlab import explain, models
-assert keras.backend.backend() == "jax" and "tensorflow" not in sys.modules
-model = models.small_cnn(image_size=(16, 12), classes=["a", "b", "c"], filters=(4, 6))
-images = np.random.default_rng(0).integers(0, 256, (2, 16, 12, 3)).astype("float32")
-model.load_weights(sys.argv[1])
-nested = models.reuse(model, classes=["x", "y"])
-models.unfreeze(nested, share=0.5)
-nested.compile("adam", loss="sparse_categorical_crossentropy")
-nested.fit(images, np.array([0, 1]), verbose=0)
-explain.grad_cam(nested, images)
-models.pretrained("MobileNet", image_size=(32, 32), classes=["a", "b"], weights=None, alpha=0.25)
-models.residual_cnn(image_size=(16, 16), classes=["a", "b"], filters=(4, 8), blocks=1)
-maps = explain.feature_maps(model, images[0])
-np.savez(sys.argv[2], cam=explain.grad_cam(model, images, target="b"), maps=maps["relu_2"],
-         covered=explain.occlusion(model, images, patch=6), work=explain.summary(model)["multiply_adds"].sum(),
-         field=explain.receptive_fields(model)["field_height"].max())
-"""
-
-
-def test_jax_explains_the_same(functional, tmp_path):
-    pytest.importorskip("jax")
-    images = np.random.default_rng(0).integers(0, 256, (2, 16, 12, 3)).astype("float32")
-    functional.save_weights(tmp_path / "a.weights.h5")
-    subprocess.run(
-        [sys.executable, "-c", ON_JAX, tmp_path / "a.weights.h5", tmp_path / "a.npz"],
-        env=os.environ | {"KERAS_BACKEND": "jax", "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"},
-        check=True,
-    )
-    found = np.load(tmp_path / "a.npz")
-    np.testing.assert_allclose(found["cam"], explain.grad_cam(functional, images, target="b"), atol=1e-4)
-    np.testing.assert_allclose(found["covered"], explain.occlusion(functional, images, patch=6), atol=1e-4)
-    np.testing.assert_allclose(found["maps"], explain.feature_maps(functional, images[0])["relu_2"], atol=1e-4)
-    assert found["work"] == explain.summary(functional)["multiply_adds"].sum()
-    assert found["field"] == explain.receptive_fields(functional)["field_height"].max()
 
 
 def test_a_network_of_half_precision_throughout_is_explained():

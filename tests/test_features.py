@@ -43,7 +43,12 @@ def classifier(backbone, table, *, rate=0.0, hidden=None, learning_rate=1e-2, **
     classes = table["label"].cat.categories
     outputs = keras.layers.Dense(len(classes), activation="softmax", **options)(x)
     model = keras.Model(inputs, outputs)
-    model.compile(keras.optimizers.AdamW(learning_rate), "sparse_categorical_crossentropy", metrics=["accuracy"])
+    model.compile(
+        keras.optimizers.AdamW(learning_rate),
+        "sparse_categorical_crossentropy",
+        metrics=["accuracy"],
+        jit_compile=False,
+    )
     return model
 
 
@@ -213,7 +218,7 @@ def probabilities(outcome):
     return outcome.predictions.filter(like="p_").to_numpy()
 
 
-@pytest.mark.parametrize("hidden", [None, 8])
+@pytest.mark.parametrize("hidden", [pytest.param(None, marks=pytest.mark.slow), 8])
 def test_heads_trained_together_equal_plain_keras(hidden):
     """Without dropout, number by number: same weights to begin with, same order, Keras's own fit."""
     rng = np.random.default_rng(0)
@@ -226,7 +231,8 @@ def test_heads_trained_together_equal_plain_keras(hidden):
         inputs = keras.Input((6,))
         x = keras.layers.Dense(hidden, activation="relu")(inputs) if hidden else inputs
         network = keras.Model(inputs, keras.layers.Dense(4, activation="softmax")(x))
-        network.compile(keras.optimizers.AdamW(rate), "sparse_categorical_crossentropy", metrics=["accuracy"])
+        rule = keras.optimizers.AdamW(rate)
+        network.compile(rule, "sparse_categorical_crossentropy", metrics=["accuracy"], jit_compile=False)
         head = heads.plain_head(network, compiled_as=network)
         run = head_run(codes, rows[:60], rows[60:75], rows[75:], seed=5, batch_size=16, epochs=12, patience=3)
         runs.append((run, head))

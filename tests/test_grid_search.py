@@ -48,7 +48,7 @@ def build(hp, *, run_eagerly=True):
     model = models.small_cnn(image_size=SIZE, classes=["0", "1", "7"], filters=(4,))
     model.compile(
         keras.optimizers.AdamW(hp["learning_rate"]), loss="sparse_categorical_crossentropy", metrics=["accuracy"],
-        run_eagerly=run_eagerly,
+        run_eagerly=run_eagerly, jit_compile=False,
     )  # fmt: skip
     return model
 
@@ -237,9 +237,9 @@ def test_a_persons_own_hypermodel_and_hyperparameters_work(few, tmp_path):
     space = kt.HyperParameters()
     space.Float("learning_rate", 1e-3, 1e-2, sampling="log")
     found = experiments.grid_search(
-        build, space, few, folds=2, image_size=SIZE, epochs=1, seed=0, folder=tmp_path / "r", method="random", trials=3
+        build, space, few, folds=2, image_size=SIZE, epochs=1, seed=0, folder=tmp_path / "r", method="random", trials=2
     )
-    assert found.results["learning_rate"].nunique() == 3
+    assert found.results["learning_rate"].nunique() == 2
     assert found.results["learning_rate"].between(1e-3, 1e-2).all()
 
 
@@ -450,14 +450,14 @@ def test_confirming_uses_fresh_seeds_and_finds_equals_equal(few, tmp_path):
         return build({"learning_rate": 1e-2})
 
     found = search(few, tmp_path / "s", {"copy": [1, 2]}, builder, epochs=1)
-    confirmed = found.confirm(seeds=3)
+    confirmed = found.confirm(seeds=2)
     assert confirmed.comparison["difference"].item() == 0
     assert confirmed.comparison["verdict"].item() == "noise"
     assert "cannot be told apart" in confirmed.verdict
     assert confirmed.trial == found.ranking()["trial"].iloc[0]
-    assert confirmed.scores.groupby("place")["seed"].nunique().tolist() == [3, 3]
+    assert confirmed.scores.groupby("place")["seed"].nunique().tolist() == [2, 2]
     assert 0 not in confirmed.scores["seed"].tolist()
-    pd.testing.assert_frame_equal(found.confirm(seeds=3).scores, confirmed.scores)
+    pd.testing.assert_frame_equal(found.confirm(seeds=2).scores, confirmed.scores)
 
 
 @pytest.mark.parametrize(
@@ -685,7 +685,7 @@ class Own(keras.Model):
 
 def own_network(hp):
     model = Own()
-    model.compile("adam", "sparse_categorical_crossentropy", metrics=["accuracy"])
+    model.compile("adam", "sparse_categorical_crossentropy", metrics=["accuracy"], run_eagerly=True)
     return model
 
 
@@ -694,7 +694,7 @@ def test_the_best_model_says_how_its_images_were_prepared(few, tmp_path, kind):
     def any_size(hp):
         layers = [keras.Input((None, None, 3)), keras.layers.GlobalAveragePooling2D()]
         model = keras.Sequential([*layers, keras.layers.Dense(3, activation="softmax")])
-        model.compile("adam", "sparse_categorical_crossentropy", metrics=["accuracy"])
+        model.compile("adam", "sparse_categorical_crossentropy", metrics=["accuracy"], run_eagerly=True)
         return model
 
     builder = {"named": build, "own class": own_network, "any size": any_size}[kind]

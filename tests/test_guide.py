@@ -4,6 +4,7 @@ import re
 import threading
 import time
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import httpx
@@ -37,8 +38,10 @@ def test_every_page_is_named():
 
 
 def test_the_code_runs_and_is_short(tmp_path, monkeypatch, capsys):
-    from cnnlab import samples
+    from cnnlab import models, samples
 
+    monkeypatch.setattr(models, "small_cnn", partial(models.small_cnn, filters=(8,)))  # compiles sooner
+    monkeypatch.setattr("cnnlab.training.fine_tuning.HEAD_STEPS", 10)  # of 1500
     monkeypatch.chdir(tmp_path)
     samples.inspection("images", per_class=20, size=32, seed=0)
     names = {}

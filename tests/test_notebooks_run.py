@@ -76,8 +76,9 @@ FEWER = {
     "seconds=2)": "seconds=0.3)",
     DIGITS: f'{DIGITS}.groupby("label", observed=True).head(40)',
 }
-ORDINARY = ("00_quickstart", "01_setup", "11_real_time")  # in kernels of their own from the first import on
-STOPPED = ("00_quickstart", "08_evaluation")  # are stopped in the middle first, and then run on what that left
+# In kernels of their own from the first import on; so does 00 in test_browser.py.
+ORDINARY = ("01_setup", "11_real_time")
+STOPPED = ("08_evaluation",)  # is stopped in the middle first, and then runs on what that left
 
 
 @pytest.fixture(scope="module")

@@ -436,7 +436,8 @@ def test_the_softmax_stays_in_full_precision(policy):
         np.testing.assert_allclose(tape.gradient(loss, logits).numpy()[0], [p - 1, 1 - p], rtol=1e-3)
 
 
-@pytest.mark.parametrize("backend", ["tensorflow", "jax"])
+# On TensorFlow test_serving_decisions.py loads an export without cnnlab every day.
+@pytest.mark.parametrize("backend", [pytest.param("tensorflow", marks=pytest.mark.slow), "jax"])
 def test_plain_keras_keeps_what_a_model_says_on_every_backend(tmp_path, backend):
     """Without cnnlab: load, ask, save and clone. Fails should Keras no longer carry values in a Dropout's `seed`."""
     model = models.small_cnn(image_size=(8, 8), classes=["猫", "a/b"], filters=(4,), resize="pad", levels=(0, 4095))

@@ -39,6 +39,7 @@ def check(names):
 
 
 def test_the_code_runs_on_little(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("cnnlab.training.fine_tuning.HEAD_STEPS", 10)  # of 1500
     monkeypatch.setattr(samples, "inspection", partial(samples.inspection, per_class=12, size=32))
     code = CODE
     for pattern, replacement in SMALLER:

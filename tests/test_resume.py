@@ -518,10 +518,9 @@ def fit_halved(rows, folder, model, *, make=training.resume, fail_at=99, epochs=
 @pytest.mark.parametrize(
     "make",
     [
-        lambda: keras.optimizers.AdamW(0.01),
-        lambda: in_groups(keras.optimizers.SGD(0.01), keras.optimizers.AdamW(0.01)),
+        pytest.param(lambda: keras.optimizers.AdamW(0.01), id="one", marks=pytest.mark.slow),
+        pytest.param(lambda: in_groups(keras.optimizers.SGD(0.01), keras.optimizers.AdamW(0.01)), id="several"),
     ],
-    ids=["one", "several"],
 )
 def test_an_interrupted_run_in_half_precision_ends_like_the_whole_one(rows, tmp_path, make):
     whole = fit_halved(rows, tmp_path / "whole", halved(make()))

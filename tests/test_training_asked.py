@@ -4,6 +4,7 @@ import collections
 import json
 import sys
 import zipfile
+from functools import partial
 
 import keras
 import numpy as np
@@ -156,6 +157,9 @@ def batches(count=5):
     return tf.data.Dataset.from_tensor_slices((IMAGES, LABELS)).batch(4).take(count)
 
 
+EVERYDAY = [((3, 4), False), ((16, None), False), ((7, 3), True)]  # fewer steps than there are, more, and no multiple
+
+
 class Counts(keras.callbacks.Callback):
     def __init__(self):
         super().__init__()
@@ -168,8 +172,14 @@ class Counts(keras.callbacks.Callback):
         self.predicted = batch + 1
 
 
-@pytest.mark.parametrize("endless", [False, True])
-@pytest.mark.parametrize(("steps", "validation_steps"), [(3, 4), (8, 2), (16, None), (7, 3)])
+@pytest.mark.parametrize(
+    ("steps", "validation_steps", "endless"),
+    [
+        pytest.param(*asked, endless, marks=[] if (asked, endless) in EVERYDAY else pytest.mark.slow)
+        for asked in ((3, 4), (8, 2), (16, None), (7, 3))
+        for endless in (False, True)
+    ],
+)
 def test_the_steps_are_the_steps(steps, validation_steps, endless):
     data = batches().repeat() if endless else batches()
     model = training.compile(network(), learning_rate=1e-3)
@@ -414,7 +424,7 @@ def test_the_finder_and_preflight_train_as_the_network_does(monkeypatch):
 @pytest.mark.parametrize("make", [Own, ENDS["not built"]], ids=["own class", "sequential"])
 def test_looking_at_a_network_that_is_built_late_leaves_nothing_behind(make):
     weights = []
-    for look in (None, training.find_learning_rate, training.preflight):
+    for look in (None, partial(training.find_learning_rate, steps=20), training.preflight):
         keras.utils.set_random_seed(4)
         model = make()
         if look is not None:

@@ -339,7 +339,8 @@ def test_weights_before_and_after_are_averaged_where_validation_says_so(best):
     assert all(map(np.array_equal, statistics, model.non_trainable_weights))
 
 
-def test_fine_tuning_takes_a_seed_a_loss_and_callbacks(digits_model, digits, monkeypatch):
+@pytest.mark.filterwarnings("ignore:The structure of `inputs` doesn't match")  # of arrays, without a graph
+def test_fine_tuning_takes_a_seed_a_loss_and_callbacks(digits_model, digits, monkeypatch, eagerly):
     monkeypatch.setattr("cnnlab.training.fine_tuning.HEAD_STEPS", 10)
     rows = digits.groupby("label", observed=True).head(10)
     data = pipelines.load(rows, image_size=(8, 8), training=True, one_hot=True)
