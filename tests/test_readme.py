@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from cnnlab import samples
+from cnnlab import models, samples
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -39,6 +39,7 @@ def check(names):
 
 
 def test_the_code_runs_on_little(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(models, "small_cnn", partial(models.small_cnn, filters=(8,)))  # compiles sooner
     monkeypatch.setattr("cnnlab.training.fine_tuning.HEAD_STEPS", 10)  # of 1500
     monkeypatch.setattr(samples, "inspection", partial(samples.inspection, per_class=12, size=32))
     code = CODE
