@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from scipy import stats
 
 from cnnlab import augment, exercises, metrics
 from cnnlab.exercises.catalogue import chapters, find
@@ -190,6 +191,12 @@ def diagnosis(history, guessing, first="loss", best="val_loss"):
     return "overfitting" if history["val_loss"][-1] > 1.1 * min(history[best]) else "good fit"
 
 
+def paired_by(a, b, ddof=1, root=np.sqrt, steps=lambda n: stats.t.ppf(0.975, n - 1)):
+    differences = np.subtract(a, b)
+    reach = steps(len(a)) * differences.std(ddof=ddof) / root(len(a))
+    return differences.mean(), differences.mean() - reach, differences.mean() + reach
+
+
 def schedule(name):
     import keras
 
@@ -329,6 +336,17 @@ WRONG = [
     ("06.3", lambda r: by_rule(r, "median"), "the highest median"),
     ("06.3", lambda r: by_rule(r, "min"), "the highest worst fold"),
     ("06.3", lambda r: r["val_accuracy"].max(), "a dictionary"),
+    ("06.4", 0.0125, "other way round"),
+    ("06.4", 0.1, "square-root rule"),
+    ("06.4", 0.05, "same rate"),
+    ("06.5", lambda a, b: paired_by(b, a), "wrong sign"),
+    ("06.5", lambda a, b: paired_by(a, b, steps=lambda n: 1.96), "Student's t"),
+    ("06.5", lambda a, b: paired_by(a, b, ddof=0), "ddof=1"),
+    ("06.5", lambda a, b: paired_by(a, b, root=lambda n: 1), "spread of single seeds"),
+    ("06.5", lambda a, b: paired_by(a, b, steps=lambda n: 1), "one standard error"),
+    ("06.5", lambda a, b: [np.mean(a) - np.mean(b), *stats.ttest_ind(a, b).confidence_interval()], "pair them"),
+    ("06.5", lambda a, b: (np.subtract(a, b).mean(), -0.1, 0.1), "as far down as up"),
+    ("06.5", lambda a, b: np.mean(a) - np.mean(b), "shape (3,)"),
     ("07.1", 7680, "added at the end"),
     ("07.1", 1280, "there are six"),
     ("07.1", 7 * 7 * 1280 * 6, "mean over the 7"),

@@ -1,4 +1,4 @@
-"""Judges 06_tuning: the luck of the best, a grid in steps that count, the best of all folds."""
+"""Judges 06_tuning: the luck of the best, a grid in steps that count, the best of all folds, an interval over seeds."""
 
 import functools
 from collections.abc import Mapping
@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import scipy.stats
 
 from cnnlab.exercises.answers import Off, array, call, equal_number, expect, expect_type, kind_of, number
 
@@ -80,3 +81,31 @@ def build(answer: Any) -> None:
         expect(rule != "best single fold", "It takes the best single fold, which was luck: its other folds are poor.")
         expect(rule in ("", "mean"), f"It takes the setting with the highest {rule}; the mean uses every fold.")
         expect(rule, f"It chose {chosen}, whose mean over the folds is not the highest.")
+
+
+def paired_interval(answer: Any) -> None:
+    """A function that gives a mean difference and its interval by Student's t over pairs."""
+    for seed, count in enumerate((3, 5, 8)):
+        rng = np.random.default_rng(seed)
+        shared = rng.normal(0.9, 0.03, count)
+        a, b = (shared + rng.normal(shift, 0.01, count) for shift in (0.01, 0))
+        differences = a - b
+        found = array(call(answer, a.tolist(), b.tolist()), shape=(3,))
+        mean, error = differences.mean(), differences.std(ddof=1) / count**0.5
+        expect(abs(found[0] + mean) > 1e-9, "The right size with the wrong sign: `a` minus `b`.")
+        expect(abs(found[0] - mean) < 1e-9, f"It gives a mean difference of {found[0]:.4f} where it is {mean:.4f}.")
+        even = abs(found[1:].mean() - mean) < 1e-9 and found[1] < found[2]
+        expect(even, "Its interval should reach as far down as up.")
+        steps = scipy.stats.t.ppf(0.975, count - 1)
+        unpaired = scipy.stats.ttest_ind(a, b).confidence_interval()
+        for wrong, words in (
+            (steps * error * count**0.5, "That is the spread of single seeds; the mean of several strays less: / √n."),
+            (1.96 * error, f"1.96 is for many seeds. With {count} take Student's t, which is {steps:.2f} here."),
+            (steps * error * ((count - 1) / count) ** 0.5, "The standard deviation needs `ddof=1`."),
+            ((unpaired.high - unpaired.low) / 2, "It takes the lists apart; the same seeds were used, so pair them."),
+            (error, "That is one standard error; 95 % needs more of them."),
+        ):
+            expect(abs((found[2] - found[1]) / 2 - wrong) > 2e-4 * wrong, words)
+        truth = scipy.stats.ttest_rel(a, b).confidence_interval()
+        words = f"It gives {found[1]:.4f} to {found[2]:.4f} where scipy has {truth.low:.4f} to {truth.high:.4f}."
+        expect(np.allclose(found[1:], truth, atol=1e-6), words)
