@@ -136,6 +136,7 @@ def test_checkpoints_between_epochs_only_are_exact_too(rows, whole, tmp_path, mo
     assert_same(tmp_path, *train(rows, tmp_path, resume=True), whole)
 
 
+@pytest.mark.slow  # five at a time: test_steps_per_epoch_resume_exactly_too
 def test_several_steps_an_execution_are_exact_too(rows, tmp_path):
     model, history = train(rows, tmp_path / "whole", model=build(4))
     with pytest.raises(ConnectionAbortedError):

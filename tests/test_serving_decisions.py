@@ -119,7 +119,7 @@ def unsure(parts):
     return model
 
 
-@pytest.mark.parametrize("format", ["keras", "litert"])
+@pytest.mark.parametrize("format", [pytest.param("keras", marks=pytest.mark.slow), "litert"])
 def test_a_threshold_chosen_on_validation_is_answered_with(unsure, parts, tmp_path, format):
     val, test = (parts[parts["split"] == name] for name in ("val", "test"))
     predictions = experiments.predict(unsure, val)

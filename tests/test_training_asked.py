@@ -63,7 +63,7 @@ def best_epoch(folder, script):
     ("monitor", "mode", "values", "best"),
     [
         ("val_mae", "auto", [5.0, 1.0, 3.0], 1),
-        ("val_mse", "auto", [2.0, 3.0, 1.0], 2),
+        pytest.param("val_mse", "auto", [2.0, 3.0, 1.0], 2, marks=pytest.mark.slow),
         ("val_accuracy", "auto", [0.5, 0.9, 0.7], 1),
         ("val_loss", "auto", [float("nan"), 2.0, 1.0], 2),
         ("val_brier", "min", [0.5, 0.1, 0.3], 1),

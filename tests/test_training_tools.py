@@ -39,7 +39,7 @@ def everything(model, data):
         data._cnnlab_source.next_epoch, model.compiled, getattr(model, "optimizer", None), model.trainable)  # fmt: skip
 
 
-@pytest.mark.parametrize("compiled", [True, False])
+@pytest.mark.parametrize("compiled", [True, pytest.param(False, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("look", [lambda m, d: training.find_learning_rate(m, d, steps=30), training.preflight])
 def test_looking_changes_nothing(data, look, compiled):
     model = network()
