@@ -1,10 +1,12 @@
-"""Judges 02_cnn_basics: sizes, kernels, how far a layer sees."""
+"""Judges 02_cnn_basics: sizes, kernels, how far a layer sees, a network that has learned, a loss."""
 
+import functools
+import math
 from typing import Any
 
 import numpy as np
 
-from cnnlab.exercises.answers import array, call, equal_number, expect
+from cnnlab.exercises.answers import array, call, equal_number, expect, number
 
 NETWORKS = (
     [(3, 1)],
@@ -55,3 +57,48 @@ def build(answer: Any) -> None:
         mistakes = {wrong: f"For {layers} it {words}." for wrong, words in mistakes.items()}
         words = f" for {layers}, where {truth} pixels in a row matter."
         equal_number(call(answer, list(layers)), truth, mistakes=mistakes, words=words)
+
+
+@functools.cache
+def _answers() -> np.ndarray:
+    """What each first kernel of EfficientNetLite0 makes of an edge between dark above and bright below."""
+    from cnnlab import explain, models
+
+    network = models.pretrained("EfficientNetLite0", image_size=(96, 96), classes=["a", "b"])
+    return (explain.filters(network).mean(axis=-1) * [[-1], [0], [1]]).sum(axis=(1, 2))
+
+
+def strongest(answer: Any) -> str:
+    """The number of the kernel that answers most strongly to such an edge."""
+    chosen = number(answer)
+    expect(chosen in range(32), f"There are 32 filters, 0 to 31. Received: {chosen:g}.")
+    found = _answers()
+    chosen, best = int(chosen), int(found.argmax())
+    words = f"Filter {chosen} makes {found[chosen]:.2f} of it; {(found > found[chosen]).sum()} filters make more."
+    if chosen == found.argmin():
+        words = f"Filter {chosen} makes {found[chosen]:.2f} of it: it answers most strongly to the opposite edge."
+    expect(chosen == best, words)
+    return f"Its sum is {found[best]:.2f}, that of the runner-up {np.sort(found)[-2]:.2f}."
+
+
+def loss(answer: Any) -> None:
+    """A function that gives the cross-entropy of one row of scores."""
+    for scores, label in (([2.0, 1.0, 0.1], 0), ([0.0] * 4, 3), ([-1.0, 1.0, 2.0], 0), ([1000.0, 998.0, 3.0], 1)):
+        values = np.array(scores)
+        shares = np.exp(values - values.max()) / np.exp(values - values.max()).sum()
+        truth = -math.log(shares[label])
+        with np.errstate(all="ignore"):
+            found = call(answer, values, label)
+        if isinstance(found, (float, np.floating)) and not np.isfinite(found):
+            expect(
+                False, f"For {scores} it gives {found}: subtract the largest score first, which changes no probability."
+            )
+        mistakes = {
+            -truth: "It has the wrong sign: a loss falls as the probability rises.",
+            float(shares[label]): "That is the probability; its negative logarithm is missing.",
+            truth / math.log(2): "That is the logarithm to base 2; Keras takes the natural one.",
+            -math.log(shares.max()): "That is the loss of the likeliest class; take that of `label`.",
+        }
+        equal_number(
+            found, truth, within=1e-5, mistakes=mistakes, words=f" for {scores} and class {label}, not {truth:.4f}."
+        )
