@@ -282,6 +282,11 @@ WRONG = [
         "think of val",
     ),
     ("03.3", lambda t: t[(t["split"] != "train") & t["group"].duplicated(keep=False)], "have no copy in"),
+    ("03.4", 40, "the list is longer"),
+    ("03.4", 150, "not all fifty"),
+    ("03.4", 50, "on the list or not"),
+    ("03.4", 13, "divide by it"),
+    ("03.5", "nowhere.csv", "no file"),
     ("04.1", ["hue"], "1 more"),
     ("04.1", ["hue", "grayscale", "rotate"], "rotate: a tomato"),
     ("04.1", "mirror", "Expected one of"),
@@ -584,3 +589,26 @@ def test_requirements_that_leave_something_open_are_refused(change, words, tmp_p
     verdict = exercises.judge("01.5", file)
     assert not verdict.right
     assert words in " ".join(verdict.words.split())
+
+
+def test_a_table_that_is_not_ready_to_train_on_is_refused(parts, tmp_path):
+    from cnnlab import tables
+
+    ready = parts.assign(problem="", group=range(len(parts)))
+    classes = ready["label"].cat.categories
+    copied = ready["group"].where(ready["split"] == "train", 0).where(ready.index != ready.index[0], 0)
+    cases = {
+        "": ready,
+        "Expected train, val and test": ready.assign(split=ready["split"].replace({"val": "train"})),
+        "have a problem": ready.assign(problem=["not an image"] + [""] * (len(ready) - 1)),
+        "have a copy in another split": ready.assign(group=copied),
+        "has no image of": ready[(ready["split"] != "test") | (ready["label"] != classes[0])],
+        "lacks the column 'group'": ready.drop(columns="group"),
+    }
+    for number, (words, table) in enumerate(cases.items()):
+        tables.save(table, tmp_path / f"{number}.csv")
+        verdict = exercises.judge("03.5", tmp_path / f"{number}.csv")
+        assert verdict.right == (not words), verdict.words
+        assert words in " ".join(verdict.words.split())
+    (tmp_path / "other.csv").write_text("a,b\n1,2\n")
+    assert not exercises.judge("03.5", tmp_path / "other.csv").right

@@ -20,7 +20,7 @@ QUICK = {
     "00_quickstart": {"epochs": 1, "image_size": 24, "pretrained": ""},
     "01_setup": {},
     "02_cnn_basics": {"epochs": 1, "image_size": 32},
-    "03_prepare_images": {"per_class": 30, "epochs": 2, "folds": 2, "seeds": [0], "image_size": 24, "probe_size": 32},
+    "03_prepare_images": {"per_class": 30, "folds": 2, "seeds": [0, 1], "probe_size": 32},
     "04_augmentation": {"epochs": 2, "seeds": [0], "training_images": 100},
     "05_training": {"epochs": 2, "long": 4, "seeds": [0], "rates": [0.01]},
     "06_tuning": {

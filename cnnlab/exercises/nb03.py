@@ -1,11 +1,12 @@
-"""Judges 03_prepare_images: what copies do to a test, a split by groups, finding leaks."""
+"""Judges 03_prepare_images: what copies do to a test, a split by groups, finding leaks, a table to train on."""
 
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from cnnlab.exercises.answers import as_on_disk, call, expect, table
+from cnnlab import audit, tables
+from cnnlab.exercises.answers import Off, as_on_disk, call, expect, file, table
 
 
 def change(answer: Any) -> None:
@@ -38,3 +39,23 @@ def build(answer: Any) -> None:
         expect(paths <= truth, f"{len(paths - truth)} of its rows have no copy in the training set.")
         missed = len(truth - paths)
         expect(not missed, f"It misses {missed} of {len(truth)} leaks; think of val as well as test.")
+
+
+def prepared(answer: Any) -> str:
+    """A saved table: audited, split in three, no copies in two splits, every class in each."""
+    try:
+        found = tables.read(file(answer, "a table that `tables.save` wrote"))
+    except ValueError as error:
+        raise Off(f"`tables.read` cannot read it: {error}") from None
+    table(found, "path", "label", "split", "problem", "group")
+    names = set(found["split"].astype(str))
+    expect({"train", "val", "test"} <= names, f"Expected train, val and test. Received {', '.join(sorted(names))}.")
+    broken = int((found["problem"].fillna("") != "").sum())
+    expect(not broken, f"{broken} of its rows have a problem: leave them out.")
+    leaking = len(audit.leaks(found))
+    expect(not leaking, f'{leaking} images have a copy in another split: split with `group="group"`.')
+    for name, rows in found.groupby("split", observed=True):
+        missing = set(found["label"].cat.categories) - set(rows["label"])
+        expect(not missing, f"The split {name} has no image of {', '.join(sorted(missing))}.")
+    as_on_disk(found)
+    return f"It has {len(found):,} images of {found['label'].nunique()} classes."
