@@ -283,3 +283,20 @@ def test_groups_of_ones_own_are_kept_under_another_name(tmp_path):
     pd.testing.assert_frame_equal(again, scanned)
     with pytest.warns(UserWarning, match="is now group_before"):
         assert len(audit.leaks(table.assign(split=["train", "test"] * 6))) == 0  # patients are no copies
+
+
+def test_what_can_be_learned_from_is_kept_and_the_rest_named():
+    table = pd.DataFrame({"path": [f"{number}.png" for number in range(9)], "label": list("aaaabbbbc"), "problem": ""})
+    table = table.astype({"label": "category"})
+    table.loc[0, "problem"] = "cut off"
+    with pytest.warns(UserWarning) as said:
+        kept = audit.usable(table)
+    assert [str(one.message) for one in said] == [
+        "1 of 9 images left out: 0.png (cut off).",
+        "1 class left out, as each needs 3 readable images: 'c' (1).",
+    ]
+    assert kept["path"].tolist() == [f"{number}.png" for number in range(1, 8)]
+    assert kept["label"].cat.categories.tolist() == ["a", "b"]
+    large = table[table["label"] == "b"].assign(label=lambda rows: rows["label"].cat.remove_unused_categories())
+    with pytest.raises(ValueError, match=r"two classes with 3 readable images each\. Received 1"):
+        audit.usable(large)

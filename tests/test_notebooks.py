@@ -99,6 +99,12 @@ def test_every_figure_is_there_for_a_reader_on_the_web(path):
 @pytest.mark.parametrize(
     ("name", "words", "holds"),
     [
+        ("07_transfer_learning", r"10 images a class, pretrained against scratch: ([+-][\d.]+) ± ([\d.]+)",
+         lambda gain, half: gain > half),
+        ("07_transfer_learning", r"20 images a class, pretrained against scratch: ([+-][\d.]+) ± ([\d.]+)",
+         lambda gain, half: gain > half),
+        ("09_fine_tuning", r"against head alone, test, grainy: ([+-][\d.]+) ± ([\d.]+)",
+         lambda gain, half: gain > half),
         ("08_evaluation", r"random split promises ([+-][\d.]+)", lambda leak: leak >= 0.08),
         ("10_imbalance_and_fairness", r"Goal ([\d.]+): reached [\d.]+ on new patients \(([\d.]+) to ([\d.]+)\)",
          lambda goal, low, high: low <= goal <= high),
@@ -107,8 +113,8 @@ def test_every_figure_is_there_for_a_reader_on_the_web(path):
         ("11_real_time", r"([\d.]+) an hour \(", lambda rate: rate <= 2),
     ],
 )  # fmt: skip
-def test_the_drawn_worlds_show_what_they_were_drawn_for(name, words, holds):
-    """A patient's pictures leak, a goal holds on new patients, a remedy helps, and events are found in time."""
+def test_the_stored_results_show_what_the_course_promises(name, words, holds):
+    """A head start pays, noise helps a worse camera, patients leak, goals hold, and events are found in time."""
     stored = json.loads((ROOT / "notebooks" / f"{name}.ipynb").read_text(encoding="utf-8"))
     said = "".join(text_of(output) for cell in code_cells(stored) for output in cell["outputs"])
     assert holds(*map(float, re.search(words, said).groups()))

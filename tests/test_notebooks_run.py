@@ -32,7 +32,14 @@ QUICK = {
         "trials": 2,
         "seeds": 2,
     },
-    "07_transfer_learning": {"images_per_class": [3], "seeds": [0, 1], "first_epochs": 2, "steps": 10},
+    "07_transfer_learning": {
+        "images_per_class": [2, 3, 4],
+        "repeats": [2, 2, 2],
+        "held_out": 5,
+        "image_size": 32,
+        "steps": 3,
+        "epochs": 1,
+    },
     "08_evaluation": {
         "good_parts": 80,
         "imbalance": 10,
@@ -43,7 +50,7 @@ QUICK = {
         "sizes": [0.5, 1.0],
         "repeats": 1,
     },
-    "09_fine_tuning": {"epochs_before": 1, "head_epochs": 1, "epochs": 1, "seeds": [0]},
+    "09_fine_tuning": {"image_size": 32, "few": 2, "head_epochs": 1, "epochs": 1, "seeds": [0]},
     "10_imbalance_and_fairness": {
         "patients": 80,
         "other_patients": 60,

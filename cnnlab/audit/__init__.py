@@ -2,7 +2,7 @@
 
 from cnnlab.audit.decisions import apply, decide, decisions, latest, undo
 from cnnlab.audit.feature_space import outliers, similar
-from cnnlab.audit.images import leaks, scan
+from cnnlab.audit.images import leaks, scan, usable
 from cnnlab.audit.labels import label_issues, label_noise
 from cnnlab.audit.shortcuts import shortcuts
 from cnnlab.images.levels import levels_of as levels
@@ -21,4 +21,5 @@ __all__ = [
     "shortcuts",
     "similar",
     "undo",
+    "usable",
 ]

@@ -96,6 +96,52 @@ def _with_own_columns_kept(table: pd.DataFrame) -> pd.DataFrame:
     return table.drop(columns=list(own.values()), errors="ignore").rename(columns=own)
 
 
+def usable(table: pd.DataFrame, *, least: int = 3) -> pd.DataFrame:
+    """Keeps the images that a network can learn from: without a problem, and of classes large enough to be split.
+
+    Args:
+        table: From `scan`, with the columns path, label and problem.
+        least: Fewest images of a class; of 3, one is to learn from, one to stop by and one to test on.
+
+    Returns:
+        A copy without the other rows, whose `label` has no other classes.
+
+    Raises:
+        KeyError: If a column is missing.
+        ValueError: If fewer than two classes are left.
+
+    Warns:
+        UserWarning: Naming the first images and classes that are left out, and why.
+
+    Example:
+        >>> import pandas as pd
+        >>> from cnnlab import audit
+        >>> table = pd.DataFrame({"path": list("abcd"), "label": pd.Categorical(list("xxyy")), "problem": ""})
+        >>> len(audit.usable(table, least=2))
+        4
+    """
+    require_columns(table, "path", "label", "problem", caller="audit.usable")
+    bad = table[table["problem"] != ""]
+    if len(bad):
+        named = "; ".join(f"{path} ({problem})" for path, problem in bad[["path", "problem"]].head(5).to_numpy())
+        more = f"; and {len(bad) - 5} more" if len(bad) > 5 else ""
+        warnings.warn(f"{len(bad)} of {len(table)} images left out: {named}{more}.", stacklevel=2)
+    table = table[table["problem"] == ""].copy()
+    counts = table["label"].value_counts()
+    small = counts[counts < least]
+    if len(small):
+        named = ", ".join(f"{name!r} ({count})" for name, count in small.head(10).items())
+        left = "1 class" if len(small) == 1 else f"{len(small)} classes"
+        warnings.warn(f"{left} left out, as each needs {least} readable images: {named}.", stacklevel=2)
+    if len(counts) - len(small) < 2:
+        raise ValueError(
+            f"`audit.usable` expects at least two classes with {least} readable images each. Received "
+            f"{len(counts) - len(small)}. Add images, or another class."
+        )
+    table = table[~table["label"].isin(small.index)]
+    return table.assign(label=table["label"].cat.remove_unused_categories())
+
+
 def leaks(table: pd.DataFrame) -> pd.DataFrame:
     """Finds pictures with a copy in another split: there the model would be tested on what it has memorized.
 

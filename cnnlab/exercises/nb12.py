@@ -88,8 +88,8 @@ def review(answer: Any) -> None:
                 f"There is no file at the path that was asked for: {file.name}.",
             )
             found, count = pd.read_csv(file), math.ceil(share * len(made))
-            columns = ["path", "predicted", "confidence"]
-            expect(list(found) == columns, f"Expected the columns {', '.join(columns)}. Received {', '.join(found)}.")
+            names, columns = [str(name) for name in found], ["path", "predicted", "confidence"]
+            expect(names == columns, f"Expected the columns {', '.join(columns)}. Received {', '.join(names)}.")
             expect(
                 len(found) == count, f"A share of {share} of {len(made)} rows is {count}. The file has {len(found)}."
             )
