@@ -7,13 +7,14 @@ import argparse
 import tempfile
 import time
 
-import keras
 import numpy as np
 from PIL import Image
 from sklearn.metrics import accuracy_score
 from sklearn.svm import SVC
 
 from cnnlab import augment, experiments, models, pipelines, samples, tables, training
+
+import keras  # isort: skip  (after cnnlab, which sets what TensorFlow reads once)
 
 SIZE = (16, 16)
 

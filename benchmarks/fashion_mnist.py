@@ -14,11 +14,12 @@ import time
 from pathlib import Path
 
 import cv2
-import keras
 import numpy as np
-import tensorflow as tf
 
 from cnnlab import models, training
+
+import keras  # isort: skip  (after cnnlab, which sets what TensorFlow reads once)
+import tensorflow as tf  # isort: skip
 
 NAMES = ["t-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle boot"]
 VALIDATION = 5_000

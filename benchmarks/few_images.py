@@ -11,13 +11,14 @@ import argparse
 import time
 from pathlib import Path
 
-import keras
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import scipy.stats
 
 from cnnlab import augment, experiments, models, pipelines, samples, tables, training
+
+import keras  # isort: skip  (after cnnlab, which sets what TensorFlow reads once)
 
 HELD_OUT, POOL = 50, 200  # images of each class
 SIZE, PRETRAINED_SIZE = (64, 64), (96, 96)

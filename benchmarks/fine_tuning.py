@@ -9,10 +9,11 @@ import os
 import time
 from pathlib import Path
 
-import keras
 import numpy as np
 
 from cnnlab import augment, experiments, models, pipelines, tables, training
+
+import keras  # isort: skip  (after cnnlab, which sets what TensorFlow reads once)
 
 DATA = Path(os.environ.get("CNNLAB_REAL_DATA", ""))
 SHIFTS = {"rotate": 10, "zoom": 0.15, "shift": 0.1, "brightness": 0.15, "contrast": 0.15}

@@ -13,12 +13,13 @@ import tempfile
 import time
 from pathlib import Path
 
-import keras
-import keras_tuner as kt
 import numpy as np
 import pandas as pd
 
 from cnnlab import experiments, pipelines, tables
+
+import keras  # isort: skip  (after cnnlab, which sets what TensorFlow reads once)
+import keras_tuner as kt  # isort: skip
 
 SIZE = (224, 224)
 GRID = {"learning_rate": [1e-3, 3e-3, 1e-2, 3e-2], "dropout": [0.0, 0.2, 0.5]}

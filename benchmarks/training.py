@@ -11,11 +11,12 @@ import statistics
 import tempfile
 import time
 
-import keras
 import numpy as np
-import tensorflow as tf
 
 from cnnlab import models, training, widgets
+
+import keras  # isort: skip  (after cnnlab, which sets what TensorFlow reads once)
+import tensorflow as tf  # isort: skip
 
 NAMES = list("0123456789")
 
