@@ -85,19 +85,15 @@ def pretrained(
     elif weights is not None:
         load_file(backbone, weights, name=name, options=options)
     rates = random_rates(backbone)
-    finer = _finer_maps(backbone) if (name in efficientnet_lite.VARIANTS if pyramid is None else pyramid) else None
-    if finer is not None:
-        backbone = keras.Model(backbone.input, [backbone.output, finer], name=backbone.name)
+    if name in efficientnet_lite.VARIANTS if pyramid is None else pyramid:
+        backbone = _with_finer_maps(backbone)
     if weights is not None:
         freeze(backbone)
 
     inputs, x = image_input(prepared)
-    x = backbone(_preprocessed(x, NETWORKS[name].preprocessing))
-    whole = layers.GlobalAveragePooling2D(name="global_pool")
-    x = whole(x) if finer is None else layers.Concatenate(name="pyramid")([whole(x[0]), _quarters(x[1])])
-    return classifier(
-        inputs, x, Metadata(names, prepared.resize, prepared.levels, rates=rates), dropout=dropout, name=name.lower()
-    )
+    x = _pooled(backbone(_preprocessed(x, NETWORKS[name].preprocessing)))
+    metadata = Metadata(names, prepared.resize, prepared.levels, rates=rates)
+    return classifier(inputs, x, metadata, dropout=dropout, name=name.lower())
 
 
 @channels_last()
@@ -162,11 +158,20 @@ def _preprocessed(images: keras.KerasTensor, mode: str) -> keras.KerasTensor:
     return x
 
 
-def _finer_maps(backbone: keras.Model) -> keras.KerasTensor | None:
-    """The last maps of a higher resolution than those that a network ends in; None where it has no others."""
+def _with_finer_maps(backbone: keras.Model) -> keras.Model:
+    """The network, its last maps of a higher resolution as a second output; itself where it has no others."""
     calls = [call for call in calls_of(backbone) if not isinstance(call.operation, layers.ZeroPadding2D)]
     maps = [call.output_tensors[0] for call in calls if len(call.output_tensors[0].shape) == 4]
-    return next((found for found in reversed(maps) if found.shape[1] > backbone.output.shape[1]), None)
+    finer = next((found for found in reversed(maps) if found.shape[1] > backbone.output.shape[1]), None)
+    return backbone if finer is None else keras.Model(backbone.input, [backbone.output, finer], name=backbone.name)
+
+
+def _pooled(maps: Any) -> keras.KerasTensor:
+    """The means of a network's maps, and of the quarters of its finer ones."""
+    whole = layers.GlobalAveragePooling2D(name="global_pool")
+    if not isinstance(maps, list):
+        return whole(maps)
+    return layers.Concatenate(name="pyramid")([whole(maps[0]), _quarters(maps[1])])
 
 
 def _quarters(maps: keras.KerasTensor) -> keras.KerasTensor:

@@ -67,15 +67,8 @@ def inspection(
             raise ValueError(f"`plant` knows {', '.join(PLANTS)}. Received: {name!r}.")
         highest = 1.0 if name == "hard_camera" else 0.5
         plant[name] = plain_share(f"plant[{name!r}]", share, of="images", highest=highest)
-    made_by = {
-        "name": "inspection",
-        "version": render.VERSION,
-        "per_class": per_class,
-        "size": size,
-        "imbalance": imbalance,
-        "plant": plant,
-        "seed": seed,
-    }
+    made_by = {"name": "inspection", "version": render.VERSION, "per_class": per_class, "size": size}
+    made_by |= {"imbalance": imbalance, "plant": plant, "seed": seed}
     folder = Path(folder)
     with recipe(folder, made_by) as write:
         if write is not None:

@@ -86,9 +86,8 @@ def from_folder(folder: str | os.PathLike[str], *, labelled: bool = True) -> pd.
         if set(bases) == {""}:
             _warn_of_parts(table, folder)
     splits = [] if labelled else [entry for entry in subfolders(folder) if split_of(entry.name)]
-    places = dict.fromkeys(
-        [folder, *splits, *(base.parent for base in bases.values() if base != folder), *bases.values()]
-    )
+    above = [base.parent for base in bases.values() if base != folder]
+    places = dict.fromkeys([folder, *splits, *above, *bases.values()])
     return _with_metadata(table, [place for place in places if (place / METADATA).is_file()])
 
 
