@@ -113,7 +113,7 @@ def table(answer: Any, *columns: str) -> pd.DataFrame:
 def file(answer: Any, what: str) -> Path:
     """The answer as the path of a file that exists."""
     expect_type(answer, (str, os.PathLike), f"the path of {what}")
-    expect(Path(answer).is_file(), f"There is no file at {str(answer)!r}.")
+    expect(Path(answer).is_file(), f"File not found: {str(answer)!r}.")
     return Path(answer)
 
 

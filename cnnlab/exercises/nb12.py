@@ -83,10 +83,8 @@ def review(answer: Any) -> None:
             made, file = made_predictions(rows=50 + seed, seed=seed), Path(folder) / f"{seed}.csv"
             path = call(answer, made.copy(), share, str(file))
             expect(path is not None, "Your function should return the path of the file.")
-            expect(
-                str(path) == str(file) and file.is_file(),
-                f"There is no file at the path that was asked for: {file.name}.",
-            )
+            written = str(path) == str(file) and file.is_file()
+            expect(written, f"Write the file that was asked for, {file.name}, and return its path.")
             found, count = pd.read_csv(file), math.ceil(share * len(made))
             names, columns = [str(name) for name in found], ["path", "predicted", "confidence"]
             expect(names == columns, f"Expected the columns {', '.join(columns)}. Received {', '.join(names)}.")
