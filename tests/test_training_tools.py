@@ -362,6 +362,14 @@ def test_fine_tuning_takes_a_seed_a_loss_and_callbacks(digits_model, digits, mon
     assert all(map(np.array_equal, *weights))
 
 
+@pytest.mark.parametrize("mixed", ["train", "val"])
+def test_fine_tuning_asks_for_both_labels_in_one_form_before_it_begins(learned, data, mixed):
+    parts = {"train": data, "val": data}
+    parts[mixed] = data.map(lambda images, labels: (images, tf.one_hot(labels, 10)))
+    with pytest.raises(ValueError, match="one_hot=True"):
+        training.fine_tune(learned, **parts, epochs=0)
+
+
 def test_a_network_with_its_own_train_step_is_fine_tuned_by_it(learned, data):
     seen = []
 

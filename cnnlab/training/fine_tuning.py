@@ -16,7 +16,7 @@ from cnnlab._common import progress
 from cnnlab._upstream import build_before_tracing
 from cnnlab.models.losses import are_soft
 from cnnlab.pipelines.cache import free_memory
-from cnnlab.training.batches import check_fits, checked_batch, require_batches
+from cnnlab.training.batches import check_fits, checked_batch, first_shapes, require_batches
 from cnnlab.training.callbacks import EpochBar
 from cnnlab.training.compiling import on_accelerator, worth_compiling
 from cnnlab.training.ends import suitable_loss
@@ -95,6 +95,13 @@ def fine_tune(
     """
     _check_arguments(head_epochs, epochs, unfreeze, learning_rate, select)
     steps, _ = _length(train), _length(val)
+    labels = [shapes[1] for shapes in map(first_shapes, (train, val)) if shapes]
+    if len({are_soft(some) and some.shape[1] == model.output_shape[-1] for some in labels}) > 1:
+        raise ValueError(
+            "`training.fine_tune` expects the labels of `train` and `val` in the same form. Received shares of the "
+            "classes, as `one_hot`, mixup and cutmix make, on one side and class numbers on the other: load both with "
+            "`one_hot=True`."
+        )
     _begin(seed, model, train)
     fitting = {"loss": loss, "metrics": ["accuracy"]} if loss is not None else suitable_loss(model, train)
     task = Task(model, train, val, select, fitting)
@@ -266,8 +273,6 @@ def _train_head(
     except MemoryError as error:
         logger.warning("The head learns from the images, which takes longer: %s.", error)
         return _fit(task, _adamw(HEAD_RATE, passes * steps), passes, callbacks)
-    if are_soft(labels) and not are_soft(val_labels):
-        val_labels = keras.utils.to_categorical(val_labels, labels.shape[1])
     rounds = max(passes, math.ceil(HEAD_STEPS * HEAD_BATCH / len(features)))
     epochs = max(passes, min(rounds, HEAD_LOOKS))
     together = math.ceil(rounds / epochs)  # rounds through few images are one epoch together
