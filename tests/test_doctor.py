@@ -6,6 +6,7 @@ import io
 import itertools
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -641,3 +642,14 @@ def test_memory_that_a_container_does_not_say_is_no_obstacle(taken):
 
 def test_a_c_library_of_a_distribution_is_read():
     assert _system.check_system(computer(c_library="glibc 2.39-0ubuntu8")).status == "ok"
+
+
+def test_checks_and_findings_fit_together():
+    """Every finding of the file is one that a check names, and every one that a check names is in the file."""
+    words = _findings._words()
+    written = [name for name in words.sections() if name != "texts"]
+    code = "".join(path.read_text(encoding="utf-8") for path in Path(doctor.__file__).parent.glob("_*.py"))
+    named = [re.sub(r"\{\w+\}", r"\\w+", name) for name in re.findall(r'"([\w{}]+\.[\w{}]+)"', code)]
+    assert [name for name in written if not any(re.fullmatch(pattern, name) for pattern in named)] == []
+    asked = [re.sub(r"\{\w+\}", r"\\w+", name) for name in re.findall(r'found\(\s*machine,\s*f?"(.+?)"', code)]
+    assert [each for each in asked if not any(re.fullmatch(each, name) for name in written)] == []

@@ -15,7 +15,7 @@ from doctor_machines import (
 )
 
 from cnnlab import doctor
-from cnnlab.doctor import Finding, Outcome, Package, _gpu, _graphics, _machine
+from cnnlab.doctor import Finding, Outcome, Package, _gpu, _machine
 
 INSTALL = '.venv/bin/python -m pip install "tensorflow[and-cuda]==2.21.0"'
 BUILD_FILE = f"{TENSORFLOW}/python/platform/build_info.py"
@@ -163,14 +163,14 @@ def test_a_build_without_cuda():
 @pytest.mark.parametrize("text", [None, "nonsense", "OrderedDict([('a', 1 +)])"])
 def test_a_build_that_cannot_be_read(text):
     machine = pc(files={BUILD_FILE: text})
-    assert _graphics.read_build(machine) is None
+    assert _gpu.read_build(machine) is None
     assert troubles(look(machine)) == []
 
 
 def test_the_real_build_is_read():
     """The file that is read without importing says what TensorFlow says."""
     tensorflow = pytest.importorskip("tensorflow")
-    assert _graphics.read_build(_machine.here()) == dict(tensorflow.sysconfig.get_build_info())
+    assert _gpu.read_build(_machine.here()) == dict(tensorflow.sysconfig.get_build_info())
 
 
 @pytest.mark.parametrize(

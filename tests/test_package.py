@@ -123,7 +123,7 @@ def test_the_wheel_holds_what_is_needed_and_nothing_else(tmp_path):
     (wheel,) = tmp_path.glob("*.whl")
     files = {Path(name) for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
     sources = {path.relative_to(ROOT) for path in (ROOT / "cnnlab").rglob("*.py")}
-    names = ("py.typed", "doctor/logs.csv", "exercises/exercises.toml", "models/networks.csv")
+    names = ("py.typed", "doctor/findings.ini", "doctor/logs.csv", "exercises/exercises.toml", "models/networks.csv")
     names += ("widgets/capture.js", "widgets/grid.js", "widgets/results.js")
     data = {Path("cnnlab", name) for name in names}
     assert files == sources | data | {Path("cnnlab/course") / path for path in NOTEBOOKS}

@@ -21,8 +21,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 from cnnlab.doctor import _environment, _framework, _gpu, _packages, _system
-from cnnlab.doctor._findings import Finding, as_text, summary
-from cnnlab.doctor._logs import meaning_of
+from cnnlab.doctor._findings import Finding, as_text, meaning_of, summary
 from cnnlab.doctor._machine import Machine, Outcome, Package, here
 
 if TYPE_CHECKING:

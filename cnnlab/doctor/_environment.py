@@ -5,13 +5,17 @@ from __future__ import annotations
 import json
 import sys
 
-from cnnlab.doctor._findings import Finding, note, ok, problem, warning
+from cnnlab.doctor._findings import Finding, found, ok
 from cnnlab.doctor._machine import Machine
 
 KERNEL = "cnnlab"
 KERNEL_TITLE = "Python (cnnlab)"
 HARMLESS_NAMES = {"test", "this", "antigravity", "turtledemo", "idlelib"}  # in the standard library, imported by nobody
 THIRD_PARTY = {"tensorflow", "keras", "numpy", "pandas", "scipy", "sklearn", "matplotlib", "PIL", "cv2", "tqdm"}
+USUAL = {
+    "image_data_format": "channels_last",
+    "floatx": "float32",
+}  # in keras.json; others change every model from afar
 
 
 def check(machine: Machine) -> list[Finding]:
@@ -22,47 +26,36 @@ def check(machine: Machine) -> list[Finding]:
 
 def check_environment(machine: Machine) -> Finding:
     """Does this Python belong to the project alone?"""
-    if machine.other_environment:
-        fix = f"{machine.other_environment} -m cnnlab doctor"
-        if machine.in_notebook:
-            fix += f" --fix-kernel\nThen choose Kernel, Change Kernel, {KERNEL_TITLE}."
-        words = f"This is the Python in {machine.prefix}, although the project has an environment of its own, .venv."
-        why = "What pip installs into the one is missing in the other: the usual cause of “No module named …”."
-        return warning("environment", words, why, fix)
+    if own := machine.other_environment:
+        name = "environment.other_in_notebook" if machine.in_notebook else "environment.other"
+        return found(machine, name, prefix=machine.prefix, own=own)
     if machine.prefix != machine.base_prefix:
         return ok("environment", f"a virtual environment, {machine.shown(machine.prefix)}")
     conda = machine.environment.get("CONDA_DEFAULT_ENV", "")
     if conda and conda != "base":
         return ok("environment", f"the conda environment {conda}")
-    words = f"This is {'the base environment of conda' if conda else 'a Python without a virtual environment'}."
-    why = "Projects that share it change each other's packages. In a container of its own that is fine."
-    return note("environment", words, why, machine.new_environment())
+    what = "the base environment of conda" if conda else "a Python without a virtual environment"
+    return found(machine, "environment.shared", what=what)
 
 
 def check_settings(machine: Machine) -> list[Finding]:
-    """Keras's backend and its configuration file, which change every model from afar."""
-    path = keras_file(machine)
-    rename = f"{'Rename-Item' if machine.windows else 'mv'} {machine.quote(path)} {machine.quote(path + '.old')}"
-    stored = _stored(machine)
+    """Keras's backend and its configuration file."""
+    path, stored = keras_file(machine), _stored(machine)
+    file = {"path": path, "rename": machine.rename(path, "keras.json.old")}
     if stored is None:
-        return [problem("settings", f"{path} is not valid JSON.", "Keras does not start.", rename)]
-    found = [
-        problem("settings", f"{path} sets {name} to {stored[name]!r}.", why, rename)
-        for name, usual, why in (
-            ("image_data_format", "channels_last", "Images here are height × width × channels."),
-            ("floatx", "float32", "Every model then computes in another precision than the notebooks expect."),
-        )
+        return [found(machine, "settings.not_json", **file)]
+    findings = [
+        found(machine, f"settings.{name}", value=repr(stored[name]), **file)
+        for name, usual in USUAL.items()
         if stored.get(name, usual) != usual
     ]
     name, source = backend(machine)
     if name in ("jax", "torch") and machine.module_folder(name):
-        found.append(note("settings", f"Keras computes with {name} ({source}); data still flows through tf.data."))
+        findings.append(found(machine, "settings.backend", name=name, source=source))
     elif name != "tensorflow":
         trouble = "is not installed" if name in ("jax", "torch") else "is not one that serves training here"
-        words = f"{source} asks for the Keras backend {name!r}, which {trouble}."
-        fix = machine.set_variable("KERAS_BACKEND", "tensorflow")
-        found.append(problem("settings", words, "Keras does not start.", fix))
-    return found
+        findings.append(found(machine, "settings.no_backend", name=repr(name), source=source, trouble=trouble))
+    return findings
 
 
 def backend(machine: Machine) -> tuple[str, str]:
@@ -88,18 +81,12 @@ def _stored(machine: Machine) -> dict[str, object] | None:
 
 def check_variables(machine: Machine) -> list[Finding]:
     """Environment variables that swap one library for another."""
-    found = []
+    findings = []
     if machine.environment.get("TF_USE_LEGACY_KERAS", "0").lower() not in ("", "0", "false"):
-        why = "`tf.keras` then means Keras 2, whose models do not mix with the Keras 3 used here."
-        fix = machine.set_variable("TF_USE_LEGACY_KERAS", None)
-        found.append(problem("settings", "TF_USE_LEGACY_KERAS is set.", why, fix))
+        findings.append(found(machine, "settings.legacy_keras"))
     paths = machine.environment.get("PYTHONPATH", "").split(";" if machine.windows else ":")
     others = ", ".join(path for path in paths if path and not machine.same(path, machine.project))
-    if others:
-        words = f"PYTHONPATH puts {others} before the environment's own packages."
-        why = "A package there hides the version that was installed and tested."
-        found.append(warning("settings", words, why, machine.set_variable("PYTHONPATH", None)))
-    return found
+    return findings + ([found(machine, "settings.python_path", paths=others)] if others else [])
 
 
 def check_shadows(machine: Machine) -> list[Finding]:
@@ -108,40 +95,33 @@ def check_shadows(machine: Machine) -> list[Finding]:
     shadows = [name for name in machine.names(machine.folder) if name.endswith(".py") and name[:-3] in known]
     if not shadows:
         return []
-    place = "" if machine.windows else machine.folder + "/"  # `ren` takes a bare name
-    pairs = [(machine.join(machine.folder, name), f"{place}my_{name}") for name in shadows]
-    status = "problem" if {name[:-3] for name in shadows} & THIRD_PARTY else "warning"
-    words = f"The working folder {machine.folder} holds {', '.join(shadows)}."
-    why = f"`import {shadows[0][:-3]}` finds this file instead of the library: “partially initialized module” follows."
-    verb = "ren" if machine.windows else "mv"
-    fix = "\n".join(f"{verb} {machine.quote(old)} {machine.quote(new)}" for old, new in pairs)
-    return [Finding("environment", status, words, why, fix)]
+    status = "problem" if {name[:-3] for name in shadows} & THIRD_PARTY else ""
+    fix = "\n".join(machine.rename(machine.join(machine.folder, name), f"my_{name}") for name in shadows)
+    values = {"names": ", ".join(shadows), "module": shadows[0][:-3], "folder": machine.folder, "fix": fix}
+    return [found(machine, "environment.shadow", status, **values)]
 
 
 def check_kernel(machine: Machine) -> list[Finding]:
     """Do the kernels that a notebook may start lead to this Python?"""
     if machine.other_environment or not machine.python_served:
         return []  # a kernel for this Python is not what anybody wants; the finding about it says so
-    fix = f"{machine.python_command} -m cnnlab doctor --fix-kernel"
-    found = []
+    findings = []
     for name in ("python3", KERNEL):
         python, path = find_kernel(machine, name) or ("python", "")
         if python in ("python", "python3", "python.exe") or _same_python(machine, python):
             continue
-        dead = not machine.exists(python)
-        words = "which does not exist any more" if dead else "which is not this environment"
-        why = "does not start" if dead else "sees other packages than were installed and checked here"
-        status = "problem" if dead and name == KERNEL else "warning"
-        words = f"The Jupyter kernel {name!r} ({path}) starts {python}, {words}."
-        found.append(Finding("kernel", status, words, f"A notebook with that kernel {why}.", fix))
-    if found:
-        return found
+        values = {"name": repr(name), "path": path, "python": python}
+        if machine.exists(python):
+            findings.append(found(machine, "kernel.elsewhere", **values))
+        else:
+            findings.append(found(machine, "kernel.dead", "problem" if name == KERNEL else "", **values))
+    if findings:
+        return findings
     if find_kernel(machine, KERNEL):
         return [ok("kernel", f"the Jupyter kernel “{KERNEL_TITLE}” starts this environment")]
     if machine.in_notebook:
         return [ok("kernel", "this notebook's kernel runs in this environment")]
-    why = "JupyterLab started from this environment needs none; another Jupyter, or an editor, offers it only with one."
-    return [note("kernel", f"No Jupyter kernel of the name “{KERNEL_TITLE}” is registered.", why, fix)]
+    return [found(machine, "kernel.none", title=KERNEL_TITLE)]
 
 
 def find_kernel(machine: Machine, name: str) -> tuple[str, str] | None:
@@ -178,5 +158,4 @@ def fix_kernel(machine: Machine) -> Finding:
         if "No module named" in last:
             break
     fix = machine.pip("install ipykernel") if "No module named" in last else machine.install_everything()
-    why = "The command `ipykernel install` did not succeed."
-    return problem("kernel", f"The Jupyter kernel could not be registered: {last}", why, fix)
+    return found(machine, "kernel.not_registered", error=last, fix=fix)

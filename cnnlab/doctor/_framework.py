@@ -6,13 +6,11 @@ import json
 import re
 import signal
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
-from cnnlab.doctor import _logs
 from cnnlab.doctor._environment import backend
-from cnnlab.doctor._findings import Finding, note, ok, problem, warning
-from cnnlab.doctor._graphics import Graphics, install_cuda
+from cnnlab.doctor._findings import Finding, Meaning, fill_in, found, look_up, meaning_of, ok
+from cnnlab.doctor._gpu import Graphics, library_of
 from cnnlab.doctor._machine import SCRIPTS, Machine, Outcome
 
 MARK = "@cnnlab "
@@ -22,36 +20,15 @@ START = "import runpy, sys; runpy.run_path(sys.argv[1], run_name='__main__')"  #
 CONVOLUTION_LIMIT = 1e-4
 TRAINING_LIMIT = 1e-2
 
-CRASHES = {
-    "SIGILL": (
-        "the processor lacks an instruction that the package was compiled with (AVX)",
-        "In a virtual machine set the processor type to “host”; else: conda install -c conda-forge tensorflow",
-    ),
-    "SIGSEGV": ("a segmentation fault: files of two versions are mixed", _logs.REINSTALL),
-    "SIGABRT": ("an abort: a check inside the library failed", _logs.REINSTALL),
-    "SIGBUS": ("a file was cut short, usually by a full disk or a network drive", _logs.REINSTALL),
-    "SIGKILL": ("a kill by the system, almost always because memory ended", "Close other notebooks and programs."),
-}
-# The same on Windows, which returns an NTSTATUS.
+# Crashes on Windows, which returns an NTSTATUS.
 WINDOWS_CRASHES = {0xC000001D: "SIGILL", 0xC0000005: "SIGSEGV", 0xC0000409: "SIGABRT", 0xC0000017: "SIGKILL"}
 
 
-@dataclass
-class Run:
+class Run(NamedTuple):
     """One run of the script and the facts that it printed."""
 
     outcome: Outcome
-    facts: list[dict[str, Any]] = field(default_factory=list)
-
-    @property
-    def step(self) -> dict[str, Any]:
-        """The last thing that was begun."""
-        return self.facts[-1] if self.facts else {"stage": "start"}
-
-    @property
-    def complete(self) -> bool:
-        """Whether the script came to its end."""
-        return bool(self.step["stage"] == "end")
+    facts: list[dict[str, Any]]
 
     def stages(self, name: str) -> list[dict[str, Any]]:
         """The facts of this stage."""
@@ -80,62 +57,50 @@ def start(machine: Machine, *, timeout: float, modules: Sequence[str] = ()) -> R
     return Run(outcome, facts)
 
 
-# -- imports ---------------------------------------------------------------------------------------------------------
-
-
 def check_missing(machine: Machine) -> list[Finding]:
     """Says that TensorFlow is not there, without trying; empty where it is."""
     if machine.module_folder("tensorflow"):
         return []
-    words = f"TensorFlow is not installed in this environment ({machine.prefix})."
-    if backend(machine)[0] == "jax":
-        why = "Keras trains with JAX on arrays; `pipelines.load` and the exports need TensorFlow besides."
-        return [warning("tensorflow", words, why, machine.install_everything())]
-    why = "Nothing can be trained. Often it is installed, but in another environment than the one this runs in."
-    return [problem("tensorflow", words, why, machine.install_everything())]
+    name = "tensorflow.missing_for_jax" if library_of(machine) == "JAX" else "tensorflow.missing"
+    return [found(machine, name, prefix=machine.prefix)]
 
 
 def _broken_import(machine: Machine, name: str, words: str) -> Finding:
     """An import that ended with an exception."""
-    cause = _logs.import_error(words)
+    cause = look_up(words, "import")
     lines = [line for line in words.splitlines() if line.strip()] or [""]
     telling = next((line for line in lines if cause and re.search(cause.pattern, line)), lines[0])
-    why = f"Cause: {cause.meaning}." if cause else "It is there but cannot be loaded; nothing that uses it runs."
-    fix = _logs.fill_in(machine, cause.fix if cause else "{everything}")
-    return problem("tensorflow", f"`import {name}` fails: {telling[:300]}", why, fix)
+    because = _because(machine, cause, "It is there but cannot be loaded; nothing that uses it runs.", "{everything}")
+    return found(machine, "tensorflow.broken", module=name, line=telling[:300], **because)
+
+
+def _because(machine: Machine, cause: Meaning | None, why: str, fix: str) -> dict[str, str]:
+    """Why something fails and what fixes it: as the known cause says, else as given."""
+    fix = fill_in(machine, (cause and cause.fix) or fix)
+    return {"why": f"Cause: {cause.meaning}." if cause else why, "fix": fix}
 
 
 def _ended(machine: Machine, run: Run, timeout: float) -> Finding:
     """A process that ended, or was stopped, before its last line."""
-    module, device = run.step.get("module"), run.step.get("device")
-    doing = f"importing {module}" if module else f"at the step “{run.step['stage']}”"
-    if device:
-        doing = f"{'training' if run.step['stage'].startswith('train') else 'computing a convolution'} on {device}"
-    area = "proof" if device else "tensorflow"
+    step = run.facts[-1] if run.facts else {"stage": "start"}
+    area, doing, device = "tensorflow", f"at the step “{step['stage']}”", step.get("device")
+    if "module" in step:
+        doing = f"importing {step['module']}"
+    elif device:
+        area, doing = "proof", ("training" if step["stage"].startswith("train") else "computing a convolution")
+        doing += f" on {device}"
     if run.outcome.trouble == "timeout":
-        slow = "Usually a slow disk: a network drive, a folder that a virus scanner or a cloud service watches."
-        fix = "Move the project to a local disk and make .venv again there."
-        if "gpu" in str(device):
-            slow = "The driver may be compiling code for a card that this TensorFlow does not know, or the card hangs."
-            fix = f"{machine.python_command} -m cnnlab doctor --timeout 1800"
-        return problem(area, f"Stopped after {timeout:.0f} s while {doing}.", slow, fix)
+        name = "proof.slow_card" if "gpu" in str(device) else f"{area}.slow_disk"
+        return found(machine, name, seconds=f"{timeout:.0f}", doing=doing)
     if run.outcome.trouble == "missing":
-        words = f"{machine.executable} cannot be started: {run.outcome.errors}"
-        return problem("python", words, "Nothing can be tried with it.", machine.new_environment())
-    name = crash_name(run.outcome.status)
-    meaning, fix = CRASHES.get(name, ("", ""))
-    known = [_logs.meaning_of(line, has_card=True) for line in run.outcome.errors.splitlines()]
-    serious = [each for each in known if each and not each.harmless]
-    cause = serious[-1] if serious else None if meaning else _logs.import_error(run.outcome.errors)
-    if cause:
-        meaning, fix = cause.meaning, cause.fix or fix
-    last = (run.outcome.errors.strip().splitlines() or ["no message"])[-1]
-    return problem(
-        area,
-        f"The process ended while {doing} ({name}).",
-        f"Cause: {meaning}." if meaning else f"Its last words: {last[:300]}",
-        _logs.fill_in(machine, fix or "{everything}"),
-    )
+        return found(machine, "python.dead", executable=machine.executable, error=run.outcome.errors)
+    name, lines = crash_name(run.outcome.status), run.outcome.errors.strip().splitlines()
+    known = [meaning for line in reversed(lines) if (meaning := meaning_of(line, has_card=True))]
+    cause = next((meaning for meaning in known if not meaning.harmless), None)
+    cause = cause or look_up(name, "crash") or look_up(run.outcome.errors, "import")
+    last = lines[-1] if lines else "no message"
+    because = _because(machine, cause, f"Its last words: {last[:300]}", "{everything}")
+    return found(machine, f"{area}.ended", doing=doing, name=name, **because)
 
 
 def crash_name(status: int | None) -> str:
@@ -150,50 +115,45 @@ def crash_name(status: int | None) -> str:
         return f"exit status {status}"
 
 
-# -- TensorFlow ------------------------------------------------------------------------------------------------------
-
-
 def check(machine: Machine, graphics: Graphics, run: Run, *, timeout: float) -> list[Finding]:
     """What the run of TensorFlow says: import, log lines, devices, the proof."""
-    found = [_broken_import(machine, fact["module"], fact["error"]) for fact in run.stages("broken")]
+    findings = [_broken_import(machine, fact["module"], fact["error"]) for fact in run.stages("broken")]
     imported = {fact["module"]: fact for fact in run.stages("imported")}
     if "keras" in imported:
-        found.append(_imported(imported))
-    if not run.complete:
-        found.append(_ended(machine, run, timeout))
-    found += check_log(machine, run.outcome.errors, has_card=len(graphics.hidden) < len(graphics.cards))
-    found += _check_cards(machine, graphics, run)
-    return found + [finding for fact in run.facts if (finding := _proved(machine, fact))]
+        findings.append(_imported(machine, imported))
+    if not run.stages("end"):
+        findings.append(_ended(machine, run, timeout))
+    findings += check_log(machine, run.outcome.errors, has_card=len(graphics.hidden) < len(graphics.cards))
+    findings += _check_cards(machine, graphics, run)
+    return findings + [finding for fact in run.facts if (finding := _proved(machine, fact))]
 
 
-def _imported(imported: dict[str, dict[str, Any]]) -> Finding:
+def _imported(machine: Machine, imported: dict[str, dict[str, Any]]) -> Finding:
     seconds = sum(fact["seconds"] for fact in imported.values())
     titles = {"jax": "JAX", "tensorflow": "TensorFlow", "keras": "Keras"}
     named = [f"{title} {imported[name]['version']}" for name, title in titles.items() if name in imported]
     text = f"{', '.join(named[:-1])} and {named[-1]} start in" if named[1:] else f"{named[0]} starts in"
     if seconds < 60:
         return ok("tensorflow", f"{text} {seconds:.1f} s")
-    why = "The first start reads a gigabyte. Where it stays so, the disk is slow or a virus scanner reads along."
-    return note("tensorflow", f"{text} {seconds:.1f} s.", why)
+    return found(machine, "tensorflow.slow_start", text=f"{text} {seconds:.1f} s")
 
 
 def check_log(machine: Machine, text: str, *, has_card: bool) -> list[Finding]:
     """Names the harmless log lines as harmless, and the others by what fixes them."""
     harmless: dict[str, dict[str, None]] = {}  # what it means: the lines that mean it, in order
-    found: dict[str, Finding] = {}
+    findings: dict[str, Finding] = {}
     for line in text.splitlines():
-        meaning = _logs.meaning_of(line, has_card=has_card)
+        meaning = meaning_of(line, has_card=has_card)
         if meaning and meaning.harmless:
             part = re.search(meaning.pattern, line)
             harmless.setdefault(meaning.meaning, {})[part.group() if part else line] = None
         elif meaning:
-            words = f"TensorFlow logs “{_short(line)}”"
-            fix = _logs.fill_in(machine, meaning.fix)
-            found[meaning.meaning] = warning("log", words, f"That is: {meaning.meaning}.", fix)
+            values = {"line": _short(line), "meaning": meaning.meaning, "fix": fill_in(machine, meaning.fix)}
+            findings[meaning.meaning] = found(machine, "log.serious", **values)
     if harmless:
         listed = "; ".join(f"“{'”, “'.join(lines)}” ({words})" for words, lines in harmless.items())
-        found[""] = note("log", f"Harmless log lines: {listed}.", "Nothing is to be done.")
-    return list(found.values())
+        findings[""] = found(machine, "log.harmless", listed=listed)
+    return list(findings.values())
 
 
 def _short(line: str) -> str:
@@ -203,68 +163,50 @@ def _short(line: str) -> str:
 
 def _check_cards(machine: Machine, graphics: Graphics, run: Run) -> list[Finding]:
     """Cards that the driver lists and Keras's backend does not use."""
-    devices = run.stages("devices")
-    expected = len(graphics.cards) - len(graphics.hidden)
-    if not devices or len(devices[0]["cards"]) >= expected or machine.windows:
+    devices, names = run.stages("devices"), [card.name for card in graphics.cards if card not in graphics.hidden]
+    if not devices or len(devices[0]["cards"]) >= len(names) or machine.windows:
         return []
-    seen = len(devices[0]["cards"])
-    jax = backend(machine)[0] == "jax"
-    listed = ", ".join(card.name for card in graphics.cards if card not in graphics.hidden)
+    seen, library = len(devices[0]["cards"]), library_of(machine)
     reason = f"The reason: {'; '.join(graphics.missing)}." if graphics.missing else "The log lines name the reason."
-    return [
-        problem(
-            "gpu",
-            f"{'JAX' if jax else 'TensorFlow'} uses {seen} of {expected} cards ({listed}).",
-            f"Training {'leaves a card idle' if seen else 'uses the processor, often ten times slower'}. {reason}",
-            install_cuda(machine, "jax" if jax else "tensorflow"),
-        )
-    ]
+    values = {"library": library, "seen": seen, "expected": len(names), "listed": ", ".join(names), "reason": reason}
+    return [found(machine, "gpu.idle" if seen else "gpu.unused", fix=machine.install_cuda(library.lower()), **values)]
 
 
 def _proved(machine: Machine, fact: dict[str, Any]) -> Finding | None:
     """One fact of the proof in words."""
-    stage, device = fact["stage"], fact.get("device", "")
+    device = fact.get("device", "")
     name = "the processor" if device == "cpu:0" else f"card {device.partition(':')[2]}"
-    fix = _logs.fill_in(machine, _logs.REINSTALL)
-    if stage == "failed":
-        known = _logs.meaning_of(fact["error"].replace("\n", " "), has_card=True)
-        why = f"Cause: {known.meaning}." if known else "The device is there, but computing on it does not work."
-        if known and known.fix:
-            fix = _logs.fill_in(machine, known.fix)
-        return problem("proof", f"Training on {name} fails: {fact['error'].splitlines()[0][:300]}", why, fix)
-    if stage == "convolved":
-        return _convolved(name, fact, fix)
-    return _trained(name, fact, fix) if stage == "trained" else None
+    if fact["stage"] == "failed":
+        cause = meaning_of(fact["error"].replace("\n", " "), has_card=True)
+        because = _because(machine, cause, "The device is there, but computing on it does not work.", "{reinstall}")
+        return found(machine, "proof.failed", device=name, error=fact["error"].splitlines()[0][:300], **because)
+    if fact["stage"] == "convolved":
+        return _convolved(machine, name, fact)
+    return _trained(machine, name, fact) if fact["stage"] == "trained" else None
 
 
-def _convolved(name: str, fact: dict[str, Any], fix: str) -> Finding:
+def _convolved(machine: Machine, name: str, fact: dict[str, Any]) -> Finding:
     # Whether the weights lay on the device that was asked for; JAX and TensorFlow spell it differently.
     place = fact["place"].lower()
-    placed = not place or fact["device"][:3] in place or "cuda" in place
-    worst = max(fact["error"], fact["gradient_error"])
-    if placed and fact["error"] <= CONVOLUTION_LIMIT and fact["gradient_error"] <= CONVOLUTION_LIMIT:
+    if place and fact["device"][:3] not in place and "cuda" not in place:
+        return found(machine, "proof.wrong_place", device=name, place=fact["place"])
+    errors = {key: fact[key] for key in ("error", "gradient_error")}
+    if all(error <= CONVOLUTION_LIMIT for error in errors.values()):  # NaN is not
+        worst = max(errors.values())
         return ok(
             "proof", f"a convolution and its gradient on {name} equal numpy's to {worst:.0e} of the largest value"
         )
-    words = (
-        f"A convolution on {name} differs from numpy's by {fact['error']:.1e}, its gradient by "
-        f"{fact['gradient_error']:.1e} of the largest value (at most {CONVOLUTION_LIMIT:.0e})."
-    )
-    if not placed:
-        words = f"A convolution meant for {name} ran on {fact['place']}."
-    return problem("proof", words, "What is trained here cannot be trusted.", fix)
+    words = {key: f"{error:.1e}" for key, error in errors.items()}
+    return found(machine, "proof.wrong_convolution", device=name, limit=f"{CONVOLUTION_LIMIT:.0e}", **words)
 
 
-def _trained(name: str, fact: dict[str, Any], fix: str) -> Finding:
+def _trained(machine: Machine, name: str, fact: dict[str, Any]) -> Finding:
     losses = f"loss {fact['first']:.2f} → {fact['last']:.2f} in {fact['steps']} steps"
     text = f"a tiny CNN on {name}: {losses}, {fact['seconds']:.1f} s"
     if not fact["last"] < fact["first"] / 2:
-        why = "Three kinds of stripes are learned in a few steps."
-        return problem("proof", f"{text}: it does not learn.", why, fix)
+        return found(machine, "proof.learns_nothing", text=text)
     if fact["device"] == "cpu:0":
         return ok("proof", text)
     if fact["difference"] <= TRAINING_LIMIT:
         return ok("proof", f"{text}; weights equal the processor's to {fact['difference']:.0e}")
-    words = f"{text}; its weights differ from the processor's by {fact['difference']:.1e} of the largest."
-    why = "The same steps from the same weights must end alike: card, memory or libraries compute wrongly."
-    return problem("proof", words, why, fix)
+    return found(machine, "proof.wrong_weights", text=text, difference=f"{fact['difference']:.1e}")

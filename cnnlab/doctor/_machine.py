@@ -271,6 +271,16 @@ class Machine:
         listed = self.read(self.join(self.project, "requirements.txt"))
         return self.pip("install -r requirements.txt" if listed else "install --upgrade cnnlab")
 
+    def install_cuda(self, library: str) -> str:
+        """The command that brings what TensorFlow or JAX needs for NVIDIA cards, in the version that is there."""
+        extra, version = {"tensorflow": "and-cuda", "jax": "cuda12"}[library], self.version(library)
+        return self.pip(f'install "{library}[{extra}]{"==" + version if version else ""}"')
+
+    def rename(self, path: str, name: str) -> str:
+        """The command that gives a file another name in its folder."""
+        verb, new = ("ren", name) if self.windows else ("mv", self.join(self.parent(path), name))
+        return f"{verb} {self.quote(path)} {self.quote(new)}"
+
     def set_variable(self, name: str, value: str | None) -> str:
         """Sets or (None) clears an environment variable: in a notebook's first cell, otherwise in the terminal."""
         if self.in_notebook and name not in AT_START:

@@ -6,7 +6,7 @@ import contextlib
 import re
 from typing import Any
 
-from cnnlab.doctor._findings import Finding, ok, problem, warning
+from cnnlab.doctor._findings import Finding, found, ok
 from cnnlab.doctor._machine import Machine
 
 # Distributions that bring a module under another distribution's name.
@@ -22,9 +22,7 @@ def check(machine: Machine) -> list[Finding]:
     """All findings about the packages themselves; `check_conflicts` has those about how they fit together."""
     needs = _needs(machine)
     if not needs:
-        why = "Neither pyproject.toml next to the package nor its installed metadata names them."
-        fix = "Clone the project again, and run this inside its folder."
-        return [warning("packages", "Which packages the project needs could not be read.", why, fix)]
+        return [found(machine, "packages.undeclared")]
     there = {name: machine.version(by) for name, _ in needs if (by := provider(machine, name))}
     missing = [name for name, _ in needs if name not in there]
     wrong = [
@@ -32,23 +30,23 @@ def check(machine: Machine) -> list[Finding]:
         for name, versions in needs
         if name in there and versions is not None and not versions.contains(there[name], prereleases=True)
     ]
-    found = []
+    findings = []
     if missing:
-        words = f"{len(missing)} of {len(needs)} packages are missing: {', '.join(missing)}."
-        why = "The notebooks stop with “No module named …”."
-        found.append(problem("packages", words, why, machine.install_everything()))
+        counts = {"count": len(missing), "all": len(needs), "names": ", ".join(missing)}
+        findings.append(found(machine, "packages.missing", **counts))
     if wrong:
-        words = f"Outside the declared versions: {'; '.join(wrong)}."
-        why = "With another version, calls that the notebooks make may be missing or mean something else."
-        found.append(problem("packages", words, why, machine.install_everything()))
-    if not found:
+        findings.append(found(machine, "packages.versions", listed="; ".join(wrong)))
+    if not findings:
         shown = ", ".join(f"{name} {version}" for name in SHOWN if (version := machine.version(name)))
-        found.append(ok("packages", f"{len(needs)} declared packages are there: {shown}"))
+        findings.append(ok("packages", f"{len(needs)} declared packages are there: {shown}"))
     if machine.package("cnnlab") is None:
-        why = "`import cnnlab` works in the project's folder only, and not in your own notebooks."
-        fix = f"{machine.install_everything()}\n{machine.pip('install --no-deps -e .')}"
-        found.append(warning("packages", "cnnlab itself is not installed in this environment.", why, fix))
-    return [*found, *_rivals(machine)]
+        findings.append(found(machine, "packages.cnnlab"))
+    for name, others in RIVALS.items():
+        present = [each for each in (name, *others) if machine.version(each)]
+        if len(present) > 1:
+            uninstall = machine.pip(f"uninstall -y {' '.join(present)}")
+            findings.append(found(machine, "packages.rivals", names=" and ".join(present), uninstall=uninstall))
+    return findings
 
 
 def check_conflicts(machine: Machine) -> list[Finding]:
@@ -64,12 +62,10 @@ def check_conflicts(machine: Machine) -> list[Finding]:
     lines = [line for line in said if re.search("requires|has requirement", line)]
     if outcome.status in (0, None) or not lines:
         return []
+    numpy = any(re.search(r"requires?(ment)? `?numpy\b", line) for line in lines)
     more = f"; and {len(lines) - 5} more" if len(lines) > 5 else ""
-    why = "One of the two stops at import or, worse, later."
-    if any(re.search(r"requires?(ment)? `?numpy\b", line) for line in lines):
-        why = "Compiled for another numpy, a package stops with “numpy.dtype size changed” or “_ARRAY_API not found”."
-    words = f"Packages that do not fit together: {'; '.join(lines[:5])}{more}"
-    return [problem("packages", words, why, machine.install_everything())]
+    name = "packages.conflict_with_numpy" if numpy else "packages.conflict"
+    return [found(machine, name, listed=f"{'; '.join(lines[:5])}{more}")]
 
 
 def provider(machine: Machine, name: str) -> str | None:
@@ -97,16 +93,3 @@ def _needs(machine: Machine) -> list[tuple[str, Any]]:
     here = {"extra": "", "python_version": full.rpartition(".")[0], "python_full_version": full}
     needs = map(Requirement, declared)
     return [(need.name, need.specifier) for need in needs if need.marker is None or need.marker.evaluate(here)]
-
-
-def _rivals(machine: Machine) -> list[Finding]:
-    """Two distributions that write the same module."""
-    found = []
-    for name, others in RIVALS.items():
-        present = [each for each in (name, *others) if machine.version(each)]
-        if len(present) > 1:
-            words = f"{' and '.join(present)} are both installed and write the same files."
-            why = "Which is imported depends on what was installed last; removing one breaks the other."
-            fix = f"{machine.pip(f'uninstall -y {chr(32).join(present)}')}\n{machine.install_everything()}"
-            found.append(warning("packages", words, why, fix))
-    return found
