@@ -2,7 +2,6 @@
 
 from cnnlab.explain.activations import feature_maps, filters
 from cnnlab.explain.attribution import grad_cam, occlusion
-from cnnlab.explain.costs import summary
-from cnnlab.explain.fields import receptive_fields
+from cnnlab.explain.layers import receptive_fields, summary
 
 __all__ = ["feature_maps", "filters", "grad_cam", "occlusion", "receptive_fields", "summary"]

@@ -1,5 +1,6 @@
-"""Figures of how good predictions are: what is taken for what, and each class with its interval."""
+"""Figures of how good predictions are: what is taken for what, each class and group with its interval, and events."""
 
+from collections.abc import Hashable
 from typing import Any
 
 import numpy as np
@@ -9,10 +10,10 @@ from matplotlib.colors import PowerNorm
 from matplotlib.ticker import PercentFormatter
 
 from cnnlab import metrics
-from cnnlab._common import require_columns
+from cnnlab._common import require_column, require_columns
 from cnnlab.metrics.score import off_diagonal
 from cnnlab.metrics.scoring import divide
-from cnnlab.plots.style import SKY, finish, new_axes, readable, shown
+from cnnlab.plots.style import GREEN, GREY, ORANGE, RED, SKY, color_of, finish, new_axes, readable, shown, with_interval
 
 NUMBERS_UP_TO = 25  # classes: beyond, numbers in the cells of a confusion would not be legible
 SHARES = {
@@ -23,6 +24,7 @@ SHARES = {
     "unknown": "as the table says",
 }
 NAMES_UP_TO = 40  # … and beyond this, not every name at its sides; the most frequent mistakes are then listed
+FACTS = ("metric", "class", "value", "low", "high", "images", "small")
 
 
 def confusion(predictions: pd.DataFrame, ax: Axes | None = None, *, mistakes: int = 12) -> Axes:
@@ -184,3 +186,99 @@ def per_class(
         ax.set_title(f"the worst {classes} of {len(whole)} classes", fontsize=9, loc="left")
     legend = {"loc": "lower right", "bbox_to_anchor": (1, 1)} if with_limits else {}
     return finish(ax, f"{score} (n = {int(whole['support'].sum()):,} images)", "class (images)", **legend)
+
+
+def groups(
+    table: pd.DataFrame, ax: Axes | None = None, *, metric: str = "accuracy", positive: Hashable | None = None
+) -> Axes:
+    """Shows one rate of each group, with its interval and its size; pale where too few images say too little.
+
+    Args:
+        table: From `fairness.groups`.
+        ax: Where to draw; new Axes where None.
+        metric: accuracy, selection_rate, true_positive_rate or false_positive_rate.
+        positive: The class, where the table has several; all of them side by side where None.
+
+    Raises:
+        ValueError: If the table has no such rows.
+
+    Example:
+        >>> import pandas as pd
+        >>> from cnnlab import fairness, plots
+        >>> label = pd.Categorical(["ok", "crack"] * 100)
+        >>> table = pd.DataFrame({"label": label, "predicted": label, "camera": ["north"] * 100 + ["south"] * 100})
+        >>> ax = plots.groups(fairness.groups(table, "camera"))
+        >>> [text.get_text() for text in ax.get_yticklabels()]
+        ['north (100)', 'south (100)']
+    """
+    require_columns(table, *FACTS, caller="plots.groups")
+    chosen = table[table["metric"] == metric]
+    if positive is not None:
+        chosen = chosen[chosen["class"] == positive]
+    if not len(chosen):
+        raise ValueError(
+            f"`plots.groups` expects metrics of {', '.join(table['metric'].unique())} and classes of "
+            f"{', '.join(map(str, table['class'].unique()[:10]))}. Received: metric={metric!r}, positive={positive!r}."
+        )
+    keys = [column for column in table.columns if column not in FACTS]
+    chosen = chosen.reset_index(drop=True)
+    names = chosen[keys].astype(str).agg(", ".join, axis=1)
+    order = list(dict.fromkeys(names))
+    classes = list(dict.fromkeys(chosen["class"]))
+    ax = new_axes(ax, (6.5, 1.2 + len(order) * max(0.32, 0.13 * len(classes))))
+    for number, name in enumerate(classes):
+        part = chosen[chosen["class"] == name]
+        offset = (number - (len(classes) - 1) / 2) * min(0.16, 0.7 / len(classes))
+        places = np.array([order.index(group) for group in names[part.index]]) + offset
+        label = "" if len(classes) == 1 else shown(name, 18)
+        rates = part[["value", "low", "high"]].to_numpy(dtype=float)
+        for index, (place, rate, small) in enumerate(zip(places, rates, part["small"], strict=True)):
+            pale = {"alpha": 0.35 if small else 1.0, "face": color_of(number)}
+            color = GREY if small else color_of(number)
+            with_interval(ax, place, rate, color, label=None if index else label, **pale)
+    one = chosen.groupby(names.to_numpy(), sort=False)["images"].agg(["min", "max"])
+    sizes = [f"{low:,}" if low == high else f"{low:,}-{high:,}" for low, high in one.itertuples(index=False)]
+    ax.set_yticks(range(len(order)), [f"{shown(name)} ({n})" for name, n in zip(one.index, sizes, strict=True)])
+    ax.set(xlim=(-0.02, 1.02), ylim=(len(order) - 0.4, -0.6))
+    ax.xaxis.grid(True, color="0.92")
+    ax.set_axisbelow(True)
+    of_class = f" of {shown(classes[0], 18)}" if len(classes) == 1 and classes[0] != "all" else ""
+    words = f"{metric.replace('_', ' ')}{of_class}, with its 95 % interval"
+    words += "; pale: too few images" if chosen["small"].any() else ""
+    legend = {"loc": "upper left", "bbox_to_anchor": (1, 1)} if len(classes) > 1 else {}
+    return finish(ax, words, ", ".join(shown(key, 14) for key in keys) + " (images)", **legend)
+
+
+def events(matched: pd.DataFrame, ax: Axes | None = None) -> Axes:
+    """Shows when each event lasted, whether it was found, and when false alarms came.
+
+    Args:
+        matched: From `metrics.match_events`.
+        ax: Where to draw; new Axes where None.
+
+    Example:
+        >>> import pandas as pd
+        >>> from cnnlab import metrics, plots
+        >>> truth = pd.DataFrame({"label": ["bag"], "begin": [10], "end": [40]})
+        >>> ax = plots.events(metrics.match_events(pd.DataFrame({"seconds": [14, 50]}), truth))
+        >>> [text.get_text() for text in ax.get_yticklabels()]
+        ['false alarm', 'bag']
+    """
+    require_columns(matched, "result", "begin", "end", "alarm", caller="plots.events")
+    require_column(matched, "label", caller="plots.events")
+    false = matched["result"] == "false alarm"
+    names = matched["label"].astype(object).where(matched["label"].notna(), "event").where(~false, "false alarm")
+    lanes = ["false alarm", *sorted(set(names[~false]), key=str)]
+    ax = new_axes(ax, (9, 1 + 0.4 * len(lanes)))
+    for result, color in (("found", GREEN), ("missed", ORANGE)):
+        part = matched[matched["result"] == result]
+        label = f"{result} ({len(part)})"
+        lane = [lanes.index(name) for name in names[part.index]]
+        ax.barh(lane, (part["end"] - part["begin"]) / 60, 0.7, part["begin"] / 60, color=color, label=label)
+    hits = matched[matched["result"] == "found"]
+    lane_of = [lanes.index(name) for name in names[hits.index]]
+    ax.plot(hits["alarm"] / 60, lane_of, "|k", markersize=18, markeredgewidth=1.5, label="first alarm")
+    ax.plot(matched.loc[false, "alarm"] / 60, [0] * int(false.sum()), "x", color=RED, label=f"false ({false.sum()})")
+    ax.axhline(0, color=GREY, linewidth=0.5, zorder=0)
+    ax.set_yticks(range(len(lanes)), [shown(name) for name in lanes])
+    return finish(ax, "minutes of video", ncols=4, loc="lower left", bbox_to_anchor=(0, 1))

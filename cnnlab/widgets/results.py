@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from cnnlab import metrics, plots
 from cnnlab._common import require_columns, require_features
 from cnnlab.images.levels import levels_of
-from cnnlab.plots.embedding import places_of
+from cnnlab.plots.images import places_of
 from cnnlab.plots.style import color_of
 from cnnlab.widgets.exploring import Pictured, as_png
 from cnnlab.widgets.thumbnails import thumbnails

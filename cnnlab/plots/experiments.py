@@ -1,6 +1,7 @@
-"""Figures of a search: which settings are good, and which of them matter."""
+"""Figures of experiments: the settings of a search, the number of images, and remedies for rare classes."""
 
 import textwrap
+from collections.abc import Sequence
 from typing import Any
 
 import matplotlib as mpl
@@ -8,14 +9,19 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.ticker import FixedLocator, NullLocator
 
 from cnnlab._common import require_columns
-from cnnlab.plots.style import BLUE, GREY, finish, readable, shown
+from cnnlab.metrics.comparison import LOSSES
+from cnnlab.plots.style import BLUE, GREEN, GREY, ORANGE, RED, finish, new_axes, readable, shown, with_interval
 
 NOT_PARAMETERS = (
     "trial", "fold", "val_accuracy", "val_balanced_accuracy", "images", "epochs_trained", "seconds", "problem",
 )  # fmt: skip
-COLORS = "cividis"  # even in lightness, the same with any colour vision
+SCALE = "cividis"  # even in lightness, the same with any colour vision
+PARTS = {"training": BLUE, "held out": ORANGE}
+VERDICTS = {"baseline": BLUE, "better": GREEN, "worse": RED, "noise": GREY}
+NEEDED = ("remedy", "metric", "value", "low", "high", "difference", "difference_low", "difference_high", "verdict")
 
 
 def grid(results: pd.DataFrame, axes: Axes | None = None, *, score: str = "val_accuracy") -> np.ndarray:
@@ -85,7 +91,7 @@ def _heatmap(table: pd.DataFrame, names: list[str], score: str, ax: Axes) -> Axe
     rows, columns = _levels(table[down]), _levels(table[across])
     cells = table.groupby([down, across], sort=False)[score].max().unstack().reindex(index=rows, columns=columns)
     means = cells.to_numpy(dtype=float)
-    image: Any = ax.imshow(means, cmap=COLORS, aspect="auto")
+    image: Any = ax.imshow(means, cmap=SCALE, aspect="auto")
     best = np.nanargmax(means) if np.isfinite(means).any() else -1
     for place, ((row, column), value) in enumerate(np.ndenumerate(means)):
         known, weight = np.isfinite(value), "bold" if place == best else "normal"
@@ -101,7 +107,7 @@ def _heatmap(table: pd.DataFrame, names: list[str], score: str, ax: Axes) -> Axe
 def _parallel(table: pd.DataFrame, names: list[str], score: str, ax: Axes) -> Axes:
     known = table.dropna(subset=[score]).sort_values(score)
     low, high = known[score].min(), known[score].max()
-    scale = mpl.cm.ScalarMappable(plt.Normalize(low, high), COLORS)
+    scale = mpl.cm.ScalarMappable(plt.Normalize(low, high), SCALE)
     box = {"facecolor": "white", "edgecolor": "none", "pad": 0.8, "alpha": 0.85}
     heights = []
     for place, name in enumerate(names):
@@ -146,3 +152,122 @@ def _value(value: object) -> str:
 
 def _word(score: str) -> str:
     return score.removeprefix("val_").replace("_", " ")
+
+
+def learning_curve(table: pd.DataFrame, ax: Axes | None = None, *, metric: str = "accuracy") -> Axes:
+    """Shows a score over the number of training images: dots are runs, lines their means.
+
+    Where the orange line still rises, more images help. Where both lines have met below what is needed, they do not:
+    the network, the resolution or the labels are the limit. A wide gap between them is overfitting.
+
+    Args:
+        table: From `experiments.learning_curve`: images, repeat, part, and the scores.
+        ax: Where to draw; new Axes where None.
+        metric: Which score.
+
+    Raises:
+        ValueError: If the table has no such score.
+
+    Example:
+        >>> import pandas as pd
+        >>> from cnnlab import plots
+        >>> table = pd.DataFrame({"images": [100, 200] * 2, "repeat": 0, "part": ["training"] * 2 + ["held out"] * 2,
+        ...                       "accuracy": [1.0, 0.99, 0.7, 0.8], "scored": [100, 200, 50, 50]})
+        >>> plots.learning_curve(table).get_ylabel()
+        'accuracy'
+    """
+    require_columns(table, "images", "repeat", "part", "scored", caller="plots.learning_curve")
+    if metric not in table:
+        raise ValueError(f"`metric` expects a score of the table: {', '.join(map(str, table))}. Received: {metric!r}.")
+    ax = new_axes(ax, (5.6, 3.6))
+    for part, color in PARTS.items():
+        rows = table[table["part"] == part]
+        if rows[metric].notna().any():
+            mean = rows.groupby("images")[metric].mean()
+            ax.plot(rows["images"], rows[metric], "o", color=color, alpha=0.45, markersize=4, markeredgewidth=0)
+            runs = rows["repeat"].nunique()
+            words = "on the images learned from" if part == "training" else f"held out (n = {rows['scored'].max():,})"
+            label = f"{words}, {runs} runs each" if runs > 1 else words
+            ax.plot(mean.index, mean, color=color, linewidth=1.6, label=label)
+    sizes = sorted(table["images"].unique())
+    ax.set_xscale("log")
+    ax.xaxis.set_major_locator(FixedLocator(_apart(sizes)))
+    ax.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
+    ax.xaxis.set_minor_locator(NullLocator())
+    x, y = "training images (logarithmic scale)", metric.replace("_", " ")
+    return finish(ax, x, y, loc="lower center", bbox_to_anchor=(0.5, 1), ncols=2)
+
+
+def _apart(sizes: list[int]) -> list[int]:
+    """The sizes whose numbers do not run into each other."""
+    kept = sizes[-1:]
+    for size in sizes[-2::-1]:
+        if size * 1.25 <= kept[0]:
+            kept.insert(0, size)
+    return kept
+
+
+def remedies(
+    scores: pd.DataFrame,
+    axes: Sequence[Axes] | None = None,
+    *,
+    metrics: Sequence[str] = ("macro_f1", "minority_recall", "calibration_error"),
+) -> np.ndarray:
+    """Shows by how much each remedy moves each score away from "none", and whether that is more than noise.
+
+    A dot is the difference on the same images, its line the 95 % interval. Green is better than doing nothing, red
+    is worse, grey is no more than noise; the score of "none" itself stands above.
+
+    Args:
+        scores: `experiments.imbalance(…).scores`.
+        axes: Where to draw, one for each metric; new Axes where None.
+        metrics: Which scores.
+
+    Returns:
+        The Axes, one for each metric.
+
+    Raises:
+        ValueError: If a metric is not in the table, or only "none" is.
+
+    Example:
+        >>> import pandas as pd
+        >>> from cnnlab import plots
+        >>> row = {"metric": "macro_f1", "value": 0.4, "low": 0.3, "high": 0.5, "verdict": "baseline", "remedy": "none"}
+        >>> moved = {"difference": 0.2, "difference_low": 0.1, "difference_high": 0.3}
+        >>> scores = pd.DataFrame([row, row | moved | {"value": 0.6, "verdict": "better", "remedy": "oversample"}])
+        >>> axes = plots.remedies(scores, metrics=["macro_f1"])
+        >>> [text.get_text() for text in axes[0].get_yticklabels()]
+        ['oversample']
+    """
+    require_columns(scores, *NEEDED, caller="plots.remedies")
+    missing = [name for name in metrics if name not in set(scores["metric"])]
+    tried = [name for name in scores["remedy"].unique() if name != "none"]
+    if missing or not tried or not len(metrics):
+        raise ValueError(
+            "`plots.remedies` expects the scores of `experiments.imbalance` with none and at least one remedy, and "
+            f"metrics of {', '.join(scores['metric'].unique())}. Received: metrics={list(metrics)}, remedies={tried}."
+        )
+    if axes is None:
+        figure = plt.figure(figsize=(1.4 + 2.6 * len(metrics), 1.3 + 0.3 * len(tried)), layout="constrained")
+        axes = figure.subplots(1, len(metrics), squeeze=False, sharey=True)[0]
+    for ax, metric in zip(axes, metrics, strict=True):
+        _differences(scores[scores["metric"] == metric].set_index("remedy"), tried, metric, ax)
+    axes[0].set_yticks(range(len(tried)), [shown(name) for name in tried])
+    axes[0].set_ylim(len(tried) - 0.5, -0.5)
+    return np.asarray(axes)
+
+
+def _differences(part: pd.DataFrame, tried: list[str], metric: str, ax: Axes) -> None:
+    moved = part.loc[tried, ["difference", "difference_low", "difference_high"]].to_numpy(dtype=float)
+    colors = [VERDICTS.get(str(verdict), GREY) for verdict in part.loc[tried, "verdict"]]
+    for place, (rate, color) in enumerate(zip(moved, colors, strict=True)):
+        with_interval(ax, place, rate, color)
+    ax.axvline(0, color="black", linewidth=0.8)
+    ax.xaxis.grid(True, color="0.92")
+    ax.set_axisbelow(True)
+    value, low, high = part.loc["none", ["value", "low", "high"]].to_numpy(dtype=float)
+    number = f", n = {int(part['images'].iloc[0]):,} images" if "images" in part else ""
+    words = metric.replace("_", " ").replace("f1", "F1")
+    ax.set_title(f"{words}{number}\nnone: {value:.2f} ({low:.2f} to {high:.2f})", fontsize=9)
+    side = "left" if metric in LOSSES else "right"
+    finish(ax, f"difference from none\n({side} is better)")
