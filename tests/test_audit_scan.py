@@ -300,3 +300,7 @@ def test_what_can_be_learned_from_is_kept_and_the_rest_named():
     large = table[table["label"] == "b"].assign(label=lambda rows: rows["label"].cat.remove_unused_categories())
     with pytest.raises(ValueError, match=r"two classes with 3 readable images each\. Received 1"):
         audit.usable(large)
+    with pytest.raises(ValueError, match=r"Received 1; 'c' has 1\. Add images"), pytest.warns(UserWarning):
+        audit.usable(
+            table[table["label"] != "b"].assign(label=lambda rows: rows["label"].cat.remove_unused_categories())
+        )

@@ -3,6 +3,7 @@
 import functools
 import importlib.metadata
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -45,6 +46,15 @@ def test_the_solutions_ran(chapter):
 
 def wrong_rows(predictions):
     return predictions[predictions["label"].astype(str) != predictions["predicted"].astype(str)]
+
+
+def sorted_files(predictions, folder, *, by="predicted", number=True, move=False, fail=False):
+    for place, row in enumerate(predictions.itertuples()):
+        target = Path(folder, str(getattr(row, by)))
+        if not fail:
+            target.mkdir(parents=True, exist_ok=True)
+        name = f"{place}_" * number + Path(row.path).name
+        (shutil.move if move else shutil.copy)(row.path, target / name)
 
 
 def recall_by_camera(predictions):
@@ -238,6 +248,19 @@ WRONG = [
     ("00.3", lambda p, n: wrong_rows(p).sort_values("confidence", ascending=False), "Asked for 3 rows"),
     ("00.3", lambda p: wrong_rows(p), "raised TypeError"),
     ("00.3", lambda p, n: wrong_rows(p).nlargest(n, "confidence").iloc[::-1], "should come first"),
+    ("00.4", (0.75, 0.9), "other way round"),
+    ("00.4", (0.9, 0.6), "A recall of 0.6 is off"),
+    ("00.4", (0.9, 0.9), "divide by all images that show"),
+    ("00.4", ("60 %", "75 %"), "right or wrong"),
+    ("00.4", 0.9, "Expected two numbers"),
+    ("00.5", lambda p, folder: sorted_files(p, folder, move=True), "never move"),
+    ("00.5", lambda p, folder: None, "holds no file"),
+    ("00.5", lambda p, folder: sorted_files(p, folder, by="label"), "do not have"),
+    ("00.5", lambda p, folder: sorted_files(p, folder, number=False), "may use one file name"),
+    ("00.5", lambda p, folder: sorted_files(p.head(11), folder), "12 images went in, 11 came out"),
+    ("00.5", lambda p, folder: [sorted_files(p, f"{folder}/{name}") for name in "ab"], "into one folder"),
+    ("00.5", lambda p, folder: sorted_files(p.assign(predicted="crack"), folder), "named after its predicted"),
+    ("00.5", lambda p, folder: sorted_files(p, f"{folder}/missing/../missing", fail=True), "raised FileNotFoundError"),
     ("01.1", "a", "harmless"),
     ("01.1", "C", "harmless"),
     ("01.1", "d", "Expected one of"),
@@ -546,6 +569,11 @@ def test_a_table_whose_labels_left_their_images_is_not_ready(parts):
         verdict = exercises.judge("12.2", wrong)
         assert not verdict.right
         assert words in " ".join(verdict.words.split())
+
+
+@pytest.mark.parametrize("answer", [(0.9, 0.75), ["90 %", "75 %"], np.array([0.9, 0.75]).tolist()])
+def test_precision_and_recall_are_read_in_every_form(answer):
+    assert exercises.judge("00.4", answer).right
 
 
 @pytest.mark.parametrize(("name", "answer"), [("00.1", "50%"), ("03.1", "80 %"), ("08.1", "40%"), ("10.1", "50 %")])

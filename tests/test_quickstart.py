@@ -62,7 +62,7 @@ def test_a_difficult_folder_ends_with_a_report(difficult, tmp_path, capfd):
     before = {path: path.stat().st_mtime_ns for path in sorted(difficult.rglob("*")) if path.is_file()}
     assert run(difficult, tmp_path / "run") == 0
     page = (tmp_path / "run" / "report.html").read_text()
-    assert "4 of them left out" in page
+    assert "4 of 64 images left out" in page
     for name in ("empty.jpg", "text.png", "cut.png", "bomb.png"):
         assert name in page
     assert "<script" not in page
@@ -91,5 +91,5 @@ def test_only_broken_images_are_one_sentence(tmp_path, capfd):
             (tmp_path / "data" / label / f"{index}.jpg").write_text("no image")
     assert run(tmp_path / "data", tmp_path / "run") == 1
     error = capfd.readouterr().err.strip()
-    assert "readable images of two classes" in error
+    assert "two classes with 3 readable images each" in error
     assert len(error.splitlines()) == 1

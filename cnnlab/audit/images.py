@@ -134,9 +134,10 @@ def usable(table: pd.DataFrame, *, least: int = 3) -> pd.DataFrame:
         left = "1 class" if len(small) == 1 else f"{len(small)} classes"
         warnings.warn(f"{left} left out, as each needs {least} readable images: {named}.", stacklevel=2)
     if len(counts) - len(small) < 2:
+        few = "".join(f"; {name!r} has {count}" for name, count in small.head(10).items())
         raise ValueError(
             f"`audit.usable` expects at least two classes with {least} readable images each. Received "
-            f"{len(counts) - len(small)}. Add images, or another class."
+            f"{len(counts) - len(small)}{few}. Add images, or another class."
         )
     table = table[~table["label"].isin(small.index)]
     return table.assign(label=table["label"].cat.remove_unused_categories())

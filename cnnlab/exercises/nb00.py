@@ -1,13 +1,15 @@
-"""Judges 00_quickstart: the width of an interval, data without augmentation, the surest mistakes."""
+"""Judges 00_quickstart: an interval, data without augmentation, sure mistakes, precision and recall, sorted files."""
 
 import functools
+import tempfile
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from cnnlab import metrics
-from cnnlab.exercises.answers import Off, call, equal_number, expect, kind_of, made_predictions, table
+from cnnlab.exercises.answers import Off, call, equal_number, expect, kind_of, made_predictions, number, table
 
 
 @functools.cache
@@ -67,3 +69,45 @@ def build(answer: Any) -> None:
         wanted = predictions[predictions["label"] != predictions["predicted"]].nlargest(3, "confidence")["path"]
         expect(set(found["path"]) == set(wanted), "These are mistakes, but not the ones the model was surest of.")
         expect(list(found["path"]) == list(wanted), "The right rows; the surest mistake should come first.")
+
+
+FOUND, OF_CLASS, INVENTED = 45, 60, 5
+
+
+def read_scores(answer: Any) -> None:
+    """Precision and recall of a class, from three counts."""
+    expect(isinstance(answer, (tuple, list)) and len(answer) == 2, "Expected two numbers: `(precision, recall)`.")
+    precision, recall = (number(one) for one in answer)
+    truth = FOUND / (FOUND + INVENTED), FOUND / OF_CLASS
+    swapped = np.allclose((recall, precision), truth, atol=0.005)
+    expect(not swapped, "The right numbers the other way round: recall asks how many of the scratches were found.")
+    expect(abs(recall - truth[1]) <= 0.005, f"A recall of {recall:g} is off: divide by all images that show a scratch.")
+    words = f"A precision of {precision:g} is off: divide by all images that were called a scratch, right or wrong."
+    expect(abs(precision - truth[0]) <= 0.005, words)
+
+
+def sort_into(answer: Any) -> None:
+    """A function that copies each image into a subfolder named after its predicted class."""
+    with tempfile.TemporaryDirectory() as temporary:
+        here, target = Path(temporary, "pictures"), Path(temporary, "sorted")
+        made = made_predictions(rows=12, seed=1)
+        made["path"] = [str(here / f"camera{place % 3}" / f"{place // 3}.png") for place in range(len(made))]
+        for place, path in enumerate(made["path"]):
+            Path(path).parent.mkdir(parents=True, exist_ok=True)
+            Path(path).write_bytes(bytes([place]))
+        call(answer, made.copy(), str(target))
+        kept = all(Path(path).is_file() for path in made["path"])
+        expect(kept, "Images are missing from where they were: copy them, never move what is yours.")
+        sorted_files = [path for path in target.rglob("*") if path.is_file()]
+        expect(sorted_files, f"The folder {target.name!r} that was asked for holds no file.")
+        found = sorted((path.read_bytes(), path.parent.name) for path in sorted_files)
+        words = f"{len(made)} images went in, {len(found)} came out. Two cameras may use one file name, such as 0.png."
+        expect(len({content for content, _ in found}) == len(made), words)
+        expect(
+            len(found) == len(made), f"{len(made)} images went in, {len(found)} came out: each belongs into one folder."
+        )
+        wanted, labels = (
+            [(bytes([place]), str(name)) for place, name in enumerate(made[one])] for one in ("predicted", "label")
+        )
+        expect(found != labels, "They are sorted by `label`, which new images do not have: sort by `predicted`.")
+        expect(found == wanted, "An image is not in the subfolder that is named after its predicted class.")
