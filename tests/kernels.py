@@ -6,10 +6,12 @@ import os
 import runpy
 import signal
 import sys
+import warnings
 from pathlib import Path
 
 from jupyter_client.provisioning import local_provisioner
 
+EAGERLY = "CNNLAB_TESTS_EAGERLY"  # set in the environment of a kernel: without graphs
 ordinary = local_provisioner.launch_kernel
 _context = multiprocessing.get_context("forkserver")
 _context.set_forkserver_preload(
@@ -52,12 +54,56 @@ def _become(arguments, folder, environment, started):
     os.chdir(folder)
     os.environ.clear()
     os.environ.update(environment, JPY_PARENT_PID=str(os.getppid()))  # whose end is its own
-    from cnnlab.training import fine_tuning
-
-    fine_tuning.HEAD_STEPS = 10  # of 1500: what is to be seen is that the notebook runs
+    _smaller()
+    if EAGERLY in environment:
+        _without_graphs()
     started.send(None)
     sys.argv[1:] = arguments
     runpy.run_module("ipykernel_launcher", run_name="__main__", alter_sys=True)
+
+
+def three_blocks(setattr=setattr):
+    """Leaves EfficientNet-Lite its stem and the first 3 of 16 blocks, with their weights, and 64 features."""
+    import keras
+
+    from cnnlab.models import efficientnet_lite
+
+    load = efficientnet_lite.load
+
+    def load_below_top(model, name, path=None):
+        load(keras.Model(model.input, model.get_layer("top_conv").input), name, path)
+
+    setattr(efficientnet_lite, "STAGES", efficientnet_lite.STAGES[:2])
+    setattr(efficientnet_lite, "TOP", 64)
+    setattr(efficientnet_lite, "load", load_below_top)
+
+
+def _smaller():
+    """Less to train and to trace: what is to be seen is that the notebook runs. Ordinary kernels have it all."""
+    import keras
+
+    from cnnlab import _upstream
+    from cnnlab.training import fine_tuning
+
+    three_blocks()
+    fine_tuning.HEAD_STEPS = 10  # of 1500
+
+    # As `training.compile` does it: TensorFlow traces a step again that makes variables.
+    compile_model = keras.Model.compile
+
+    def compile_and_build(model, *arguments, **options):
+        compile_model(model, *arguments, **options)
+        _upstream.build_before_tracing(model)
+
+    keras.Model.compile = compile_and_build
+
+
+def _without_graphs():
+    """The few steps that most notebooks train in the tests cost less one by one than graphs for them."""
+    import tensorflow as tf
+
+    tf.config.run_functions_eagerly(True)
+    warnings.filterwarnings("ignore", "Even though the `tf.config.experimental_run_functions_eagerly`", UserWarning)
 
 
 def launch(command, *, env=None, cwd=None, **options):

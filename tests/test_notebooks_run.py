@@ -17,7 +17,7 @@ NOTEBOOKS = sorted((ROOT / "notebooks").glob("[0-9]*.ipynb"))
 
 # What makes a notebook quick. A notebook without a line here fails, so that none is forgotten.
 QUICK = {
-    "00_quickstart": {"epochs": 1, "image_size": 24, "pretrained": ""},
+    "00_quickstart": {"epochs": 1, "image_size": 24, "network_size": 32},
     "01_setup": {},
     "02_cnn_basics": {"epochs": 1, "image_size": 32},
     "03_prepare_images": {"per_class": 30, "folds": 2, "seeds": [0, 1], "probe_size": 32},
@@ -34,7 +34,7 @@ QUICK = {
     },
     "07_transfer_learning": {
         "images_per_class": [2, 3, 4],
-        "repeats": [2, 2, 2],
+        "repeats": [2, 1, 1],
         "held_out": 5,
         "image_size": 32,
         "steps": 3,
@@ -75,16 +75,33 @@ QUICK = {
         "tune_epochs": 0,
     },
 }
-# Fewer default images and digits, and a shorter measurement: written into the sources, as no parameter says them.
+# Fewer images, filters, seeds and points, and a shorter measurement: in the sources, as no parameter says them.
 DIGITS = 'samples.digits("../data/digits"))'
 FEWER = {
     "per_class=250": "per_class=25",
     "per_class=150": "per_class=25",
     "seconds=2)": "seconds=0.3)",
+    "filters=(16, 32, 48)": "filters=(8, 16)",
+    **{
+        f"small_cnn({size}, classes={names})": f"small_cnn({size}, classes={names}, filters=(8, 16))"
+        for size, names in {
+            "image_size=size": 'table["label"].cat.categories',
+            "image_size=(64, 64)": 'train["label"].cat.categories',
+            "image_size=(image_size, image_size)": "classes",
+        }.items()
+    },
+    "filters=(12, 24)": "filters=(8,)",
+    "[(12, 24), (16, 32)]": "[(8,), (4,)]",
+    "images_per_class[:3:2], [3, 3]": "images_per_class[:3:2], [2, 1]",
+    '"learning_rate": [0.001, 0.003, 0.01, 0.03], "dropout": [0.0, 0.2, 0.5]': (
+        '"learning_rate": [0.01, 0.03], "dropout": [0.0, 0.2]'
+    ),
     DIGITS: f'{DIGITS}.groupby("label", observed=True).head(40)',
 }
 # In kernels of their own from the first import on; so does 00 in test_browser.py.
 ORDINARY = ("01_setup", "11_real_time")
+# Without graphs, as they train few steps; the slow test runs all notebooks in ordinary kernels, and with graphs.
+EAGER = ("04_augmentation", "06_tuning", "07_transfer_learning", "08_evaluation", "12_your_own_images")
 STOPPED = ("08_evaluation",)  # is stopped in the middle first, and then runs on what that left
 
 
@@ -116,6 +133,8 @@ def test_it_runs_to_its_end(path, course, tmp_path, monkeypatch, capsys):
     values = QUICK[path.stem]
     if path.stem in ORDINARY:
         monkeypatch.setattr(local_provisioner, "launch_kernel", kernels.ordinary)
+    if path.stem in EAGER:
+        monkeypatch.setenv(kernels.EAGERLY, "1")
     known = _report._known(path, dict(values))
     assert known == values
     if path.stem in STOPPED:

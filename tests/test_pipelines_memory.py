@@ -76,7 +76,7 @@ def growth(table, kind, count):
     return grown[-1] - grown[0]
 
 
-@pytest.mark.parametrize("loads, cells", [(100, 7), pytest.param(200, 21, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("loads, cells", [(80, 5), pytest.param(200, 21, marks=pytest.mark.slow)])
 def test_loading_again_and_again_stays_flat(table, loads, cells):
     """Each load would hold 1.4 MB of pixels, each cell 36. In a process of its own, where nothing else grows."""
     context, counts = multiprocessing.get_context("spawn"), {"load": loads, "cell": cells}
