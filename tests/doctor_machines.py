@@ -69,7 +69,6 @@ def proof(*cards: str) -> list[dict[str, Any]]:
             {
                 "stage": "trained",
                 "device": device,
-                "place": place,
                 "first": 1.3,
                 "last": 0.03,
                 "steps": 30,

@@ -163,9 +163,9 @@ def test_smoothed_frames_are_called_by_the_threshold(unsure, parts, tmp_path):
     predictor = serving.Predictor(tmp_path)
     raw = predictor.table(val)[[f"p_{name}" for name in predictor.classes]].to_numpy()
     place = predictor.classes.index("scratch")
-    for source in (predictor, serving.Predictor(tmp_path, threshold={})):
-        rule = {} if source is predictor else {"threshold": {"scratch": 0.2}}
-        for number, frame in enumerate(serving.stream(val, source, smoothing=3, **rule)):
+    serving.export(unsure, tmp_path / "plain", formats=["litert"], check=val)
+    for source in (predictor, serving.Predictor(tmp_path / "plain", temperature=1, threshold={"scratch": 0.2})):
+        for number, frame in enumerate(serving.stream(val, source, smoothing=3)):
             mean = raw[max(0, number - 2) : number + 1].mean(axis=0)
             others = np.where(np.arange(len(mean)) == place, -1, mean)
             assert frame.label == predictor.classes[place if mean[place] >= 0.2 else others.argmax()]

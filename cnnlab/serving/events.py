@@ -1,7 +1,7 @@
 """What is made of a frame's answer: the class that it is called, and whether enough frames are suspicious."""
 
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -22,9 +22,8 @@ class Waiting(NamedTuple):
 class Decision:
     """The class that a frame is called, from the probabilities of the last frames."""
 
-    def __init__(self, smoothing: int, threshold: Mapping[str, float] | None, predictor: Any) -> None:
-        self._threshold = getattr(predictor, "threshold", {}) if threshold is None else threshold
-        self._as_given = smoothing == 1 and threshold is None
+    def __init__(self, smoothing: int, predictor: Any) -> None:
+        self._threshold, self._smoothing = getattr(predictor, "threshold", {}), smoothing
         self._recent: deque[np.ndarray] = deque(maxlen=smoothing)
 
     def __call__(self, prediction: Any) -> tuple[str, dict[str, float]]:
@@ -33,7 +32,7 @@ class Decision:
         self._recent.append(np.fromiter(prediction.probabilities.values(), float))
         mean = np.mean(self._recent, axis=0) if len(self._recent) > 1 else self._recent[0]
         values = dict(zip(names, mean.tolist(), strict=True))
-        if self._as_given:  # whatever rule the predictor has
+        if self._smoothing == 1:  # whatever rule the predictor has
             return prediction.label, values
         return names[likeliest(mean[None], names, self._threshold)[0]], values
 

@@ -7,7 +7,7 @@ import threading
 import time
 import warnings
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from typing import Any, NamedTuple
 
@@ -16,7 +16,6 @@ import pandas as pd
 
 from cnnlab._common import did_you_mean
 from cnnlab.serving.events import Decision, EventDetector, Waiting
-from cnnlab.serving.inputs import checked_threshold
 from cnnlab.serving.sources import open_source
 
 RECENT = 10_000  # frames that latencies are told of
@@ -61,7 +60,6 @@ def stream(
     suspicious: Iterable[str] | Callable[[Any], bool] = (),
     event: tuple[int, int] = (3, 5),
     smoothing: int = 1,
-    threshold: Mapping[str, float] | None = None,
     queue: int | None = None,
     patience: float | None = 10.0,
 ) -> "Stream":
@@ -79,8 +77,6 @@ def stream(
             predictor calls unknown always are.
         event: (k, n): an event begins when k of the last n frames are suspicious, and ends when fewer are.
         smoothing: How many frames' probabilities are averaged; 1 takes each for itself, as parts on a belt ask for.
-        threshold: A class and the probability from which it is called, as for `Predictor`, whose own is used where
-            None.
         queue: How many frames may wait while the model is busy; when one more comes the oldest is dropped, and
             counted. 0 drops none: the source waits. Where None, 2 for cameras and addresses, which go on whether
             anybody looks or not, and 0 for all else; give 2 for an iterator over a camera of your own. A video with a
@@ -102,10 +98,8 @@ def stream(
     if isinstance(suspicious, Iterable) and not isinstance(suspicious, str):
         suspicious = tuple(suspicious)  # an iterator can be read once
     _check_arguments(suspicious, event, smoothing, queue, patience, predictor)
-    if threshold is not None:
-        threshold = checked_threshold(threshold, getattr(predictor, "classes", list(threshold)))
-    decide = Decision(smoothing, threshold, predictor)
-    return Stream(source, predictor, EventDetector(suspicious, event), decide, queue, patience)
+    detector = EventDetector(suspicious, event)
+    return Stream(source, predictor, detector, Decision(smoothing, predictor), queue, patience)
 
 
 class Stream:

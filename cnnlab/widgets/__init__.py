@@ -12,7 +12,7 @@ _HOME = {  # name: the module that holds it
     "monitor": "monitoring",
     "policy_sliders": "policy",
     "relabel": "relabelling",
-    "threshold": "thresholding",
+    "threshold": "results",
     "try_model": "trying",
 }
 

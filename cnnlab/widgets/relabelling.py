@@ -10,19 +10,7 @@ import pandas as pd
 from cnnlab import audit
 from cnnlab._common import require_columns
 from cnnlab.audit.decisions import append, kept_path, still_last
-from cnnlab.widgets.grid import (
-    ACCEPT,
-    ALL,
-    ALL_RIGHT,
-    BACK,
-    EXCLUDE,
-    KEEP,
-    NEXT,
-    STATIC,
-    UNDO,
-    Grid,
-    picture,
-)
+from cnnlab.widgets.grid import ACCEPT, ALL, ALL_RIGHT, BACK, EXCLUDE, KEEP, NEXT, STATIC, UNDO, Grid, picture
 
 PAGE = 24  # suspects side by side
 
