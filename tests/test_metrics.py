@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from sklearn.dummy import DummyClassifier
 
 from cnnlab import metrics
+from cnnlab.metrics.score import off_diagonal
 
 
 def prediction_table(true, chance, names=None):
@@ -195,9 +196,9 @@ def test_a_repeated_index_changes_nothing():
     assert found.tolist() == expected.tolist()
 
 
-def test_confused_pairs_are_the_cells_off_the_diagonal():
+def test_mistakes_are_the_cells_off_the_diagonal():
     table = drawn_table(300, 4, skill=1.0)
-    found = metrics.confused_pairs(table)
+    found = off_diagonal(metrics.confusion(table))
     labels, guesses = table["label"].cat.codes, table["predicted"].cat.codes
     counts = reference.confusion_matrix(labels, guesses)
     assert found["images"].sum() == (labels != guesses).sum()
@@ -206,8 +207,7 @@ def test_confused_pairs_are_the_cells_off_the_diagonal():
         row, column = int(pair.label[-1]), int(pair.predicted[-1])
         assert pair.images == counts[row, column]
         assert pair.share == pytest.approx(counts[row, column] / counts[row].sum())
-    assert len(metrics.confused_pairs(table, top=2)) == 2
-    assert metrics.confused_pairs(table.assign(predicted=table["label"])).empty
+    assert off_diagonal(metrics.confusion(table.assign(predicted=table["label"]))).empty
 
 
 def test_rows_without_a_prediction_are_left_out_and_said_so():

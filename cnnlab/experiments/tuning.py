@@ -5,10 +5,8 @@ Oracles keep nothing: the same call proposes the same points again, and those wh
 
 import contextlib
 import functools
-import io
 import os
 import re
-import zipfile
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,13 +14,12 @@ from typing import Any
 from cnnlab import _quiet  # noqa: F401  isort: skip
 import keras
 import keras_tuner as kt
-import ml_dtypes
 import numpy as np
 import pandas as pd
 from keras_tuner.engine.trial import Trial, TrialStatus
 
 from cnnlab import _upstream
-from cnnlab._common import atomic_path, is_quiet, read_bytes
+from cnnlab._common import atomic_path, is_quiet, read_arrays, read_bytes
 from cnnlab.experiments.fingerprint import describe, network_facts
 from cnnlab.experiments.runner import Runner, Trained, fresh_session, rows_of_folds
 from cnnlab.experiments.search_space import Space, recipe_at
@@ -304,15 +301,8 @@ def load_weights(model: keras.Model, path: Path) -> keras.Model:
     variables = [*model.weights, *model.optimizer.variables]
     expected = sum(int(np.prod(variable.shape)) * 8 + ROOM for variable in variables)
     try:
-        data = io.BytesIO(read_bytes(path, limit=expected))
-        with zipfile.ZipFile(data) as packed:
-            if sum(part.file_size for part in packed.infolist()) > expected:
-                raise ValueError("it would take more memory than the network has weights")
-        with np.load(data, allow_pickle=False) as file:
-            values = [file[f"arr_{number}"] for number in range(len(file.files))]
-        values = [value.view(ml_dtypes.bfloat16) if value.dtype == "V2" else value for value in values]
-        if not all(value.dtype.kind in "biuf" or value.dtype == ml_dtypes.bfloat16 for value in values):
-            raise ValueError("one of its parts holds no numbers")
+        arrays = read_arrays(path, limit=expected)
+        values = [arrays[f"arr_{number}"] for number in range(len(arrays))]
     except Exception as error:  # zipfile, zlib and numpy raise kinds of their own on what somebody made up
         raise ValueError(f"{str(path)!r} holds no weights that can be read: {error}.") from error
     if len(values) != len(variables):

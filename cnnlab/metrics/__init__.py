@@ -4,7 +4,7 @@ from cnnlab.metrics.calibrated import calibrate, reliability, temperature
 from cnnlab.metrics.comparison import compare
 from cnnlab.metrics.curves import apply_threshold, choose_threshold, precision_recall, roc, thresholds
 from cnnlab.metrics.events import events, match_events
-from cnnlab.metrics.score import baselines, confused_pairs, confusion, per_class, scores
+from cnnlab.metrics.score import baselines, confusion, per_class, scores
 
 __all__ = [
     "apply_threshold",
@@ -12,7 +12,6 @@ __all__ = [
     "calibrate",
     "choose_threshold",
     "compare",
-    "confused_pairs",
     "confusion",
     "events",
     "match_events",

@@ -174,27 +174,6 @@ def confusion(predictions: pd.DataFrame, *, normalize: str | None = None) -> pd.
     return table
 
 
-def confused_pairs(predictions: pd.DataFrame, *, top: int | None = None) -> pd.DataFrame:
-    """Lists which class is taken for which, the most frequent mistake first.
-
-    Args:
-        predictions: A table with label and predicted.
-        top: How many pairs at most; all that occur where None.
-
-    Returns:
-        One row per mistake that occurs: label, predicted, images, share (of the label's images).
-
-    Example:
-        >>> import pandas as pd
-        >>> from cnnlab import metrics
-        >>> label = pd.Categorical(["cat", "cat", "dog", "dog"])
-        >>> metrics.confused_pairs(pd.DataFrame({"label": label, "predicted": label[[0, 2, 2, 2]]}))
-          label predicted  images  share
-        0   cat       dog       1    0.5
-    """
-    return off_diagonal(confusion(predictions))[:top]
-
-
 def off_diagonal(counts: pd.DataFrame) -> pd.DataFrame:
     """The mistakes in a table of `confusion`, the largest first; their share is that of the row."""
     cells: pd.Series = counts.where(~np.eye(len(counts), dtype=bool), 0).stack()  # type: ignore[assignment]

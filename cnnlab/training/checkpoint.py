@@ -1,29 +1,24 @@
 """Checkpoints: all that training needs to go on as if it had never stopped, in one file that is whole or not used.
 
-A file is a mark, a digest and numpy's own `npz`. Two are kept, the latest and the one before.
+A file is numpy's own `npz`, whose parts have check sums. Two are kept, the latest and the one before.
 """
 
-import hashlib
 import io
 import json
 import logging
 import os
-import zipfile
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from cnnlab import _quiet  # noqa: F401  isort: skip
 import keras
-import ml_dtypes
 import numpy as np
 
-from cnnlab._common import atomic_path, read_bytes
+from cnnlab._common import atomic_path, read_arrays
 from cnnlab.training.state import assign, random_state, set_random_state, values_of
 
 FOLDER = "checkpoint"
 LATEST, PREVIOUS = "latest.ckpt", "previous.ckpt"
-MARK = b"cnnlab checkpoint 2\n"
-DIGEST = 32  # bytes
 COPIES = 12  # of the model that a checkpoint may hold: optimizer, callbacks' best weights …
 SPARE = 2**27  # bytes beside them
 logger = logging.getLogger("cnnlab")
@@ -47,13 +42,10 @@ def write(folder: Path, checkpoint: Checkpoint) -> None:
     buffer = io.BytesIO()
     facts = np.frombuffer(json.dumps(checkpoint.facts).encode(), np.uint8)
     np.savez(buffer, facts=facts, **checkpoint.arrays)  # type: ignore[arg-type]
-    content = buffer.getbuffer()
     latest, previous = (folder / FOLDER / name for name in (LATEST, PREVIOUS))
     with atomic_path(latest) as temporary:
         with temporary.open("wb") as file:
-            file.write(MARK)
-            file.write(hashlib.blake2b(content, digest_size=DIGEST).digest())
-            file.write(content)
+            file.write(buffer.getbuffer())
             file.flush()
             os.fsync(file.fileno())
         if latest.exists():
@@ -84,22 +76,7 @@ def read(folder: Path, model: keras.Model) -> Checkpoint | None:
 def _read_file(path: Path, limit: int) -> Checkpoint:
     if path.is_symlink():
         raise ValueError("it is a link")
-    data = read_bytes(path, limit=limit)
-    digest, content = data[len(MARK) : len(MARK) + DIGEST], memoryview(data)[len(MARK) + DIGEST :]
-    if not data.startswith(MARK):
-        raise ValueError("it is not a checkpoint of this version")
-    if digest != hashlib.blake2b(content, digest_size=DIGEST).digest():
-        raise ValueError("its digest is another")
-    archive = np.load(io.BytesIO(content), allow_pickle=False)
-    members = archive.zip.infolist()
-    packed = any(member.compress_type != zipfile.ZIP_STORED for member in members)
-    if packed or sum(member.file_size for member in members) > len(content):
-        raise ValueError("it unpacks to more than it is")
-    arrays = {}
-    for name, value in archive.items():
-        arrays[name] = value.view(ml_dtypes.bfloat16) if value.dtype == "V2" else value
-        if value.dtype.kind not in "biuf" and value.dtype != "V2":
-            raise ValueError(f"{name} holds no numbers")
+    arrays = read_arrays(path, limit=limit)
     return Checkpoint(_checked(json.loads(arrays.pop("facts").tobytes())), arrays)
 
 

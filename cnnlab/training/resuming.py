@@ -22,7 +22,6 @@ from cnnlab.training.running import Budget, disk_watched, leave_folder, own_fold
 from cnnlab.training.schedules import refuse_two_rules, refuse_what_is_over
 from cnnlab.training.state import source_of
 
-LATER = ("loss", "precision", "sample_weight", "validation data")  # not in every checkpoint of before
 CHECKPOINT_SHARE = 0.005  # of the time may go into checkpoints
 logger = logging.getLogger("cnnlab")
 
@@ -116,7 +115,6 @@ class Checkpoints(keras.callbacks.Callback):
             self.source.seed = seed
         pairs = {"data": (self._data_facts(), facts["data"]), "optimizer": (self.optimizer, facts["optimizer"])}
         for what, (here, there) in pairs.items():
-            here = {key: value for key, value in here.items() if key not in LATER or key in there}
             changed = [key for key in {**there, **here} if here.get(key) != there.get(key)]
             kinds = {key.partition(" ")[0] for key in changed}
             if kinds == {"learning_rate"} and int(self.model.optimizer.iterations):
