@@ -101,9 +101,9 @@ def course(tmp_path_factory):
     for cell in quickstart.cells:
         if cell.cell_type == "code":
             cell.outputs, cell.execution_count = [], None
-            cell.source = cell.source.replace("per_class=250", "per_class=40")
+            cell.source = cell.source.replace("per_class=250", "per_class=25")
             if "parameters" in cell.metadata.get("tags", []):
-                cell.source += "\nepochs, image_size, network_size = 2, 24, 32"
+                cell.source += "\nepochs, image_size, pretrained = 1, 24, ''"
     notebooks = {
         "00_quickstart": quickstart,
         "relabel": code(RELABEL),

@@ -40,14 +40,28 @@ def film(path):
             file.write(b"FRAME\n" + np.clip(grey, 0, 255).astype(np.uint8).tobytes() + colour.tobytes())
 
 
-@pytest.fixture
-def lab(tmp_path):
-    (tmp_path / "notebooks").mkdir()
-    (tmp_path / "home").mkdir()
-    nbformat.write(code(CAMERA, MODEL, SCORE), tmp_path / "notebooks" / "camera.ipynb")
-    with jupyterlab(tmp_path, tmp_path / "home", CNNLAB_QUIET="0") as address:
+@pytest.fixture(scope="module")
+def course(tmp_path_factory):
+    """A notebook for each test."""
+    folder = tmp_path_factory.mktemp("course")
+    (folder / "notebooks").mkdir()
+    nobody = CAMERA.replace("recorded", "nothing")
+    notebooks = {"camera": (CAMERA, MODEL, SCORE), "nobody": (nobody,), "results": (RESULTS, MAP, SELECTED)}
+    for name, cells in notebooks.items():
+        nbformat.write(code(*cells), folder / "notebooks" / f"{name}.ipynb")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def server(course, tmp_path_factory):
+    with jupyterlab(course, tmp_path_factory.mktemp("home"), CNNLAB_QUIET="0") as address:
         yield address
-        shut_down_kernels(address)
+
+
+@pytest.fixture
+def lab(server):
+    yield server
+    shut_down_kernels(server)
 
 
 def watched(page):
@@ -91,7 +105,7 @@ def run_cell(page, number, words):
     return output.inner_text()
 
 
-def test_held_keys_make_a_model_that_is_right_on_later_recordings(lab, tmp_path, chromium):
+def test_held_keys_make_a_model_that_is_right_on_later_recordings(lab, course, tmp_path, chromium):
     film(tmp_path / "film.y4m")
     fake = ["--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"]
     fake += [f"--use-file-for-fake-video-capture={tmp_path / 'film.y4m'}"]
@@ -122,8 +136,8 @@ def test_held_keys_make_a_model_that_is_right_on_later_recordings(lab, tmp_path,
         right, count = re.search(r"right ([\d.]+) of (\d+)", run_cell(page, 2, "right")).groups()
         assert float(right) >= 0.95
         assert int(count) >= 10
-        assert len(list((tmp_path / "data" / "recorded").glob("*/*"))) == 6  # recordings
-        assert len(list((tmp_path / "data" / "recorded").glob("*/*/*.jpg"))) == frames + int(count)
+        assert len(list((course / "data" / "recorded").glob("*/*"))) == 6  # recordings
+        assert len(list((course / "data" / "recorded").glob("*/*/*.jpg"))) == frames + int(count)
         assert said == []
     finally:
         context.close()
@@ -134,7 +148,7 @@ def test_without_a_camera_there_is_a_sentence(lab, chromium):
     context, page = new_page(chromium)
     said = watched(page)
     try:
-        open_and_run_all(page, lab, "camera")
+        open_and_run_all(page, lab, "nobody")
         page.click("button:has-text('Start the camera')")
         page.wait_for_selector("text=/There is no camera|does not give this page the camera/")
         assert said == []
@@ -162,7 +176,6 @@ print("lasso", sorted(dots.selected["label"].unique()), len(dots.selected))"""
 
 
 def test_a_cell_shows_its_images_and_a_lasso_selects(lab, tmp_path, chromium):
-    nbformat.write(code(RESULTS, MAP, SELECTED), tmp_path / "notebooks" / "results.ipynb")
     context, page = new_page(chromium)
     said = watched(page)
     try:
