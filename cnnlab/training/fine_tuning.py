@@ -94,14 +94,7 @@ def fine_tune(
         >>> history = fine_tune(model, train_data, val_data, epochs=10)  # doctest: +SKIP
     """
     _check_arguments(head_epochs, epochs, unfreeze, learning_rate, select)
-    steps, _ = _length(train), _length(val)
-    labels = [shapes[1] for shapes in map(first_shapes, (train, val)) if shapes]
-    if len({are_soft(some) and some.shape[1] == model.output_shape[-1] for some in labels}) > 1:
-        raise ValueError(
-            "`training.fine_tune` expects the labels of `train` and `val` in the same form. Received shares of the "
-            "classes, as `one_hot`, mixup and cutmix make, on one side and class numbers on the other: load both with "
-            "`one_hot=True`."
-        )
+    steps = _checked_steps(model, train, val)
     _begin(seed, model, train)
     fitting = {"loss": loss, "metrics": ["accuracy"]} if loss is not None else suitable_loss(model, train)
     task = Task(model, train, val, select, fitting)
@@ -144,16 +137,25 @@ def _check_arguments(head_epochs: int, epochs: int, unfreeze: float, learning_ra
         raise ValueError(f'`select` expects "accuracy" or "loss". Received: {select!r}.')
 
 
-def _length(data: Any) -> int:
-    """How many batches there are."""
-    require_batches(data)
-    try:
-        return len(data)
-    except TypeError as error:
+def _checked_steps(model: keras.Model, train: Any, val: Any) -> int:
+    """How many batches of training images there are; data of unknown length, or of two kinds of labels, are refused."""
+    for data in (val, train):
+        require_batches(data)
+        try:
+            steps = len(data)
+        except TypeError as error:
+            raise ValueError(
+                "`training.fine_tune` expects data of known length, such as `pipelines.load` makes. Received: "
+                f"{type(data).__name__} ({error}). `data.take(n)` ends an endless one."
+            ) from error
+    labels = [shapes[1] for shapes in map(first_shapes, (train, val)) if shapes]
+    if len({are_soft(some) and some.shape[1] == model.output_shape[-1] for some in labels}) > 1:
         raise ValueError(
-            "`training.fine_tune` expects data of known length, such as `pipelines.load` makes. Received: "
-            f"{type(data).__name__} ({error}). `data.take(n)` ends an endless one."
-        ) from error
+            "`training.fine_tune` expects the labels of `train` and `val` in the same form. Received shares of the "
+            "classes, as `one_hot`, mixup and cutmix make, on one side and class numbers on the other: load both with "
+            "`one_hot=True`."
+        )
+    return steps
 
 
 def _begin(seed: int | None, model: keras.Model, data: Any) -> None:
