@@ -33,14 +33,16 @@ def expect_type(answer: Any, kind: Any, words: str) -> None:
 def kind_of(value: Any) -> str:
     """What something is, in words.
 
-    >>> kind_of(None), kind_of("yes"), kind_of(len)
-    ('nothing (None)', "the text 'yes'", 'a function')
+    >>> kind_of(None), kind_of("yes"), kind_of(len), kind_of(2)
+    ('nothing (None)', "the text 'yes'", 'a function', 'an int')
     """
     if value is None:
         return "nothing (None)"
     if isinstance(value, str):
         return f"the text {value[:40]!r}"
-    return "a function" if callable(value) and hasattr(value, "__name__") else f"a {type(value).__name__}"
+    name = type(value).__name__
+    article = "an" if name[0].lower() in "aeio" else "a"  # an int, a uint8
+    return "a function" if callable(value) and hasattr(value, "__name__") else f"{article} {name}"
 
 
 def number(answer: Any) -> float:
@@ -86,10 +88,10 @@ def equal_number(
 
 
 def choice(answer: Any, options: Sequence[str]) -> str:
-    """The answer as one of some words, whatever its case."""
+    """The answer as one of some words, whatever its case, in parentheses or not."""
     words = f"one of {', '.join(map(repr, options))}"
     expect_type(answer, str, words)
-    found = [option for option in options if option.lower() == answer.strip().lower()]
+    found = [option for option in options if option.lower() == answer.strip(" ()").lower()]
     expect(found, f"Expected {words}. Received {answer!r}.")
     return found[0]
 

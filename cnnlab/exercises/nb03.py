@@ -15,7 +15,7 @@ def change(answer: Any) -> None:
     names = set(found["split"].astype(str))
     expect({"train", "test"} <= names, f"Expected the splits train and test. Received {', '.join(sorted(names))}.")
     both = found.groupby("camera", observed=True)["split"].nunique()
-    words = f"The camera {both.idxmax()!r} is in {both.max()} splits, so the test does not ask about a new camera."
+    words = f"The camera '{both.idxmax()}' is in {both.max()} splits, so the test does not ask about a new camera."
     expect((both == 1).all(), words)
     missing = [name for name, rows in found.groupby("split", observed=True) if rows["label"].nunique() < 2]
     expect(not missing, f"The split {', '.join(map(str, missing))} has one class only.")

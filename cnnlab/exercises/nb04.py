@@ -34,7 +34,8 @@ def predict(answer: Any) -> None:
     harmless = sorted(chosen - _harmful())
     expect(not harmless, f"{', '.join(harmless)}: a tomato so changed still goes into the same box.")
     missed = len(_harmful() - chosen)
-    expect(not missed, f"Right so far, but {missed} more of them changes into which box it goes.")
+    begin = "Right so far, but" if chosen else "Not every one of them is harmless:"
+    expect(not missed, f"{begin} {missed} more of them would put a tomato into another box.")
 
 
 def _policy(answer: Any) -> augment.Policy:

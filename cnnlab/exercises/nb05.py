@@ -13,7 +13,8 @@ FITS = ("underfitting", "good fit", "overfitting")
 
 def predict(answer: Any) -> None:
     """The last epoch, and the one whose weights are kept."""
-    last, kept = array(answer, shape=(2,), what="The answer").astype(int).tolist()
+    expect(np.shape(answer) == (2,), "Expected two numbers: the last epoch, and the one whose weights are kept.")
+    last, kept = array(answer, what="The answer").astype(int).tolist()
     mistakes = {
         (STOPPED - 1, KEPT - 1): "You counted from 0; people, and the figures here, count epochs from 1.",
         (KEPT, STOPPED): "The right numbers; first the last epoch, then the epoch that is kept.",
