@@ -18,7 +18,7 @@ import pytest
 from PIL import EpsImagePlugin, Image
 
 from cnnlab import audit, images
-from cnnlab.images import decoding, limits, pieces
+from cnnlab.images import decoding, limits
 from cnnlab.images.files import Budget
 from cnnlab.plots.style import thumbnail
 
@@ -399,7 +399,7 @@ def test_ppm_files_of_text_and_of_odd_numbers_are_what_pillow_reads(kind, maximu
         body = b"# none\n".join(b"%d " % value for value in values.ravel())
     with (
         Image.open(io.BytesIO(head + body)) as image,
-        Image.open(io.BytesIO(pieces.with_plain_numbers(head + body, ""))) as other,
+        Image.open(io.BytesIO(limits.with_plain_numbers(head + body, ""))) as other,
     ):
         np.testing.assert_array_equal(np.asarray(other), np.asarray(image))
     for damaged in (head + body[: len(body) // 2], head, head + body.replace(b"1 ", b"x "), head + b"70000 " * 300):

@@ -34,7 +34,7 @@ def wide(tmp_path_factory):
 
 @pytest.fixture(autouse=True)
 def _nothing_loaded_before(monkeypatch):
-    monkeypatch.setattr("cnnlab.pipelines.consistency._trained", {})
+    monkeypatch.setattr("cnnlab.pipelines.loading._trained", {})
 
 
 def sequential(units=2, activation="softmax", channels=3, size=(16, 16)):

@@ -1,7 +1,6 @@
 """What may happen to an image before a network sees it: described once, done in tf.data or on the device."""
 
 from cnnlab.augment.check import check
-from cnnlab.augment.policy import Policy
-from cnnlab.augment.presets import light, medium, rand, strong
+from cnnlab.augment.policy import Policy, light, medium, rand, strong
 
 __all__ = ["Policy", "check", "light", "medium", "rand", "strong"]

@@ -1,11 +1,11 @@
-"""`Policy`: one immutable description of what may happen to an image."""
+"""`Policy`: one immutable description of what may happen to an image; and policies to start from."""
 
 import warnings
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cnnlab.augment import mixing, pixels, sampling, words
+from cnnlab.augment import pixels, sampling, words
 from cnnlab.augment.sampling import SampledParameters
 from cnnlab.augment.settings import Settings
 
@@ -104,7 +104,7 @@ class Policy(Settings):
         Returns:
             Images, and labels whose parts are the shares of the classes, of the same shapes.
         """
-        return mixing.mix(images, labels, sampled) if self.mixes else (images, labels)
+        return pixels.mix(images, labels, sampled) if self.mixes else (images, labels)
 
     def layer(self, *, seed: int | None = None) -> "PolicyLayer":
         """The policy as a Keras layer that augments on the device, in training only.
@@ -134,3 +134,43 @@ class Policy(Settings):
         """The former name of `sample`, for one version more."""
         warnings.warn("`policy.draw` is now `policy.sample`.", DeprecationWarning, stacklevel=2)
         return self.sample(rows, **options)
+
+
+# Photographs of things without an up and down of their own, nor a left and right: check with `augment.check`.
+light = Policy(flip="horizontal", shift=0.05, zoom=0.05, brightness=0.05)
+medium = Policy(
+    flip="horizontal", rotate=10, zoom=0.1, shift=0.1, brightness=0.1, contrast=0.1, saturation=0.1, noise=4
+)
+strong = Policy(
+    flip="horizontal", rotate=20, zoom=0.2, shift=0.1, shear=10, brightness=0.2, contrast=0.3, saturation=0.3, hue=0.03,
+    blur=1.0, noise=10, erase=0.2,
+)  # fmt: skip
+
+
+def rand(magnitude: float = 5, *, count: int = 2) -> Policy:
+    """A policy in the manner of RandAugment: each image gets a few operations, sampled from many of one strength.
+
+    One number to tune instead of a dozen. Differs from the paper in that strengths are sampled up to the limit, and
+    posterising, solarising and equalising are left out.
+
+    Args:
+        magnitude: 0 (nothing) to 10 (as far as labels usually survive).
+        count: How many operations an image gets.
+
+    Raises:
+        ValueError: If `magnitude` is outside 0 to 10, or `count` below 1.
+
+    Source: Cubuk, Zoph, Shlens and Le, "RandAugment: practical automated data augmentation with a reduced search
+    space", 2020.
+
+        >>> rand(5).pick
+        2
+    """
+    if isinstance(magnitude, bool) or not isinstance(magnitude, (int, float)) or not 0 <= magnitude <= 10:
+        raise ValueError(f"`magnitude` must be a number from 0 to 10. Received: magnitude={magnitude!r}.")
+    full = {
+        "rotate": 30, "shear": 17, "shift": 0.3, "zoom": 0.3, "brightness": 0.4, "contrast": 0.8, "saturation": 0.8,
+        "hue": 0.1, "blur": 2.0, "noise": 20, "erase": 0.3,
+    }  # fmt: skip
+    scaled = {name: round(limit * magnitude / 10, 4) for name, limit in full.items()}
+    return Policy(flip="horizontal" if magnitude else None, pick=count, **scaled)  # type: ignore[arg-type]

@@ -6,22 +6,21 @@ from cnnlab.augment.sampling import SampledParameters
 
 Numbers = dict[str, float]
 
-# Per operation: the parameter that orders its strength, and how a person reads it.
-WORDS: dict[str, tuple[str, Callable[[Numbers], str]]] = {
-    "flip": ("flip_x", lambda p: _flipped(bool(p.get("flip_x")), bool(p.get("flip_y")))),
-    "rotate": ("rotate", lambda p: f"{_signed(p['rotate'])}°"),
-    "zoom": ("zoom", lambda p: f"× {p['zoom']:.2f}"),
-    "shift": ("shift_x", lambda p: f"{_signed(100 * p['shift_x'])} %, {_signed(100 * p['shift_y'])} %"),
-    "shear": ("shear", lambda p: f"{_signed(p['shear'])}°"),
-    "crop": ("crop_width", lambda p: f"{100 * p['crop_width'] * p['crop_height']:.0f} % kept"),
-    "brightness": ("brightness", lambda p: _signed(p["brightness"])),
-    "contrast": ("contrast", lambda p: f"× {p['contrast']:.2f}"),
-    "saturation": ("saturation", lambda p: f"× {p['saturation']:.2f}"),
-    "hue": ("hue", lambda p: f"{_signed(360 * p['hue'])}°"),
-    "grayscale": ("grayscale", lambda p: "grey" if p["grayscale"] else "as is"),
-    "blur": ("blur", lambda p: f"σ = {p['blur']:.1f} px"),
-    "noise": ("noise", lambda p: f"σ = {abs(p['noise']):.1f}"),
-    "erase": ("erase_width", lambda p: f"{100 * p['erase_width'] * p['erase_height']:.0f} %"),
+WORDS: dict[str, Callable[[Numbers], str]] = {  # how a person reads each operation
+    "flip": lambda p: _flipped(bool(p.get("flip_x")), bool(p.get("flip_y"))),
+    "rotate": lambda p: f"{_signed(p['rotate'])}°",
+    "zoom": lambda p: f"× {p['zoom']:.2f}",
+    "shift": lambda p: f"{_signed(100 * p['shift_x'])} %, {_signed(100 * p['shift_y'])} %",
+    "shear": lambda p: f"{_signed(p['shear'])}°",
+    "crop": lambda p: f"{100 * p['crop_width'] * p['crop_height']:.0f} % kept",
+    "brightness": lambda p: _signed(p["brightness"]),
+    "contrast": lambda p: f"× {p['contrast']:.2f}",
+    "saturation": lambda p: f"× {p['saturation']:.2f}",
+    "hue": lambda p: f"{_signed(360 * p['hue'])}°",
+    "grayscale": lambda p: "grey" if p["grayscale"] else "as is",
+    "blur": lambda p: f"σ = {p['blur']:.1f} px",
+    "noise": lambda p: f"σ = {abs(p['noise']):.1f}",
+    "erase": lambda p: f"{100 * p['erase_width'] * p['erase_height']:.0f} %",
 }
 
 
@@ -43,5 +42,5 @@ def describe(operations: tuple[str, ...], sampled: SampledParameters) -> list[st
     texts = []
     for index in range(count):
         numbers = {name: float(values[index]) for name, values in sampled.items()}
-        texts.append(", ".join(f"{name} {WORDS[name][1](numbers)}" for name in names))
+        texts.append(", ".join(f"{name} {WORDS[name](numbers)}" for name in names))
     return texts

@@ -214,9 +214,9 @@ def holm(p_values: np.ndarray) -> np.ndarray:
     return adjusted
 
 
-def verdict(scores: pd.DataFrame, metric: str = "macro_f1") -> str:
-    """What the differences mean, in a sentence."""
-    part = scores[(scores["metric"] == metric) & (scores["verdict"] != "baseline")]
+def verdict(scores: pd.DataFrame) -> str:
+    """What the differences in macro-F1 mean, in a sentence."""
+    part = scores[(scores["metric"] == "macro_f1") & (scores["verdict"] != "baseline")]
     if not len(part):
         return "Only `none` was tried."
     said = []
@@ -227,5 +227,5 @@ def verdict(scores: pd.DataFrame, metric: str = "macro_f1") -> str:
                 f"{row.remedy} ({row.difference:+.3f}, {row.difference_low:+.3f} to {row.difference_high:+.3f})"
                 for row in found.itertuples()
             ]
-            said.append(f"{text} in {metric}: {', '.join(names)}.")
+            said.append(f"{text} in macro_f1: {', '.join(names)}.")
     return " ".join(said)

@@ -23,7 +23,7 @@ from PIL import (
     WebPImagePlugin,
 )
 
-from cnnlab.images import colours, formats, jpeg, limits, pieces
+from cnnlab.images import colours, formats, jpeg, limits
 from cnnlab.images.files import MAX_BYTES, MEMORY, UnreadableImageError
 from cnnlab.images.levels import Levels
 from cnnlab.images.sizing import reduce_by
@@ -89,8 +89,8 @@ def decode(data: bytes, reduce: Reduce = lambda size: 1, *, name: str = "the byt
         if kind == "DICOM":
             return _decode_dicom(data, reduce, name)
         readable = (*FORMATS, kind) if kind else FORMATS
-        pieces.require_few_pieces(data, name)
-        data = pieces.with_plain_numbers(data, name)
+        limits.require_few_pieces(data, name)
+        data = limits.with_plain_numbers(data, name)
         with MEMORY.hold(limits.taken_by_webp(data, name)), Image.open(io.BytesIO(data), formats=readable) as image:
             limits.require_whole(data, name)
             limits.require_plain_tiles(image, data, name)
@@ -159,7 +159,7 @@ def declared_size(data: bytes) -> tuple[int, int] | None:
         if data[:3] == jpeg.START:
             head = jpeg.header(data)
             return None if head is None else (head.height, head.width)
-        pieces.require_few_pieces(data, "")
+        limits.require_few_pieces(data, "")
         with MEMORY.hold(limits.taken_by_webp(data, "")), Image.open(io.BytesIO(data), formats=FORMATS) as image:
             return image.height, image.width
     except Exception:  # Pillow raises many kinds; decoding will say what is wrong

@@ -196,6 +196,6 @@ def prepare(source: Source, preparation: Preparation, *, name: str = "") -> np.n
     return colours.luma(image) if preparation.channels == 1 else image
 
 
-def reduced(source: Source, size: tuple[int, int], mode: str, *, levels: Levels | None, name: str = "") -> np.ndarray:
+def reduced(source: Source, size: tuple[int, int], mode: str, *, levels: Levels | None) -> np.ndarray:
     """Decodes to the smallest image that holds every pixel which one of that height and width needs; uint8."""
-    return colours.as_bytes(read_reduced(source, lambda whole: sizing.reduction(whole, size, mode), levels, name))
+    return colours.as_bytes(read_reduced(source, lambda whole: sizing.reduction(whole, size, mode), levels))

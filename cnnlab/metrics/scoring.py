@@ -163,9 +163,7 @@ def bin_of(confidence: np.ndarray, bins: int = BINS) -> np.ndarray:
     return np.clip(np.ceil(confidence * bins).astype(np.intp) - 1, 0, bins - 1)
 
 
-def calibration_error(
-    confidence: np.ndarray, excess: np.ndarray, bins: int = BINS
-) -> Callable[[np.ndarray], np.ndarray]:
+def calibration_error(confidence: np.ndarray, excess: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
     """Expected calibration error: how far confidence is from accuracy, over bins, weighted by their images."""
-    gaps = one_hot(bin_of(confidence, bins), bins, excess)
+    gaps = one_hot(bin_of(confidence), BINS, excess)
     return lambda weights: divide(np.abs(gaps @ weights).sum(axis=0), weights.sum(axis=0), np.nan)

@@ -1,10 +1,9 @@
 """Table to `tf.data.Dataset`: read, resized, augmented and batched at the speed of the machine."""
 
 from cnnlab import _quiet  # noqa: F401
-from cnnlab.pipelines.consistency import prepared_otherwise
 from cnnlab.pipelines.control import broken, delivered, rest, set_epoch
 from cnnlab.pipelines.deprecated import prepare, read_image, resize
-from cnnlab.pipelines.loading import load
+from cnnlab.pipelines.loading import load, prepared_otherwise
 from cnnlab.pipelines.measuring import measure
 
 __all__ = [

@@ -124,17 +124,16 @@ def cached_files(folder: Path) -> dict[Path, os.stat_result]:
     return found
 
 
-def describe(folder: Path | None = None) -> str:
+def describe() -> str:
     """Where the cache of images is and how large, in one sentence."""
-    folder = folder or default_folder()
-    files = cached_files(folder)
+    files = cached_files(folder := default_folder())
     size = sum(status.st_size for status in files.values()) / 1e9
     return f"{folder}: {len(files):,} images, {size:.2f} GB of at most {disk_limit() / 1e9:g} GB ($CNNLAB_CACHE_GB)."
 
 
-def clear(folder: Path | None = None) -> int:
+def clear() -> int:
     """Empties the cache of images; the number of files that went. Anything else in the folder stays."""
-    files = cached_files(folder or default_folder())
+    files = cached_files(default_folder())
     for path in files:
         path.unlink(missing_ok=True)
     for inner in {path.parent for path in files}:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -17,7 +18,6 @@ from cnnlab.images.decoding import declared_size
 from cnnlab.images.levels import levels_of
 from cnnlab.images.sizing import Resize
 from cnnlab.pipelines import cache as caches
-from cnnlab.pipelines import consistency
 from cnnlab.pipelines.functions import FunctionPolicy
 from cnnlab.pipelines.source import BatchSource
 
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     import tensorflow as tf
 
 logger = logging.getLogger("cnnlab")
+_trained: dict[tuple[tuple[str, ...], tuple[int, int]], set[Preparation]] = {}
 _levels_said: set[tuple[float, float]] = set()
 SAMPLE = 48  # files whose headers tell how much memory all of them would take
 
@@ -96,8 +97,42 @@ def load(
         raise ValueError(f"`shard` {shard} leaves no row of {len(table)}. Use fewer workers.")
     _try_on_one(source)
     if training:
-        consistency.remember(source.class_names, preparation)
+        _trained.setdefault((tuple(source.class_names), preparation.image_size), set()).add(preparation)
     return source.dataset()
+
+
+def prepared_otherwise(classes: Sequence[str], prepared: Preparation) -> str:
+    """What is to be said before a network is used on images prepared like this; nothing where all is well.
+
+    Args:
+        classes: Names of the network's classes.
+        prepared: What the network says of itself: `models.preparation(model)`.
+
+    Returns:
+        A sentence, if this process loaded training images of these classes and this size, and always prepared them
+        otherwise or had the classes in another order; else an empty text.
+
+    Example:
+        >>> from cnnlab.images import Preparation
+        >>> prepared_otherwise(["cat", "dog"], Preparation((32, 32)))
+        ''
+    """
+    seen = _trained.get((tuple(classes), prepared.image_size), set())
+    orders = [names for names, _ in _trained if sorted(names) == sorted(classes)]
+    if orders and tuple(classes) not in orders:
+        return (
+            f"The training images had their classes in the order {', '.join(orders[-1])}; the model names its outputs "
+            f"{', '.join(classes)}. If it was trained on those, its answers have the wrong names: train it on "
+            "`pipelines.load(…, like=model)`."
+        )
+    if not seen or prepared in seen:
+        return ""
+    return (
+        f"The training images of these classes were prepared otherwise ({'; '.join(map(str, seen))}) than the model "
+        f"says ({prepared}), so it may see images here that look different from those it learned from. Load them with "
+        "`pipelines.load(…, like=model)`, and tell the model: `resize=` and `levels=` where it is built, or in "
+        "`models.with_classes`."
+    )
 
 
 def _try_on_one(source: BatchSource) -> None:

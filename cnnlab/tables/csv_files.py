@@ -14,8 +14,7 @@ from pandas.api.types import is_numeric_dtype
 
 from cnnlab._common import require_column
 from cnnlab._csv import read_csv
-from cnnlab.tables.layout import SPLITS, split_of
-from cnnlab.tables.locating import locate
+from cnnlab.tables.layout import SPLITS, locate, split_of
 
 # "007" and "1e5" are names, 7 and 1.5e-07 are numbers: Python and spreadsheets write exponents with a sign.
 NUMBER = re.compile(r"-?(0|[1-9]\d*)(\.\d+)?([eE][+-]\d+)?")

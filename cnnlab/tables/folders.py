@@ -10,8 +10,7 @@ import pandas as pd
 from cnnlab import images
 from cnnlab._csv import read_csv
 from cnnlab.tables.csv_files import from_csv, labels_of, some, typed_columns
-from cnnlab.tables.layout import IMAGE_ENDINGS, SPLITS, folders_of_classes, is_image, split_of, subfolders, walk
-from cnnlab.tables.locating import locate
+from cnnlab.tables.layout import IMAGE_ENDINGS, SPLITS, folders_of_classes, is_image, locate, split_of, subfolders, walk
 
 METADATA = "metadata.csv"
 CLUTTER = {"thumbs.db", "desktop.ini", METADATA, "about.txt", "readme.md", "readme.txt", "license", "license.txt"}

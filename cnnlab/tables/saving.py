@@ -15,7 +15,7 @@ from pandas.api.types import is_integer_dtype, is_string_dtype
 from cnnlab._common import atomic_paths, did_you_mean, locked, read_json, require_columns
 from cnnlab._csv import LARGEST, read_csv, write_csv
 from cnnlab.tables.csv_files import typed_columns
-from cnnlab.tables.locating import locate
+from cnnlab.tables.layout import locate
 
 TYPES = re.compile(
     r"str|string|object|bool(ean)?|[uU]?[iI]nt(8|16|32|64)|[fF]loat(16|32|64)|datetime64\[(s|ms|us|ns)(, [\w/+:-]+)?\]"
