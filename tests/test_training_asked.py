@@ -13,8 +13,8 @@ import pytest
 import tensorflow as tf
 
 from cnnlab import models, pipelines, training
-from cnnlab.training.ends import suitable_loss
-from cnnlab.training.watching import numbers
+from cnnlab.training.batches import suitable_loss
+from cnnlab.training.best import numbers
 
 RNG = np.random.default_rng(0)
 IMAGES, LABELS = RNG.integers(0, 256, (20, 4, 4, 3)).astype("float32"), np.arange(20) % 2

@@ -14,7 +14,7 @@ import numpy as np
 
 from cnnlab._upstream import build_before_tracing, schedules_of
 from cnnlab.models.losses import saved_plainly
-from cnnlab.training.ends import suitable_loss
+from cnnlab.training.batches import suitable_loss
 from cnnlab.training.state import random_state_kept, source_of
 
 # Below this many multiply-adds a batch, starting a step costs as much as computing it on a CPU.

@@ -10,7 +10,7 @@ import keras
 import numpy as np
 
 from cnnlab._upstream import schedules_of
-from cnnlab.training.watching import Watched
+from cnnlab.training.best import Watched
 
 LOOKS = 41  # at a schedule
 logger = logging.getLogger("cnnlab")

@@ -12,9 +12,8 @@ import pandas as pd
 from cnnlab._common import progress
 from cnnlab._upstream import build_before_tracing, compiled_twin
 from cnnlab.models.losses import are_soft
-from cnnlab.training.batches import described, labels_fit, repeated, size_fits
+from cnnlab.training.batches import described, labels_fit, repeated, size_fits, suitable_loss
 from cnnlab.training.compiling import worth_compiling
-from cnnlab.training.ends import suitable_loss
 from cnnlab.training.state import untouched
 
 DIVERGED = 4.0  # a loss so many times the best one ends the test, as in fastai

@@ -15,9 +15,9 @@ import numpy as np
 from cnnlab._common import is_quiet
 from cnnlab._upstream import fit_around
 from cnnlab.plots.style import BLUE, GREY, ORANGE
+from cnnlab.training.best import Watched, numbers
 from cnnlab.training.memory import Fields
 from cnnlab.training.running import Budget
-from cnnlab.training.watching import Watched, numbers
 
 SHARE = 0.003  # of the time may go into drawing
 PAUSE = 0.5  # seconds between two drawings, at least
