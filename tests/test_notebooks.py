@@ -111,6 +111,7 @@ def test_every_figure_is_there_for_a_reader_on_the_web(path):
         ("10_imbalance_and_fairness", r"found on tones V and VI: ([\d.]+) → ([\d.]+)", lambda one, own: own > one),
         ("11_real_time", r"Found (\d+) of (\d+) events", lambda found, events: found / events >= 0.9),
         ("11_real_time", r"([\d.]+) an hour \(", lambda rate: rate <= 2),
+        ("12_your_own_images", r"Test accuracy ([\d.]+) \(", lambda right: right >= 0.9),
     ],
 )  # fmt: skip
 def test_the_stored_results_show_what_the_course_promises(name, words, holds):
