@@ -3,6 +3,7 @@
 import functools
 import importlib.metadata
 import json
+import math
 import shutil
 from pathlib import Path
 
@@ -294,6 +295,7 @@ WRONG = [
     ("02.5", lambda scores, label: -np.log2(np.exp(scores[label]) / np.exp(scores).sum()), "base 2"),
     ("02.5", lambda scores, label: np.log(np.exp(scores).sum()) - max(scores), "loss of the likeliest"),
     ("02.5", lambda scores, label: -np.log(np.exp(scores[label]) / np.exp(scores).sum()), "subtract the largest"),
+    ("02.5", lambda scores, label: math.log(sum(map(math.exp, scores))) - scores[label], "subtract the largest"),
     ("03.1", "20%", "share of the images that are in the test set"),
     ("03.1", 0.5, "like a coin"),
     ("03.1", 1, "both copies"),
