@@ -68,13 +68,16 @@ def data_of(rows, **options):
     return pipelines.load(rows, **options)
 
 
-def train(rows, folder, *, resume=False, fail_at=None, every_step=True, epochs=EPOCHS, model=None, patience=3):
+def train(
+    rows, folder, *, resume=False, fail_at=None, every_step=True, epochs=EPOCHS, model=None, patience=3, plateau=True
+):
     model = build() if model is None else model
     make = training.resume if resume else training.callbacks
     callbacks = make(folder, patience=patience, tensorboard=False)
     if every_step:
         callbacks[0].budget.share = 1e9
-    callbacks.append(keras.callbacks.ReduceLROnPlateau(factor=0.5, patience=1, min_delta=1.0))
+    if plateau:
+        callbacks.append(keras.callbacks.ReduceLROnPlateau(factor=0.5, patience=1, min_delta=1.0))
     if fail_at is not None:
         callbacks.append(Power(fail_at))
     validation = pipelines.load(rows.tail(40), image_size=(8, 8), batch_size=16)
@@ -145,6 +148,18 @@ def test_several_steps_an_execution_are_exact_too(rows, tmp_path):
     assert (found["epoch"], found["step"]) == (1, 8)
     model_2, history_2 = train(rows, tmp_path / "cut", model=build(4), resume=True)
     assert_same(tmp_path / "cut", model_2, history_2, (tmp_path / "whole", model, history))
+
+
+@pytest.mark.parametrize("fail_at", [38, 39])
+def test_a_schedule_of_the_whole_run_is_not_over_for_one_that_goes_on_within_an_epoch(rows, tmp_path, caplog, fail_at):
+    def cycle():
+        return stepwise(optimizer=keras.optimizers.AdamW(training.one_cycle(0.01, steps=10 * EPOCHS)))
+
+    with pytest.raises(ConnectionAbortedError):
+        train(rows, tmp_path, fail_at=fail_at, model=cycle(), plateau=False)
+    _, history = train(rows, tmp_path, resume=True, model=cycle(), plateau=False)
+    assert len(history["loss"]) == EPOCHS
+    assert "over after" not in caplog.text
 
 
 def test_a_run_that_is_over_stays_over(rows, whole, tmp_path):

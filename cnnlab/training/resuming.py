@@ -87,7 +87,9 @@ class Checkpoints(keras.callbacks.Callback):
             checkpoints.put_into(self.model, self.found, self.folder, "model", "optimizer")
             over = self.found.facts["over"] and self._stays_over(self.found.facts["callbacks"])
             epoch = self.params["epochs"] if over else self.found.facts["epoch"]
-            refuse_what_is_over(self.model.optimizer, epochs=self.params["epochs"] - epoch, steps=self.steps)
+            done = self.found.facts["step"] if self.source is not None and not over else 0
+            left = self.params["epochs"] - epoch
+            refuse_what_is_over(self.model.optimizer, epochs=left, steps=self.steps, done=done)
             begin_at_epoch(self.model, epoch)
         self.facts = self._data_facts()
 

@@ -191,9 +191,12 @@ def refuse_two_rules(optimizer: Any, callbacks: Sequence[keras.callbacks.Callbac
         )
 
 
-def refuse_what_is_over(optimizer: Any, *, epochs: int, steps: int | None) -> None:
-    """Refuses a schedule that is over before `epochs` of `steps` steps begin; warns of one that ends within them."""
-    first, count = int(getattr(optimizer, "iterations", 0)), epochs * (steps or 1)
+def refuse_what_is_over(optimizer: Any, *, epochs: int, steps: int | None, done: int = 0) -> None:
+    """Refuses a schedule that is over before `epochs` of `steps` steps begin; warns of one that ends within them.
+
+    `done` steps of the first epoch lie behind a run that goes on within it.
+    """
+    first, count = int(getattr(optimizer, "iterations", 0)), epochs * (steps or 1) - done
     for rate in schedules_of(optimizer) if count > 1 else []:
         places = np.unique(np.linspace(first + 1, first + count - 1, LOOKS).astype(int))
         nothing = [int(place) for place in places if float(rate(place)) == 0]
