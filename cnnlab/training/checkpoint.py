@@ -40,7 +40,8 @@ class Checkpoint(NamedTuple):
 def write(folder: Path, checkpoint: Checkpoint) -> None:
     """Puts a checkpoint into `folder/checkpoint`; the latest one becomes the one before."""
     buffer = io.BytesIO()
-    facts = np.frombuffer(json.dumps(checkpoint.facts).encode(), np.uint8)
+    named = checkpoint.facts | {"arrays": sorted(checkpoint.arrays)}  # a damaged list of contents may leave some out
+    facts = np.frombuffer(json.dumps(named).encode(), np.uint8)
     np.savez(buffer, facts=facts, **checkpoint.arrays)  # type: ignore[arg-type]
     latest, previous = (folder / FOLDER / name for name in (LATEST, PREVIOUS))
     with atomic_path(latest) as temporary:
@@ -77,7 +78,10 @@ def _read_file(path: Path, limit: int) -> Checkpoint:
     if path.is_symlink():
         raise ValueError("it is a link")
     arrays = read_arrays(path, limit=limit)
-    return Checkpoint(_checked(json.loads(arrays.pop("facts").tobytes())), arrays)
+    facts = _checked(json.loads(arrays.pop("facts").tobytes()))
+    if facts.pop("arrays", None) != sorted(arrays):
+        raise ValueError("parts of it are missing")
+    return Checkpoint(facts, arrays)
 
 
 def _checked(facts: Any) -> dict[str, Any]:
