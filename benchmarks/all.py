@@ -2,8 +2,9 @@
 
 Usage: CNNLAB_REAL_DATA=folder make bench, or python benchmarks/all.py [name …]
 
-A row of a printed table is compared with the row of README.md that has the same first cell in a table with the same
-heading. Times depend on the machine and on what else it does; ratios and accuracies should stay.
+A row of a printed table is compared with the row of README.md that has the same first cell (without brackets at its
+end) in a table with the same heading. Times depend on the machine and on what else it does; ratios and accuracies
+should stay.
 """
 
 import os
@@ -40,7 +41,7 @@ def rows_of(text: str) -> dict[tuple[str, str], list[str]]:
         if not heading and number + 1 < len(lines) and set(lines[number + 1]) <= set("|-: "):
             heading = " | ".join(cells)
         else:
-            found[heading, cells[0]] = cells[1:]
+            found[heading, re.sub(r" \([^)]*\)$", "", cells[0])] = cells[1:]
     return found
 
 

@@ -2,6 +2,7 @@
 
 import collections
 import json
+import re
 import sys
 import zipfile
 from functools import partial
@@ -229,6 +230,15 @@ def test_two_rules_for_the_learning_rate_are_refused_before_training(tmp_path, r
         model.fit(IMAGES, LABELS, verbose=0, callbacks=[training.plateau()])
     for one, other in zip(before, model.get_weights(), strict=True):
         np.testing.assert_array_equal(one, other)
+
+
+def test_optimizers_for_groups_of_layers_have_no_one_rate_to_lower(capsys):
+    rules = keras.optimizers.OptimizerMap(keras.optimizers.SGD(0.1), {".*bias": keras.optimizers.Adam(0.01)})
+    model = training.compile(network(), optimizer=keras.optimizers.MultiOptimizer(rules))
+    assert re.search(r"learning rate (0\.1 and 0\.01|0\.01 and 0\.1) ", capsys.readouterr().out)
+    with pytest.raises(ValueError, match="`Plateau` expects an optimizer with one learning rate"):
+        model.fit(IMAGES, LABELS, verbose=0, callbacks=[training.plateau()])
+    model.fit(IMAGES, LABELS, verbose=0)
 
 
 def test_a_schedule_that_is_over_is_refused_and_one_that_ends_early_is_said(tmp_path, caplog):

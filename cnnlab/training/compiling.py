@@ -12,7 +12,7 @@ from cnnlab import _quiet  # noqa: F401  isort: skip
 import keras
 import numpy as np
 
-from cnnlab._upstream import build_before_tracing, schedules_of
+from cnnlab._upstream import build_before_tracing, optimizers_in, schedules_of
 from cnnlab.models.losses import saved_plainly
 from cnnlab.training.batches import suitable_loss
 from cnnlab.training.state import random_state_kept, source_of
@@ -111,7 +111,8 @@ def _describe(rule: keras.optimizers.Optimizer) -> str:
     for rate in schedules_of(rule):
         peak = getattr(rate, "warmup_target", None) or getattr(rate, "initial_learning_rate", None)
         return f"{getattr(rate, 'name', type(rate).__name__)} up to {peak:.3g}" if peak else type(rate).__name__
-    return f"{float(rule.learning_rate):.3g}"
+    rates = [one.learning_rate for one in optimizers_in(rule) if hasattr(one, "learning_rate")]  # several have none
+    return " and ".join(dict.fromkeys(f"{float(rate):.3g}" for rate in rates))
 
 
 def precision(name: str = "auto") -> str:

@@ -180,9 +180,14 @@ class Plateau(keras.callbacks.ReduceLROnPlateau):
 
 
 def refuse_two_rules(optimizer: Any, callbacks: Sequence[keras.callbacks.Callback]) -> None:
-    """Refuses callbacks that set the learning rate where a schedule does: Keras would fail in mid-training."""
+    """Refuses callbacks that set the learning rate where a schedule does, or several optimizers: Keras would fail."""
     kinds = keras.callbacks.ReduceLROnPlateau | keras.callbacks.LearningRateScheduler
     rules = [type(one).__name__ for one in callbacks if isinstance(one, kinds)]
+    if rules and not hasattr(optimizer, "learning_rate"):
+        raise ValueError(
+            f"`{rules[0]}` expects an optimizer with one learning rate. Received: {type(optimizer).__name__}, which "
+            "has one for each group of layers. Leave the callback out, and give its optimizers schedules."
+        )
     names = [getattr(rate, "name", None) or type(rate).__name__ for rate in schedules_of(optimizer)]
     if rules and names:
         raise ValueError(
