@@ -43,7 +43,7 @@ def test_the_code_runs_and_is_short(tmp_path, monkeypatch, capsys):
 
     monkeypatch.setattr(models, "small_cnn", partial(models.small_cnn, filters=(8,)))  # compiles sooner
     kernels.three_blocks(monkeypatch.setattr)
-    monkeypatch.setattr("cnnlab.training.fine_tuning.HEAD_STEPS", 10)  # of 1500
+    kernels.few_head_steps(monkeypatch.setattr)
     monkeypatch.chdir(tmp_path)
     samples.inspection("images", per_class=20, size=32, seed=0)
     names = {}

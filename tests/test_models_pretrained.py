@@ -5,6 +5,7 @@ import shutil
 
 import h5py
 import keras
+import kernels
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -173,7 +174,7 @@ def test_a_head_on_finer_maps_gets_their_quarters_too(name, alpha, tmp_path):
 
 
 def test_a_head_on_finer_maps_is_explained_tuned_and_reused(monkeypatch):
-    monkeypatch.setattr("cnnlab.training.fine_tuning.HEAD_STEPS", 10)
+    kernels.few_head_steps(monkeypatch.setattr)
     build = {"image_size": (64, 64), "classes": ["a", "b"], "weights": None, "alpha": 0.25}
     model = models.pretrained("MobileNet", pyramid=True, **build)
     assert model.count_params() == models.pretrained("MobileNet", **build).count_params() + 2 * 4 * 128

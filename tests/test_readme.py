@@ -38,7 +38,7 @@ def check(names):
 def test_the_code_runs_on_little(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(models, "small_cnn", partial(models.small_cnn, filters=(8,)))  # compiles sooner
     kernels.three_blocks(monkeypatch.setattr)
-    monkeypatch.setattr("cnnlab.training.fine_tuning.HEAD_STEPS", 10)  # of 1500
+    kernels.few_head_steps(monkeypatch.setattr)
     monkeypatch.setattr(samples, "inspection", partial(samples.inspection, per_class=12, size=32))
     code = CODE
     for pattern, replacement in SMALLER:
