@@ -287,8 +287,8 @@ WRONG = [
     ("02.3", lambda layers: field(layers) - 1, "one too few"),
     ("02.3", lambda layers: np.prod([kernel for kernel, _ in layers]), "pixels in a row matter"),
     ("02.3", 7, "Expected a function"),
-    ("02.4", 21, "the opposite edge"),
-    ("02.4", 14, "filters make more"),
+    ("02.4", 22, "the opposite edge"),
+    ("02.4", 0, "filters make more"),
     ("02.4", 32, "There are 32 filters"),
     ("02.5", lambda scores, label: np.exp(scores[label]) / np.exp(scores).sum(), "negative logarithm is missing"),
     ("02.5", lambda scores, label: np.log(np.exp(scores[label]) / np.exp(scores).sum()), "wrong sign"),
@@ -595,7 +595,9 @@ def test_a_report_with_a_nameless_column_or_without_a_part(tmp_path):
     report = doctor.report(fast=True)
     report.to_csv(tmp_path / "a.csv")
     report[report["area"] != "python"].to_csv(tmp_path / "b.csv", index=False)
-    for file, words in (("a.csv", "nameless first column"), ("b.csv", "nothing about python")):
+    report.to_csv(tmp_path / "c.csv", index=False, sep=";")
+    wrong = {"a.csv": "nameless first column", "b.csv": "nothing about python", "c.csv": "Semicolons separate"}
+    for file, words in wrong.items():
         assert words in " ".join(exercises.judge("01.3", tmp_path / file).words.split())
     assert "fast report" in exercises.judge("01.2", report).words
 

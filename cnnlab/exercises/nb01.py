@@ -36,8 +36,11 @@ def change(answer: Any) -> str:
 
 def build(answer: Any) -> None:
     """A CSV file with the columns and the areas of the report, without row numbers."""
+    path = file(answer, "a CSV file")
+    first = path.read_text(encoding="utf-8", errors="replace").partition("\n")[0]
+    expect(";" not in first or "," in first, "Semicolons separate its columns, where CSV has commas: leave out `sep`.")
     try:
-        found = pd.read_csv(file(answer, "a CSV file"), keep_default_na=False)
+        found = pd.read_csv(path, keep_default_na=False)
     except ValueError as error:
         raise Off(f"pandas cannot read it as CSV: {error}") from None
     nameless = found.columns.astype(str).str.startswith("Unnamed").any()

@@ -61,11 +61,11 @@ def build(answer: Any) -> None:
 
 @functools.cache
 def _answers() -> np.ndarray:
-    """What each first kernel of EfficientNetLite0 makes of an edge between dark above and bright below."""
+    """What each first kernel of EfficientNetLite0 makes of an edge between dark left and bright right."""
     from cnnlab import explain, models
 
     network = models.pretrained("EfficientNetLite0", image_size=(96, 96), classes=["a", "b"])
-    return (explain.filters(network).mean(axis=-1) * [[-1], [0], [1]]).sum(axis=(1, 2))
+    return (explain.filters(network).mean(axis=-1) * [-1, 0, 1]).sum(axis=(1, 2))
 
 
 def strongest(answer: Any) -> str:
