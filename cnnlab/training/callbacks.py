@@ -84,7 +84,7 @@ def callbacks(
 
 
 def resume(run_folder: str | os.PathLike[str], **options: Any) -> list[keras.callbacks.Callback]:
-    """The callbacks of a run that was interrupted: with them, `model.fit` goes on where it stopped, bit by bit.
+    """The callbacks of a run that was interrupted: with them, `model.fit` goes on where it stopped, bit for bit.
 
     Build and compile the model and load the data as before, then call `fit` as before, with these callbacks. Weights,
     optimizer, epoch and step, the memory of all callbacks, history, order of the data and random state are those of

@@ -1,4 +1,4 @@
-"""What a training step changes, taken out of a model and put back bit by bit: weights, optimizer, random state."""
+"""What a training step changes, taken out of a model and put back bit for bit: weights, optimizer, random state."""
 
 import random
 from collections.abc import Iterator, Sequence

@@ -44,7 +44,7 @@ def find_learning_rate(
     """Trains for a moment with ever higher learning rates and suggests the one at which the loss falls best.
 
     The rate rises from `lowest` to `highest` by the same factor each step, until the loss explodes. Afterwards
-    weights, optimizer, random state and the data's count of epochs are what they were, bit by bit.
+    weights, optimizer, random state and the data's count of epochs are what they were, bit for bit.
 
     Args:
         model: Compiled or not. Its optimizer's kind and settings are used (AdamW where it is not compiled), and its
