@@ -22,7 +22,7 @@ QUICK = {
     "02_cnn_basics": {"epochs": 1, "image_size": 32},
     "03_prepare_images": {"per_class": 30, "folds": 2, "seeds": [0, 1], "probe_size": 32},
     "04_augmentation": {"epochs": 2, "seeds": [0], "training_images": 100},
-    "05_training": {"epochs": 2, "long": 4, "seeds": [0], "rates": [0.01]},
+    "05_training": {"epochs": 2, "short": 1, "long": 4, "seeds": [0], "rates": [0.01]},
     "06_tuning": {
         "images": 100,
         "epochs": 1,
@@ -92,7 +92,7 @@ FEWER = {
     },
     "filters=(12, 24)": "filters=(8,)",
     "[(12, 24), (16, 32)]": "[(8,), (4,)]",
-    "images_per_class[:3:2], [3, 3]": "images_per_class[:3:2], [2, 1]",
+    "[few], [3])": "[few], [2])",
     '"learning_rate": [0.001, 0.003, 0.01, 0.03], "dropout": [0.0, 0.2, 0.5]': (
         '"learning_rate": [0.01, 0.03], "dropout": [0.0, 0.2]'
     ),
