@@ -74,6 +74,13 @@ def weights_home(tmp_path, monkeypatch):
     return tmp_path / "models"
 
 
+@pytest.fixture
+def three_blocks(monkeypatch):
+    """EfficientNetB0 as Keras makes it, with the first 3 of its 16 blocks, one of which has dropout."""
+    efficientnet = importlib.import_module("keras.src.applications.efficientnet")
+    monkeypatch.setattr(efficientnet, "DEFAULT_BLOCKS_ARGS", efficientnet.DEFAULT_BLOCKS_ARGS[:2])
+
+
 def test_the_catalogue_holds_every_network_of_keras():
     named = {name for name in dir(keras.applications) if name[0].isupper()}
     assert set(catalogue.NETWORKS) == named | set(efficientnet_lite.VARIANTS)
@@ -154,7 +161,9 @@ def test_a_pretrained_network_is_frozen_and_in_inference_mode(tmp_path, eagerly)
 FINER = {("MobileNetV2", 0.35): "block_13_expand_relu", ("EfficientNetB0", None): "block6a_expand_activation"}
 
 
-@pytest.mark.parametrize(("name", "alpha"), FINER)
+@pytest.mark.parametrize(
+    ("name", "alpha"), [pytest.param(*one, marks=MARKS[one[0]] if one[1] is None else []) for one in FINER]
+)
 def test_a_head_on_finer_maps_gets_their_quarters_too(name, alpha, tmp_path):
     options = {} if alpha is None else {"alpha": alpha}
     model = models.pretrained(name, image_size=(64, 96), classes=["a", "b"], weights=None, pyramid=True, **options)
@@ -198,8 +207,9 @@ def test_an_untrained_network_is_free_to_learn(eagerly):
     assert (norm.moving_mean.numpy() != before).any()
 
 
-def test_dropout_inside_a_frozen_network_rests(tmp_path):
+def test_dropout_inside_a_frozen_network_rests(tmp_path, three_blocks):
     network = keras.applications.EfficientNetB0(include_top=False, weights=None, input_shape=(32, 32, 3))
+    assert any(isinstance(layer, keras.layers.Dropout) for layer in network.layers)
     network.save_weights(tmp_path / "a.weights.h5")
     model = models.pretrained(
         "EfficientNetB0", image_size=(32, 32), classes=["a", "b"], weights=tmp_path / "a.weights.h5", dropout=0
@@ -348,7 +358,7 @@ def test_without_a_network_the_error_names_file_and_folder(weights_home):
     assert set(models.table().query("here")["name"]) == before | {"MobileNetV2"}
 
 
-def test_efficientnet_sees_the_same_colours_by_path_as_by_name(weights_home, monkeypatch):
+def test_efficientnet_sees_the_same_colours_by_path_as_by_name(weights_home, monkeypatch, three_blocks):
     """Keras adds a layer for weights="imagenet" only; without it the same file would see other colours."""
     network = keras.applications.EfficientNetB0(include_top=False, weights=None, input_shape=(32, 32, 3))
     norm = next(layer for layer in network.layers if isinstance(layer, keras.layers.Normalization))
