@@ -123,6 +123,21 @@ def test_sixteen_bit_colours_become_eight(picture):
     close(images.read(deep), picture, 0.5)
 
 
+@pytest.mark.parametrize("kind", [".png", ".tif"])
+@pytest.mark.parametrize("channels", [1, 3, 4], ids=["grey", "colour", "transparent"])
+def test_twelve_bits_in_files_of_sixteen_keep_them_all(kind, channels, tmp_path):
+    deep = np.linspace(0, 4095, HEIGHT * WIDTH * 3).reshape(HEIGHT, WIDTH, 3).astype(np.uint16)
+    stored = {1: deep[..., 0], 3: deep, 4: np.dstack([deep, np.full((HEIGHT, WIDTH), 65535, np.uint16)])}[channels]
+    path = tmp_path / f"deep{kind}"
+    cv2.imwrite(str(path), stored)
+    expected = np.rint((stored[..., None] if channels == 1 else deep[..., ::-1]) * (255 / 4095))
+    for source in (path, path.read_bytes()):
+        close(images.read(source, levels=(0, 4095)), np.broadcast_to(expected, (HEIGHT, WIDTH, 3)), 0.5)
+    with Image.open(path) as opened:
+        close(images.read(opened, levels=(0, 4095)), np.broadcast_to(expected, (HEIGHT, WIDTH, 3)), 0.5)
+    np.testing.assert_allclose(images.read(path), np.broadcast_to(expected * 4095 / 65535, deep.shape), atol=0.04)
+
+
 @pytest.mark.parametrize("top", [1.0, 255.0])
 def test_float_images_are_taken_as_they_are_meant(top):
     levels = np.linspace(0, top, 256, dtype=np.float32).reshape(16, 16)

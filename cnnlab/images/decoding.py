@@ -183,9 +183,6 @@ def _from_opened(image: Image.Image, reduce: Reduce, name: str, data: bytes) -> 
     kind = FAMILY.get(image.format or "", image.format or "")
     each = limits.BYTES.get(kind, limits.DEEP_BYTES if image.mode[0] in "IF" else 7)
     limits.require_sensible(size, each, name)
-    turn = _orientation_of(image)
-    to_turn = 1 if kind == "TIFF" else turn  # Pillow turns a TIFF itself
-    seen = turned_size(size, to_turn)
     several = bool(getattr(image, "is_animated", False))
     alpha, mode = colours.has_alpha(image), image.mode
     held = 0 if kind == "WEBP" and data else size[0] * size[1] * each
@@ -194,6 +191,9 @@ def _from_opened(image: Image.Image, reduce: Reduce, name: str, data: bytes) -> 
             limits.require_all_rows(image, name)
         limits.require_colours_together(image, name)
         deep_colour = bool(data) and _is_deep_colour(image)
+        turn = _orientation_of(image)  # for which Pillow loads a PNG, and forgets how it is stored
+        to_turn = 1 if kind == "TIFF" else turn  # Pillow turns a TIFF itself
+        seen = turned_size(size, to_turn)
         image.load()
         values = _deep_values(image, kind, data if deep_colour else b"")
         if values is None:
