@@ -164,6 +164,12 @@ def test_files_that_are_cut_short_are_refused(kind, share):
         images.read(data[: int(len(data) * share)])
 
 
+def test_pointers_of_git_lfs_are_named():
+    pointer = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n"
+    with pytest.raises(ValueError, match=r"a pointer of Git LFS\. Fetch the file itself: git lfs pull"):
+        images.read(pointer)
+
+
 def test_what_is_no_image_is_refused_in_words(tmp_path):
     with pytest.raises(ValueError, match="cannot be read: empty: 0 bytes"):
         images.read(b"")
@@ -356,6 +362,20 @@ def test_the_base_map_lays_corner_on_corner(size, image_size, mode):
     ):
         # corners of pixels lie half a pixel before their centres
         np.testing.assert_allclose(matrix @ [x - 0.5, y - 0.5, 1], [from_x - 0.5, from_y - 0.5], atol=1e-6)
+
+
+def test_floats_of_0_to_1_are_refused_also_where_resizing_has_carried_them_beyond(picture):
+    with pytest.raises(ValueError, match="multiply by 255"):
+        images.read(picture / np.float32(255) + np.float32(0.003))
+
+
+def test_arrays_of_deep_images_are_read_by_the_levels_as_their_files_are():
+    deep = np.linspace(0, 200, 96).reshape(8, 12).astype(np.uint16)  # a dark one of 12 bits
+    prepared = images.Preparation((8, 12), levels=(0, 4095))
+    of_file = images.prepare(encoded(Image.fromarray(deep), "PNG"), prepared)
+    for array in (deep, deep[..., None], np.repeat(deep[..., None], 3, axis=2)):
+        np.testing.assert_array_equal(images.prepare(array, prepared), of_file)
+    assert of_file.max() == 12 and images.prepare(deep, images.Preparation((8, 12))).max() == 200
 
 
 def test_the_names_of_before_still_work(picture):

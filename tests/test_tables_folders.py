@@ -3,6 +3,7 @@
 import os
 import re
 import unicodedata
+import warnings
 from pathlib import Path
 
 import pandas as pd
@@ -353,12 +354,18 @@ def test_file_names_that_are_not_utf8_are_named(tmp_path):
         ("cat", "cat\u200b"),  # a space of no width
         ("1", "1.0"),
         ("7", "007"),
+        ("-1", "-1.0"),
     ],
 )
 def test_classes_that_look_alike_are_said(tmp_path, one, other):
     with pytest.warns(UserWarning, match="look alike"):
         table = tables.from_folder(folder_with(tmp_path, f"{one}/1.png", f"{other}/1.png"))
     assert table["label"].nunique() == 2
+
+
+def test_1_and_its_negative_do_not_look_alike(tmp_path):
+    with warnings.catch_warnings(action="error"):
+        assert tables.from_folder(folder_with(tmp_path, "-1/1.png", "1/1.png"))["label"].nunique() == 2
 
 
 @pytest.mark.parametrize("parts", [("fold1", "fold2", "fold3"), ("обучение", "проверка"), ("site_A", "site_B")])

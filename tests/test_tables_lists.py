@@ -103,6 +103,22 @@ def test_plain_numbers_become_numbers(pictures, cells, numbers):
     assert [None if pd.isna(value) else value for value in age] == numbers * 2
 
 
+def test_ids_that_became_floats_find_their_files(pictures):
+    csv = csv_at(pictures, [f"{number}.0,{'ab'[number % 2]}" for number in range(6)])
+    assert tables.from_csv(csv)["path"].tolist() == [str(pictures / f"{number}.png") for number in range(6)]
+
+
+def test_the_home_folder_is_found(pictures, monkeypatch):
+    for name in ("HOME", "USERPROFILE"):
+        monkeypatch.setenv(name, str(pictures))
+    monkeypatch.chdir(pictures / "deep")
+    csv_at(pictures, [f"{number}.png,{'ab'[number % 2]}" for number in range(6)])
+    table = tables.from_csv("~/list.csv", folder="~")
+    tables.save(table, "~/saved.csv")
+    assert tables.read("~/saved.csv").equals(table) and tables.read(pictures / "saved.csv", folder="~").equals(table)
+    assert [path.name for path in (pictures / "deep").iterdir()] == ["0.png"]
+
+
 def test_blanks_are_stripped_and_classes_that_look_alike_are_said(pictures):
     labels = ["cat", "cat ", " dog", "dog", "\tdog", "Cat"]
     csv = csv_at(

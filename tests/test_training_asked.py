@@ -241,6 +241,62 @@ def test_optimizers_for_groups_of_layers_have_no_one_rate_to_lower(capsys):
     model.fit(IMAGES, LABELS, verbose=0)
 
 
+def test_two_callbacks_for_the_learning_rate_are_said(tmp_path, caplog):
+    fixed = keras.callbacks.LearningRateScheduler(lambda epoch: 0.1)
+    for others, said in (([training.plateau()], False), ([training.plateau(), fixed], True)):
+        model = still()
+        run = training.callbacks(tmp_path / str(said), tensorboard=False)
+        model.fit(IMAGES, LABELS, validation_data=(IMAGES, LABELS), verbose=0, callbacks=[*run, *others])
+        assert ("Two callbacks set the learning rate, Plateau and LearningRateScheduler" in caplog.text) == said
+
+
+# The classes that the network has
+
+
+@pytest.fixture
+def three_digits(digits):
+    """Two rows each of 0, 1 and 2, and of the same only 1 and 2: their labels are other numbers."""
+    rows = digits.groupby("label", observed=True).head(2).loc[lambda table: table["label"].isin(["0", "1", "2"])]
+    rows = rows.assign(label=rows["label"].cat.remove_unused_categories())
+    fewer = rows[rows["label"] != "0"]
+    return rows, fewer.assign(label=fewer["label"].cat.remove_unused_categories())
+
+
+def test_labels_that_are_numbers_of_other_classes_are_refused(three_digits):
+    rows, fewer = three_digits
+    model = models.small_cnn(image_size=(8, 8), classes=["0", "1", "2"], filters=(2,))
+    training.compile(model, run_eagerly=True)
+    right, wrong = (pipelines.load(table, image_size=(8, 8)) for table in (rows, fewer))
+    turned = rows.assign(label=rows["label"].cat.reorder_categories(["2", "1", "0"]))
+    words = r"network for the classes 0, 1, 2\. The table has .* would be the number of another class"
+    for call in (
+        lambda: model.evaluate(wrong, verbose=0),
+        lambda: model.fit(right, validation_data=wrong, verbose=0),
+        lambda: model.fit(pipelines.load(turned, image_size=(8, 8), training=True, seed=0), verbose=0),
+    ):
+        with pytest.raises(ValueError, match=words):
+            call()
+    assert model.evaluate(right, verbose=0, return_dict=True)["loss"] > 0
+    assert model.predict(wrong, verbose=0).shape == (4, 3)  # where labels are not looked at
+
+
+def test_more_classes_than_outputs_are_refused_before_training(three_digits):
+    data = pipelines.load(three_digits[0], image_size=(4, 4))
+    model = training.compile(network())
+    with pytest.raises(ValueError, match=r"an output for each class.*has 2, the images are of 3 classes: 0, 1, 2\."):
+        model.fit(data, verbose=0)
+    regression = training.compile(network(keras.layers.Dense(1)), loss="mse", run_eagerly=True)
+    assert regression.fit(data, verbose=0).epoch == [0]
+
+
+@pytest.mark.parametrize("weights", [{"a": 1.0, "b": 3.0}, {0: 2.0}])
+def test_class_weights_that_keras_cannot_use_are_refused_in_words(weights):
+    model = training.compile(network(), run_eagerly=True)
+    with pytest.raises(ValueError, match=r"a weight for each class number, 0 to 1, as `tables.class_weights"):
+        model.fit(IMAGES, LABELS, class_weight=weights, verbose=0)
+    assert model.fit(IMAGES, LABELS, class_weight={0: 1.0, np.int64(1): 3.0}, verbose=0).epoch == [0]
+
+
 def test_a_schedule_that_is_over_is_refused_and_one_that_ends_early_is_said(tmp_path, caplog):
     model = network()
     training.compile(model, learning_rate=training.one_cycle(0.1, steps=10))
@@ -527,6 +583,14 @@ def test_each_of_several_processes_writes_a_folder_of_its_own(tmp_path, monkeypa
     callbacks = training.callbacks(tmp_path)
     expected = tmp_path / "worker_1" if index == 1 else tmp_path
     assert {one.folder for one in callbacks if hasattr(one, "folder")} == {expected}
+
+
+def test_a_run_folder_in_the_home_folder_is_there(tmp_path, monkeypatch):
+    for name in ("HOME", "USERPROFILE"):
+        monkeypatch.setenv(name, str(tmp_path / "home"))
+    still().fit(IMAGES, LABELS, verbose=0, callbacks=training.callbacks("~/run", tensorboard=False))
+    still().fit(IMAGES, LABELS, epochs=2, verbose=0, callbacks=training.resume("~/run"))
+    assert pd.read_csv(tmp_path / "home" / "run" / "history.csv")["epoch"].tolist() == [0, 1]
 
 
 def test_a_watched_number_that_is_never_one_is_said(tmp_path, caplog):

@@ -36,7 +36,7 @@ class Store:
     """
 
     def __init__(self, folder: str | os.PathLike[str] | None, settings: Mapping[str, str]) -> None:
-        self.folder = None if folder is None else Path(folder)
+        self.folder = None if folder is None else Path(folder).expanduser()
         self.memory: dict[str, dict[str, pd.DataFrame]] = {}
         if self.folder is not None:
             require_plain_files(self.folder)

@@ -160,7 +160,7 @@ class FoldTuner(kt.Tuner):
         self.score = str(oracle.objective.name).removeprefix("val_")
         self.claimed: set[str] = set()
         self.broken: set[str] = set()  # trials that ended with an error
-        where = Path(folder).resolve()
+        where = Path(folder).expanduser().resolve()
         super().__init__(oracle, hypermodel, directory=str(where.parent), project_name=where.name)
 
     def _populate_initial_space(self) -> None:

@@ -14,6 +14,7 @@ OTHERS = {  # what files named like images often are instead: first bytes, from 
     b"%!PS": (0, "a PostScript document"),
     b"PK\x03\x04": (0, "a ZIP archive"),
     b"8BPS": (0, "a Photoshop file"),
+    b"version https://": (0, "a pointer of Git LFS. Fetch the file itself: git lfs pull"),
     b"<": (0, "text that starts like HTML, XML or SVG"),
     b"{": (0, "text that starts like JSON"),
 }

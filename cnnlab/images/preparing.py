@@ -83,7 +83,8 @@ def read(source: Source, *, levels: Levels | None = None, reduce: int = 1) -> np
     is applied, colour profiles become sRGB, grey, palette and CMYK images become RGB, transparent parts turn white.
 
     Args:
-        source: A path, the bytes of a file, a file opened with "rb", a Pillow image, or an array or tensor of 0-255.
+        source: A path, the bytes of a file, a file opened with "rb", a Pillow image, or an array or tensor of 0-255; of
+            uint16, where `levels` are given, one of these.
         levels: Of deep images (16-bit, 32-bit, float) the values that become 0 and 255: the same for a whole data set.
         reduce: 2, 4 or 8 gives the image at that fraction of its size, each pixel the average of a block; of large
             JPEG files faster than the full size.
@@ -109,7 +110,7 @@ def read_reduced(
 
     Where it is `strict`, numbers without levels are 0 to 65535, floats 0 to 1, in every file; others are refused.
     """
-    picture = decoded(source, reduce, name)
+    picture = decoded(source, reduce, name, deep_arrays=levels is not None)
     if not picture.deep:
         return picture.values
     if strict and levels is None and picture.window is None:
@@ -125,8 +126,8 @@ def read_reduced(
     return colours.repeated(values)
 
 
-def decoded(source: Source, reduce: Reduce, name: str) -> Picture:
-    """What a source holds, with what is known about it."""
+def decoded(source: Source, reduce: Reduce, name: str, *, deep_arrays: bool = False) -> Picture:
+    """What a source holds, with what is known about it; arrays of uint16 may be deep images."""
     if hasattr(source, "read"):  # a file that somebody has opened
         source = source.read(MAX_BYTES + 1)
         if not isinstance(source, bytes) or len(source) > MAX_BYTES:
@@ -146,13 +147,14 @@ def decoded(source: Source, reduce: Reduce, name: str) -> Picture:
             "An image is read from a path, from bytes, from an open file, from a Pillow image, or from an array "
             f"(height, width, 3) of 0-255. Received: {type(source).__name__}."
         )
-    values = _from_array(source)
+    deep = deep_arrays and source.dtype == np.uint16
+    values = _from_array(source, deep)
     size = values.shape[0], values.shape[1]
-    return Picture(sizing.reduce_by(values, reduce(size)), "", "RGB", size, 1, 1, alpha=False)
+    return Picture(values if deep else sizing.reduce_by(values, reduce(size)), "", "RGB", size, 1, 1, alpha=False)
 
 
-def _from_array(image: np.ndarray) -> np.ndarray:
-    """An array of 0-255 as uint8 RGB."""
+def _from_array(image: np.ndarray, deep: bool) -> np.ndarray:
+    """An array of 0-255 as uint8 RGB; one of a deep image as it is."""
     if image.ndim == 2:
         image = image[:, :, None]
     if image.ndim != 3 or image.shape[2] not in (1, 3) or not image.size:
@@ -160,12 +162,14 @@ def _from_array(image: np.ndarray) -> np.ndarray:
             f"Expected an array (height, width, 3) or (height, width). Received the shape {image.shape}. Convert the "
             "image to RGB first."
         )
+    if deep:
+        return image
     if image.dtype.kind not in "iuf":
         raise TypeError(f"Expected an array of numbers 0-255. Received the dtype {image.dtype}.")
     if image.dtype != np.uint8:
         if not np.isfinite(image).all() or image.min() < 0 or image.max() > 255:
             raise ValueError(f"Expected pixels 0-255. Received values from {image.min()} to {image.max()}.")
-        if image.dtype.kind == "f" and image.size > 64 and 0 < image.max() <= 1:
+        if image.dtype.kind == "f" and image.size > 64 and 0 < image.max() <= 1 + OVERSHOOT:
             raise ValueError(
                 "Expected pixels 0-255. Received values from 0 to 1: multiply by 255, the model rescales itself."
             )

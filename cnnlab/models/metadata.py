@@ -126,6 +126,17 @@ def class_names(model: keras.Model) -> list[str]:
     return list(metadata.classes)
 
 
+def require_same_order(model: keras.Model, names: Sequence[str], *, name: str) -> None:
+    """Refuses labels of classes `names` that are other numbers than the outputs of the network that is to see them."""
+    carried = find_metadata(model)
+    if carried is not None and list(carried.classes) != list(names) and set(carried.classes) & set(names):
+        raise ValueError(
+            f"`{name}` is a network for the classes {', '.join(carried.classes[:20])}. The table has "
+            f"{', '.join(names[:20])}, so a label would be the number of another class. Use "
+            f"`table.assign(label=table['label'].cat.set_categories(models.class_names(model)))`."
+        )
+
+
 def preparation(model: keras.Model, metadata: Metadata | None = None) -> Preparation:
     """How images are prepared for a model: size, channels, resize mode, levels; `pipelines.load(like=model)` does it.
 

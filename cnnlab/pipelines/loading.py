@@ -91,7 +91,10 @@ def load(
     preparation = _with_levels(_preparation(image_size, like, resize, levels), table)
     one_hot = one_hot or (policy is not None and policy.mixes)
     source = BatchSource(table, preparation, int(batch_size), training, policy, seed, balance, shard or (0, 1), one_hot)
-    _require_same_order(like, source.class_names)
+    if like is not None and not isinstance(like, Preparation):
+        from cnnlab.models.metadata import require_same_order
+
+        require_same_order(like, source.class_names, name="like")
     source.cache = _make_cache(cache, source)
     if len(source) == 0:
         raise ValueError(f"`shard` {shard} leaves no row of {len(table)}. Use fewer workers.")
@@ -170,21 +173,6 @@ def _preparation(
                 f"or say it where the model is built or named: `models.with_classes(model, classes, {name}=…)`."
             )
     return prepared
-
-
-def _require_same_order(like: Any, names: list[str]) -> None:
-    """Refuses labels that would be other numbers than the outputs of the network that is to see them."""
-    if like is None or isinstance(like, Preparation):
-        return
-    from cnnlab.models.metadata import find_metadata
-
-    carried = find_metadata(like)
-    if carried is not None and list(carried.classes) != names and set(carried.classes) & set(names):
-        raise ValueError(
-            f"`like` is a network for the classes {', '.join(carried.classes[:20])}. The table has "
-            f"{', '.join(names[:20])}, so a label would be the number of another class. Use "
-            f"`table.assign(label=table['label'].cat.set_categories(models.class_names(model)))`."
-        )
 
 
 def _with_levels(prepared: Preparation, table: pd.DataFrame) -> Preparation:

@@ -37,7 +37,7 @@ def digits(folder: str | os.PathLike[str]) -> Path:
     """
     from sklearn.datasets import load_digits
 
-    folder = Path(folder)
+    folder = Path(folder).expanduser()
     with recipe(folder, {"name": "digits"}) as write:
         if write is not None:
             data = load_digits()

@@ -29,7 +29,7 @@ def recipe(folder: str | os.PathLike[str], made_by: dict[str, Any]) -> Iterator[
         FileExistsError: If the folder holds something else; nothing in it is touched.
         NotADirectoryError: If `folder` is a file.
     """
-    folder = Path(folder)
+    folder = Path(folder).expanduser()
     if folder.exists() and not folder.is_dir():
         raise NotADirectoryError(f"Expected a folder to put images into. Received a file: {folder}. Name another one.")
     note = folder / RECIPE

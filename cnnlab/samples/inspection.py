@@ -69,7 +69,7 @@ def inspection(
         plant[name] = plain_share(f"plant[{name!r}]", share, of="images", highest=highest)
     made_by = {"name": "inspection", "version": render.VERSION, "per_class": per_class, "size": size}
     made_by |= {"imbalance": imbalance, "plant": plant, "seed": seed}
-    folder = Path(folder)
+    folder = Path(folder).expanduser()
     with recipe(folder, made_by) as write:
         if write is not None:
             parts = _plan(per_class, imbalance, plant, seed)

@@ -55,7 +55,7 @@ def from_tfds(
         >>> from cnnlab import samples
         >>> samples.from_tfds("tf_flowers", "flowers")  # doctest: +SKIP
     """
-    folder = Path(folder)
+    folder = Path(folder).expanduser()
     builder = _builder(name, data_dir)
     image, label = _features(builder)
     splits = {"": split} if isinstance(split, str) else _folders_of(split)

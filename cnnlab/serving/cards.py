@@ -51,7 +51,7 @@ def card(
         >>> card("runs/first/export", predictions, table=table, by="camera",
         ...      about={"purpose": "Sorts out cracked parts.", "licence": "CC BY 4.0"})  # doctest: +SKIP
     """
-    folder = Path(folder)
+    folder = Path(folder).expanduser()
     facts = read_description(folder)
     strange = [key for key in about or {} if key not in SECTIONS]
     if strange:

@@ -101,7 +101,7 @@ def export(
     checked = _checked(network, check, preparation)
     predictions = with_probabilities(checked.rows, checked.truth, names)
     temperature, chosen = _decision(predictions, temperature, threshold)
-    folder = Path(folder)
+    folder = Path(folder).expanduser()
     with placing.working_folder(folder) as working:
         rows = [_write_and_compare(name, network, working, checked) for name in formats]
         _choose_kept(rows, agreement)

@@ -102,7 +102,7 @@ class Predictor:
         threads: int | None = None,
         trust: bool = False,
     ) -> None:
-        self.folder = Path(folder)
+        self.folder = Path(folder).expanduser()
         self._at, self._threads, self._trust = self.folder.absolute(), threads, trust and format is not None
         self._facts = facts = read_description(self.folder)
         self.classes: list[str] = facts.classes

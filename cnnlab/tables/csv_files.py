@@ -37,8 +37,8 @@ def from_csv(
 
     Args:
         csv: The file.
-        path: Its column of image paths; becomes `path`. Endings may be missing, slashes may be those of Windows, and
-            paths of another machine are found again below `folder`.
+        path: Its column of image paths; becomes `path`. Endings may be missing, slashes may be those of Windows,
+            numbers may have become "7.0", and paths of another machine are found again below `folder`.
         label: Its column of class names; becomes the Categorical `label`, classes in alphabetical order. Or several
             columns, one a class, of which each row has a 1 in one and 0 in the others; classes in that order.
         folder: What relative paths start from; the CSV's own folder where None.
@@ -65,11 +65,11 @@ def from_csv(
         ...     tables.from_csv(Path(folder, "images.csv"), path="file", label="kind")["label"].tolist()
         ['cat', 'dog']
     """
-    csv = Path(csv)
+    csv = Path(csv).expanduser()
     columns = [label] if isinstance(label, str) else list(label)
     table = _rows_of(csv, path, *columns)
     words = _single_labels(table[label], csv) if isinstance(label, str) else _one_hot(table[columns], csv)
-    paths = _images_of(table[path].tolist(), csv, Path(folder) if folder is not None else csv.parent)
+    paths = _images_of(table[path].tolist(), csv, Path(folder).expanduser() if folder is not None else csv.parent)
     labels = labels_of(
         words, str(csv), hint="Add rows of another class.", order=None if isinstance(label, str) else columns
     )
@@ -141,8 +141,9 @@ def labels_of(words: pd.Series, source: str, *, hint: str, order: Sequence[str] 
 
 def _look_of(name: str) -> str:
     """The same for names that are easily taken for each other; "1", "01" and "1.0" are one number."""
-    plain = re.sub(r"[\s_-]+", " ", _visible(name, "NFKC").casefold()).strip()
-    return f"{float(plain):.15g}" if re.fullmatch(r"\d+(\.\d+)?", plain, re.ASCII) else plain
+    plain = _visible(name, "NFKC").casefold().strip()
+    number = re.fullmatch(r"-?\d+(\.\d+)?", plain, re.ASCII)
+    return f"{float(plain):.15g}" if number else re.sub(r"[\s_-]+", " ", plain).strip()
 
 
 def _visible(name: str, form: Literal["NFC", "NFKC"]) -> str:

@@ -55,7 +55,7 @@ def from_folder(folder: str | os.PathLike[str], *, labelled: bool = True) -> pd.
         >>> len(table), table["label"].cat.categories.tolist()[:3]
         (12, ['crack', 'good', 'inclusion'])
     """
-    folder = Path(folder)
+    folder = Path(folder).expanduser()
     if not folder.exists():
         raise FileNotFoundError(f"Expected a folder with one subfolder per class. There is nothing at {str(folder)!r}.")
     if not folder.is_dir():

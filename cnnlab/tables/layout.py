@@ -181,7 +181,7 @@ def locate(names: Sequence[str], start: Path) -> tuple[list[str], list[str]]:
     """Finds the files that `names` mean, below `start`: a path for each name, and those at which there is no file.
 
     What is not there as it is written is looked for with other slashes, without blanks around it, in other capitals or
-    accents, with an ending where the name has none, and without the leading folders of another machine.
+    accents, with an ending where the name has none, "7.0" as 7, and without the leading folders of another machine.
     """
     paths = [str(start / name) for name in names]
     missing = [row for row, path in enumerate(paths) if not names[row].strip() or not os.path.exists(path)]  # noqa: PTH110
@@ -213,7 +213,9 @@ def _find(start: Path, names_in: Callable[[Path], dict[str, list[str]]], parts: 
         return ""
     folder = start.joinpath(*parts[:-1])
     there = names_in(folder)
-    hits = there.get(_key(parts[-1])) or there.get(f"{_key(parts[-1])}.*") or []
+    name = _key(parts[-1])
+    number = re.sub(r"^(\d+)\.0$", r"\1", name)  # pandas writes ids as floats where one of the column is missing
+    hits = there.get(name) or there.get(f"{name}.*") or there.get(f"{number}.*") or []
     if len(hits) > 1:
         raise ValueError(
             f"Expected one image for {parts[-1]!r} in {str(folder)!r}. There are {', '.join(map(repr, hits))}. "

@@ -84,7 +84,7 @@ def save(table: pd.DataFrame, path: str | os.PathLike[str], *, prove: bool = Fal
         ...     tables.read(folder + "/table.csv")["label"].cat.categories.tolist()
         ['b', 'a']
     """
-    path = Path(path)
+    path = Path(path).expanduser()
     if path.suffix.lower() != ".csv":
         raise ValueError(f"`tables.save` writes CSV and expects a path ending in .csv. Received: {str(path)!r}.")
     table = _with_plain_paths(table)
@@ -205,14 +205,14 @@ def read(
     Example:
         See `tables.save`.
     """
-    path = Path(path)
+    path = Path(path).expanduser()
     if not path.is_file():
         raise FileNotFoundError(f"Expected a CSV file that `tables.save` wrote. There is none at {str(path)!r}.")
     facts = _facts(path)
     table = _typed(path, facts["columns"]) if "columns" in facts else _untyped(path)
     if folder is not None:
         require_columns(table, "path", caller="tables.read")
-        paths, missing = locate(table["path"].tolist(), Path(folder))
+        paths, missing = locate(table["path"].tolist(), Path(folder).expanduser())
         if missing:
             words = f"{len(missing)} of {len(paths)} images are not in {str(folder)!r}, such as {missing[0]!r}."
             if len(missing) == len(paths):

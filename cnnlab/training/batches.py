@@ -1,6 +1,6 @@
 """Batches of images and labels as training takes them, whether they fit a network, and the loss that fits both."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from cnnlab import _quiet  # noqa: F401  isort: skip
@@ -8,6 +8,7 @@ import keras
 import numpy as np
 
 from cnnlab.models.losses import SmoothedCrossentropy, are_soft
+from cnnlab.models.metadata import require_same_order
 from cnnlab.models.naming import last_activation
 
 Batch = tuple[np.ndarray, np.ndarray]
@@ -92,6 +93,11 @@ def repeated(data: Any) -> Iterator[Batch]:
             raise ValueError("Expected at least one batch of (images, labels). Received data without any.")
 
 
+def source_of(data: Any) -> Any:
+    """What stands behind a dataset of `pipelines.load`, or None."""
+    return getattr(data, "_cnnlab_source", None)
+
+
 def require_batches(data: Any) -> None:
     """Refuses what cannot be gone through."""
     if not isinstance(data, Iterable):
@@ -162,3 +168,27 @@ def check_fits(model: keras.Model, images: np.ndarray, labels: np.ndarray) -> No
             f"`training.fine_tune` expects labels of the model's {classes} classes, numbers from 0 to {classes - 1} or "
             f"{classes} shares. Received {described(labels)}: build the model with the classes of these images."
         )
+
+
+def require_known_classes(model: keras.Model, arguments: Mapping[str, Any]) -> None:
+    """Refuses what `fit` or `evaluate` is given where labels or weights are of other classes than the network's."""
+    outputs = getattr(model, "outputs", None) or []
+    count = outputs[0].shape[-1] if len(outputs) == 1 else None
+    for source in map(source_of, (arguments.get("x"), arguments.get("validation_data"))):
+        if source is None:
+            continue
+        require_same_order(model, source.class_names, name=model.name)
+        if count is not None and 1 < count < len(source.class_names):
+            raise ValueError(
+                f"Expected a network with an output for each class. {model.name!r} has {count}, the images are of "
+                f"{len(source.class_names)} classes: {', '.join(source.class_names[:20])}. Build it for these, or "
+                "leave out rows of other classes and use `table['label'].cat.remove_unused_categories()`."
+            )
+    weights = arguments.get("class_weight")
+    if weights and count is not None:
+        numbers = all(isinstance(key, int | np.integer) for key in weights)
+        if not numbers or max(weights) < max(count, 2) - 1:
+            raise ValueError(
+                f"`class_weight` expects a weight for each class number, 0 to {max(count, 2) - 1}, as "
+                f"`tables.class_weights(train)` gives. Received: {weights!r}."
+            )

@@ -80,7 +80,7 @@ def callbacks(
         ['Checkpoints', 'EpochBar', 'RunRecord', 'BestModel', 'EarlyStopping']
     """
     options = {"patience": patience, "monitor": monitor, "mode": mode, "seed": seed, "tensorboard": tensorboard}
-    return _callbacks(_own_folder(Path(run_folder)), options, resume=False)
+    return _callbacks(_own_folder(Path(run_folder).expanduser()), options, resume=False)
 
 
 def resume(run_folder: str | os.PathLike[str], **options: Any) -> list[keras.callbacks.Callback]:
@@ -115,7 +115,7 @@ def resume(run_folder: str | os.PathLike[str], **options: Any) -> list[keras.cal
     for name in options:
         if name not in OPTIONS:
             raise TypeError(f"`training.resume` expects the options {', '.join(OPTIONS)}. Received: {name!r}.")
-    folder = _own_folder(Path(run_folder))
+    folder = _own_folder(Path(run_folder).expanduser())
     record = _read_record(folder)
     begun_with = {name: record[name] for name, kind in KINDS.items() if type(record.get(name)) is kind}
     return _callbacks(folder, OPTIONS | begun_with | options, resume=True)

@@ -14,8 +14,8 @@ import numpy as np
 
 from cnnlab._upstream import build_before_tracing, optimizers_in, schedules_of
 from cnnlab.models.losses import saved_plainly
-from cnnlab.training.batches import suitable_loss
-from cnnlab.training.state import random_state_kept, source_of
+from cnnlab.training.batches import require_known_classes, source_of, suitable_loss
+from cnnlab.training.state import random_state_kept
 
 # Below this many multiply-adds a batch, starting a step costs as much as computing it on a CPU.
 CHEAP_STEP = 1.5e9
@@ -236,7 +236,7 @@ def _steps_per_execution(model: keras.Model) -> int:
 
 
 def count_exactly(model: keras.Model) -> None:
-    """Makes `fit`, `evaluate` and `predict` of this model do the steps that are asked for; nothing where none are.
+    """Makes `fit`, `evaluate` and `predict` of this model do the steps that are asked for, on its own classes.
 
     Keras rounds them up to whole executions, and goes through data that end within an epoch only once more. A model
     whose `steps_per_execution` was chosen here must not do less, or more, than the person wrote.
@@ -253,6 +253,8 @@ def _exact(model: keras.Model, name: str) -> Any:
     def method(*args: Any, **kwargs: Any) -> Any:
         bound = signature.bind(model, *args, **kwargs)
         given = bound.arguments
+        if name != "predict":
+            require_known_classes(model, given)
         counts = [given[key] for key in COUNTS if isinstance(given.get(key), int) and given[key] > 0]
         if given.get("steps_per_epoch") and "x" in given:
             endless = _endless(given["x"])

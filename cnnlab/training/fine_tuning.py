@@ -16,12 +16,12 @@ from cnnlab._common import progress
 from cnnlab._upstream import build_before_tracing
 from cnnlab.models.losses import are_soft
 from cnnlab.pipelines.cache import free_memory
-from cnnlab.training.batches import check_fits, checked_batch, first_shapes, require_batches, suitable_loss
+from cnnlab.training.batches import check_fits, checked_batch, first_shapes, require_batches, source_of, suitable_loss
 from cnnlab.training.best import numbers
 from cnnlab.training.callbacks import EpochBar
 from cnnlab.training.compiling import on_accelerator, worth_compiling
 from cnnlab.training.schedules import one_cycle
-from cnnlab.training.state import assign, source_of, values_of
+from cnnlab.training.state import assign, values_of
 
 logger = logging.getLogger("cnnlab")
 HEAD_RATE = 1e-2  # peak, for a head on features that do not change

@@ -17,10 +17,10 @@ from cnnlab._common import put_aside
 from cnnlab._upstream import Fit, begin_at_epoch, build_for_training, fit_around, optimizers_in
 from cnnlab.models.naming import is_built
 from cnnlab.training import checkpoint as checkpoints
+from cnnlab.training.batches import source_of
 from cnnlab.training.memory import Memory
 from cnnlab.training.running import Budget, disk_watched, leave_folder, own_folder
 from cnnlab.training.schedules import refuse_two_rules, refuse_what_is_over
-from cnnlab.training.state import source_of
 
 CHECKPOINT_SHARE = 0.005  # of the time may go into checkpoints
 logger = logging.getLogger("cnnlab")

@@ -180,7 +180,10 @@ class Plateau(keras.callbacks.ReduceLROnPlateau):
 
 
 def refuse_two_rules(optimizer: Any, callbacks: Sequence[keras.callbacks.Callback]) -> None:
-    """Refuses callbacks that set the learning rate where a schedule does, or several optimizers: Keras would fail."""
+    """Refuses callbacks that set the learning rate where a schedule does, or several optimizers: Keras would fail.
+
+    Warns of two callbacks, of which the one that sets it every epoch may undo what the other has done.
+    """
     kinds = keras.callbacks.ReduceLROnPlateau | keras.callbacks.LearningRateScheduler
     rules = [type(one).__name__ for one in callbacks if isinstance(one, kinds)]
     if rules and not hasattr(optimizer, "learning_rate"):
@@ -192,7 +195,14 @@ def refuse_two_rules(optimizer: Any, callbacks: Sequence[keras.callbacks.Callbac
     if rules and names:
         raise ValueError(
             f"Expected one rule for the learning rate. Received two: the schedule {names[0]!r} and the callback "
-            f"{rules[0]} (`training.plateau`). Compile with a number as `learning_rate`, or leave the callback out."
+            f"{rules[0]}. Compile with a number as `learning_rate`, or leave the callback, such as `training.plateau`, "
+            "out."
+        )
+    if len(set(rules)) > 1:
+        logger.warning(
+            "Two callbacks set the learning rate, %s: what one has done is lost where the other sets a rate of its "
+            "own. Leave one out, or let the function of LearningRateScheduler give back the rate it is given.",
+            " and ".join(rules),
         )
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from cnnlab import pipelines
 from cnnlab._upstream import forget_global_generator, global_generator, make_global_generator
 from cnnlab.models.naming import is_built
-from cnnlab.training.batches import repeated
+from cnnlab.training.batches import repeated, source_of
 
 Arrays = list[np.ndarray]
 
@@ -61,11 +61,6 @@ def random_state_kept() -> Iterator[None]:
         set_random_state(state)
         if generator is None:
             forget_global_generator()
-
-
-def source_of(data: Any) -> Any:
-    """What stands behind a dataset of `pipelines.load`, or None."""
-    return getattr(data, "_cnnlab_source", None)
 
 
 @contextmanager
