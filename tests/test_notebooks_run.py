@@ -86,7 +86,7 @@ FEWER = {
         f"small_cnn({size}, classes={names})": f"small_cnn({size}, classes={names}, filters=(8, 16))"
         for size, names in {
             "image_size=size": "classes",
-            "image_size=(64, 64)": 'train["label"].cat.categories',
+            "image_size=(64, 64)": "classes",
             "image_size=(image_size, image_size)": "classes",
         }.items()
     },
