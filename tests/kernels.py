@@ -88,7 +88,7 @@ def few_head_steps(setattr=setattr):
 
 def _smaller():
     """Less to train and to trace: what is to be seen is that the notebook runs. Ordinary kernels have it all."""
-    import keras
+    from keras.src.trainers.trainer import Trainer
 
     from cnnlab import _upstream
 
@@ -96,13 +96,14 @@ def _smaller():
     few_head_steps()
 
     # As `training.compile` does it: TensorFlow traces a step again that makes variables, and longer in a loop.
-    compile_model = keras.Model.compile
+    # In the class where Keras has it: a copy of a network asks whether another class has its own.
+    compile_model = Trainer.compile
 
     def compile_and_build(model, *arguments, **options):
         compile_model(model, *arguments, **options | {"steps_per_execution": 1})
         _upstream.build_before_tracing(model)
 
-    keras.Model.compile = compile_and_build
+    Trainer.compile = compile_and_build
 
 
 def _without_graphs():

@@ -102,9 +102,7 @@ FEWER = {
 # In kernels of their own from the first import on; so does 00 in test_browser.py.
 ORDINARY = ("01_setup", "11_real_time")
 # Without graphs, as they train few steps; the slow test runs all notebooks in ordinary kernels, and with graphs.
-EAGER = (
-    "04_augmentation", "06_tuning", "07_transfer_learning", "08_evaluation", "09_fine_tuning", "12_your_own_images",
-)  # fmt: skip
+EAGER = ("04_augmentation", "06_tuning", "07_transfer_learning", "08_evaluation", "12_your_own_images")
 STOPPED = ("08_evaluation",)  # is stopped in the middle first, and then runs on what that left
 
 
