@@ -91,6 +91,7 @@ def test_the_residual_network_learns(batch_norm, digits):
         ({"classes": "cats"}, TypeError, "names of the classes"),
         ({"classes": ["a"]}, ValueError, "at least two"),
         ({"classes": ["a", "a"]}, ValueError, "different names"),
+        ({"classes": ["a"] * 500}, ValueError, r"Received 500 names, .{48}, …\.$"),
         ({"image_size": 96}, ValueError, "Received: image_size=96"),
         ({"image_size": (0, 8)}, ValueError, r"image_size=\(0, 8\)"),
         ({"image_size": (8.5, 8)}, ValueError, r"image_size=\(8.5, 8\)"),

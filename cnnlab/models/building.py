@@ -32,7 +32,11 @@ def checked_classes(classes: Sequence[str], *, caller: str) -> tuple[str, ...]:
         )
     names = tuple(map(str, classes))
     if len(names) < 2 or len(set(names)) < len(names):
-        raise ValueError(f"`{caller}` expects at least two classes of different names. Received: {list(names)}.")
+        received = f"{len(names)} names, {', '.join(map(repr, names[:10]))}{', …' * (len(names) > 10)}"
+        raise ValueError(
+            f"`{caller}` expects at least two classes of different names, such as `table['label'].cat.categories`. "
+            f"Received {received}."
+        )
     return names
 
 
