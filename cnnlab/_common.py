@@ -4,6 +4,7 @@ import difflib
 import errno
 import io
 import json
+import math
 import os
 import platform
 import secrets
@@ -14,7 +15,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeGuard, TypeVar
 
 import filelock
 import numpy as np
@@ -75,9 +76,21 @@ def did_you_mean(word: object, names: Iterable[str], *, count: int) -> str:
     return f" Did you mean {' or '.join(map(repr, near))}?" if near else ""
 
 
+def is_whole(value: object, *, least: int = 1) -> TypeGuard[int]:
+    """Whether this is a whole number, Python's or NumPy's, of at least so much; True and False are none."""
+    return isinstance(value, int | np.integer) and not isinstance(value, bool) and bool(value >= least)
+
+
+def is_number(value: object, *, least: float = 0, most: float = math.inf) -> TypeGuard[float]:
+    """Whether this is a finite number, Python's or NumPy's, within limits; True and False are none."""
+    if isinstance(value, bool) or not isinstance(value, int | float | np.integer | np.floating):
+        return False
+    return bool(math.isfinite(value) and least <= value <= most)
+
+
 def require_seed(seed: object, *, caller: str) -> None:
     """Refuses what would not give the same result again."""
-    if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or seed < 0:
+    if not is_whole(seed, least=0):
         raise TypeError(
             f"`{caller}` expects a whole number from 0 as `seed`, so that a second call gives the same. Received: "
             f"{seed!r}. For example seed=0."

@@ -130,7 +130,7 @@ def real_data() -> Path:
 
 @pytest.fixture(scope="session")
 def digits(tmp_path_factory):
-    """The real digits as a divided table."""
+    """The real digits as a split table."""
     from cnnlab import samples, tables
 
     folder = samples.digits(tmp_path_factory.mktemp("samples") / "digits")
@@ -139,7 +139,7 @@ def digits(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def parts(tmp_path_factory):
-    """A small divided table of rendered parts, 32×32 pixels."""
+    """A small split table of rendered parts, 32×32 pixels."""
     from cnnlab import samples, tables
 
     folder = samples.inspection(tmp_path_factory.mktemp("samples") / "parts", per_class=20, size=32, seed=0)

@@ -292,7 +292,7 @@ def test_what_can_be_learned_from_is_kept_and_the_rest_named():
     with pytest.warns(UserWarning) as said:
         kept = audit.usable(table)
     assert [str(one.message) for one in said] == [
-        "1 of 9 images left out: 0.png (cut off).",
+        "1 of 9 images left out:\n  0.png: cut off",
         "1 class left out, as each needs 3 readable images: 'c' (1).",
     ]
     assert kept["path"].tolist() == [f"{number}.png" for number in range(1, 8)]

@@ -123,9 +123,9 @@ def usable(table: pd.DataFrame, *, least: int = 3) -> pd.DataFrame:
     require_columns(table, "path", "label", "problem", caller="audit.usable")
     bad = table[table["problem"] != ""]
     if len(bad):
-        named = "; ".join(f"{path} ({problem})" for path, problem in bad[["path", "problem"]].head(5).to_numpy())
-        more = f"; and {len(bad) - 5} more" if len(bad) > 5 else ""
-        warnings.warn(f"{len(bad)} of {len(table)} images left out: {named}{more}.", stacklevel=2)
+        named = "".join(f"\n  {path}: {problem}" for path, problem in bad[["path", "problem"]].head(5).to_numpy())
+        more = f"\n  and {len(bad) - 5} more" if len(bad) > 5 else ""
+        warnings.warn(f"{len(bad)} of {len(table)} images left out:{named}{more}", stacklevel=2)
     table = table[table["problem"] == ""].copy()
     counts = table["label"].value_counts()
     small = counts[counts < least]

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from cnnlab._common import is_number, is_whole
 from cnnlab.augment import pixels, sampling, words
 from cnnlab.augment.sampling import SampledParameters
 from cnnlab.augment.settings import Settings
@@ -68,7 +69,7 @@ class Policy(Settings):
         >>> Policy(rotate=10).sample(3, seed=0)["rotate"].round(2)
         array([...])
         """
-        rows = np.arange(rows) if isinstance(rows, int) else np.asarray(rows)
+        rows = np.arange(rows) if is_whole(rows, least=0) else np.asarray(rows)
         uniform = sampling.uniforms(seed, epoch, rows, repeats)
         return sampling.parameters(self, uniform, np) | sampling.mixing_shares(self, uniform)
 
@@ -124,7 +125,7 @@ class Policy(Settings):
             )
         from cnnlab.augment.layer import PolicyLayer
 
-        return PolicyLayer(self, seed=seed)
+        return PolicyLayer(self, seed=None if seed is None else int(seed))
 
     def transform(self, sampled: SampledParameters, image_size: tuple[int, int]) -> pixels.Transform:
         """What `pipelines` calls per image: a function (index, image, out, base) that writes the result to `out`."""
@@ -166,7 +167,7 @@ def rand(magnitude: float = 5, *, count: int = 2) -> Policy:
         >>> rand(5).pick
         2
     """
-    if isinstance(magnitude, bool) or not isinstance(magnitude, (int, float)) or not 0 <= magnitude <= 10:
+    if not is_number(magnitude, most=10):
         raise ValueError(f"`magnitude` must be a number from 0 to 10. Received: magnitude={magnitude!r}.")
     full = {
         "rotate": 30, "shear": 17, "shift": 0.3, "zoom": 0.3, "brightness": 0.4, "contrast": 0.8, "saturation": 0.8,

@@ -7,6 +7,8 @@ from typing import Any, Literal, Self
 
 import numpy as np
 
+from cnnlab._common import is_whole
+
 Fill = Literal["reflect", "nearest", "constant"]
 
 # name: (largest value, unit, what a sensible value looks like); zero means off for all of them.
@@ -62,10 +64,13 @@ class Settings:
         _require_choice("fill", self.fill, FILLS)
         for name in RANGES:
             _require_number(name, getattr(self, name))
-        if self.pick is not None and (isinstance(self.pick, bool) or not isinstance(self.pick, int) or self.pick < 1):
+        if self.pick is not None and not is_whole(self.pick):
             raise ValueError(
                 f"`pick` must be a whole number of operations from 1, or None for all. Received: {self.pick!r}."
             )
+        for name in (*RANGES, "pick"):  # as Python's own, so that the same settings are the same policy
+            if isinstance(value := getattr(self, name), np.generic):
+                object.__setattr__(self, name, value.item())
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in self.settings.items())})"

@@ -5,7 +5,6 @@ import time
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
-from numbers import Integral
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
@@ -15,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from cnnlab import _upstream, tables
-from cnnlab._common import progress, require_columns, require_seed
+from cnnlab._common import is_whole, progress, require_columns, require_seed
 from cnnlab.experiments.fingerprint import describe, network_facts, table_facts, weights_digest
 from cnnlab.experiments.frozen_features import digest, embed, split_backbone
 from cnnlab.experiments.heads import Head, plain_head, train_heads
@@ -214,7 +213,7 @@ def checked_rows(
 
     Where `subject` chooses by the rows, it is said once that those of the test split cannot test what was chosen.
     """
-    if any(isinstance(value, bool) or not isinstance(value, Integral) or value < 1 for value in counts.values()):
+    if not all(map(is_whole, counts.values())):
         names = " and ".join(f"`{name}`" for name in counts)
         received = ", ".join(f"{name}={value!r}" for name, value in counts.items())
         raise ValueError(f"{names} expects a whole number, 1 or more. Received: {received}.")
@@ -315,7 +314,7 @@ def fresh_session(seed: int, *, free_memory: bool = False) -> None:
     for name, on in switches.items():
         if on is not None:
             getattr(keras.config, f"{'enable' if on else 'disable'}_{name}")()
-    keras.utils.set_random_seed(seed)
+    keras.utils.set_random_seed(int(seed))
 
 
 @contextmanager

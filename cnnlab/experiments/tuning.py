@@ -19,7 +19,7 @@ import pandas as pd
 from keras_tuner.engine.trial import Trial, TrialStatus
 
 from cnnlab import _upstream
-from cnnlab._common import atomic_path, is_quiet, read_arrays, read_bytes
+from cnnlab._common import atomic_path, is_quiet, is_whole, read_arrays, read_bytes
 from cnnlab.experiments.fingerprint import describe, network_facts
 from cnnlab.experiments.runner import Runner, Trained, fresh_session, rows_of_folds
 from cnnlab.experiments.search_space import Space, recipe_at
@@ -90,7 +90,7 @@ def make_oracle(method: str, *, objective: Any, space: Space, seed: int, trials:
             "`trials`, the number of points to try, is for method='random' and method='bayesian', which need it. "
             f"Received: method={method!r}, trials={trials!r}."
         )
-    if trials is not None and (isinstance(trials, bool) or not isinstance(trials, int) or trials < 1):
+    if trials is not None and not is_whole(trials):
         raise ValueError(f"`trials` expects a number of points, 1 or more. Received: {trials!r}.")
     options: dict[str, Any] = {"max_trials": trials} if counted else {}
     options |= {"max_epochs": epochs, "factor": FACTOR} if method == "hyperband" else {}

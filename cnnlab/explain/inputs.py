@@ -7,6 +7,7 @@ from cnnlab import _quiet  # noqa: F401  isort: skip
 import keras
 import numpy as np
 
+from cnnlab._common import is_whole
 from cnnlab.models.metadata import find_metadata
 from cnnlab.models.naming import class_probabilities
 
@@ -59,9 +60,7 @@ def checked_targets(model: keras.Model, target: Target, images: np.ndarray, *, c
     metadata = find_metadata(model)
     names = list(metadata.classes) if metadata else []
     numbers = [names.index(one) if one in names else one for one in wanted]
-    if len(numbers) != len(images) or not all(
-        isinstance(one, int | np.integer) and 0 <= one < count for one in numbers
-    ):
+    if len(numbers) != len(images) or not all(is_whole(one, least=0) and one < count for one in numbers):
         known = f"one of {names}" if names else f"a class number from 0 to {count - 1}"
         raise ValueError(f"`{caller}` expects `target` to be {known}, or one for each image. Received: {target!r}.")
     return np.asarray(numbers, dtype=np.int64), count

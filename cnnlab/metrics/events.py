@@ -1,6 +1,5 @@
 """Alarms against what really happened: events found and missed, false alarms an hour, and the delay."""
 
-import math
 from typing import Any
 
 import numpy as np
@@ -8,7 +7,7 @@ import pandas as pd
 import scipy.special
 import scipy.stats
 
-from cnnlab._common import require_column
+from cnnlab._common import is_number, require_column
 from cnnlab.metrics.intervals import TAILS, wilson
 
 COLUMNS = ("result", "label", "begin", "end", "alarm", "delay", "alarms", "called")
@@ -168,6 +167,6 @@ def _times(table: Any, name: str, column: str, *, caller: str) -> np.ndarray:
 
 def _number(value: Any, name: str, expected: str, *, lowest: float, caller: str) -> float:
     """A finite number that is not below `lowest`."""
-    if isinstance(value, bool) or not isinstance(value, int | float | np.number) or not lowest <= value < math.inf:
+    if not is_number(value, least=lowest):
         raise ValueError(f"`{caller}` expects `{name}` in {expected}. Received: {value!r}.")
     return float(value)

@@ -8,6 +8,7 @@ from cnnlab import _quiet  # noqa: F401  isort: skip
 import keras
 from keras import layers
 
+from cnnlab._common import is_number
 from cnnlab.images import Preparation
 from cnnlab.models.metadata import Metadata, tagged
 
@@ -42,7 +43,7 @@ def checked_classes(classes: Sequence[str], *, caller: str) -> tuple[str, ...]:
 
 def checked_dropout(dropout: float, *, caller: str) -> float:
     """A share of features, from 0 to below 1."""
-    if isinstance(dropout, int | float) and 0 <= dropout < 1:
+    if is_number(dropout) and dropout < 1:
         return float(dropout)
     raise ValueError(f"`{caller}` expects `dropout` from 0 to below 1. Received: {dropout!r}.")
 

@@ -8,6 +8,7 @@ from typing import Any
 from cnnlab import _quiet  # noqa: F401  isort: skip
 import keras
 
+from cnnlab._common import is_number
 from cnnlab._upstream import add_seed_generator
 from cnnlab.models.metadata import find_metadata
 
@@ -82,7 +83,7 @@ def unfreeze(model: keras.Model, *, share: float | None = None, layers: Sequence
     ]
     if layers is not None:
         chosen = _named(candidates, [layers] if isinstance(layers, str) else layers)
-    elif isinstance(share, int | float) and 0 <= share <= 1:
+    elif is_number(share, most=1):
         count = max(round(share * len(candidates)), int(share > 0))
         chosen = candidates[len(candidates) - count :]
     else:

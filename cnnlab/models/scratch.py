@@ -6,6 +6,7 @@ from cnnlab import _quiet  # noqa: F401  isort: skip
 import keras
 from keras import layers
 
+from cnnlab._common import is_whole
 from cnnlab.images import Preparation
 from cnnlab.images.sizing import Resize
 from cnnlab.models.building import channels_last, checked_classes, checked_dropout, classifier, image_input
@@ -122,7 +123,7 @@ def residual_cnn(
     dropout = checked_dropout(dropout, caller=caller)
     prepared = Preparation(image_size, channels, resize, levels)
     _check_filters(filters)
-    if not isinstance(blocks, int) or blocks < 1:
+    if not is_whole(blocks):
         raise ValueError(f"`{caller}` expects `blocks` of 1 or more in each stage. Received: {blocks!r}.")
     inputs, x = image_input(prepared)
     x = layers.Rescaling(1 / 127.5, offset=-1, name="rescaling")(x)

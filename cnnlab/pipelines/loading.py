@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import pandas as pd
 
-from cnnlab._common import evenly_spaced, require_columns, require_seed
+from cnnlab._common import evenly_spaced, is_number, is_whole, require_columns, require_seed
 from cnnlab.images import Preparation, read_file
 from cnnlab.images.decoding import declared_size
 from cnnlab.images.levels import levels_of
@@ -235,7 +235,7 @@ def _require_arguments(
 ) -> None:
     if seed is not None:
         require_seed(seed, caller="pipelines.load")
-    if isinstance(batch_size, bool) or not isinstance(batch_size, (int, np.integer)) or batch_size < 1:
+    if not is_whole(batch_size):
         raise ValueError(f"`batch_size` must be a whole number from 1. Received: batch_size={batch_size!r}.")
     if augment is not None and not (hasattr(augment, "transform") or callable(augment)):
         raise TypeError(
@@ -252,8 +252,7 @@ def _require_arguments(
             "`balance` is for training only: scores must count every image once. Received: "
             f"balance={balance!r} with training=False."
         )
-    number = isinstance(balance, (int, float)) and not isinstance(balance, bool) and 0 <= balance <= 1
-    if balance is not None and balance not in ("oversample", "undersample") and not number:
+    if balance is not None and balance not in ("oversample", "undersample") and not is_number(balance, most=1):
         raise ValueError(
             "`balance` must be 'oversample', 'undersample', a number from 0 to 1 (the share of the largest class that "
             f"each class reaches), or None. Received: balance={balance!r}."
@@ -261,7 +260,7 @@ def _require_arguments(
     if cache is not False and cache not in ("auto", "memory", "disk"):
         raise ValueError(f"`cache` must be 'auto', 'memory', 'disk' or False. Received: cache={cache!r}.")
     if shard is not None:
-        whole = isinstance(shard, (tuple, list)) and len(shard) == 2 and all(isinstance(part, int) for part in shard)
+        whole = isinstance(shard, (tuple, list)) and len(shard) == 2 and all(is_whole(part, least=0) for part in shard)
         if not whole or not 0 <= shard[0] < shard[1]:
             raise ValueError(
                 "`shard` must be (index, count) with 0 <= index < count, for example (0, 2). "

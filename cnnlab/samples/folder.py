@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from cnnlab._common import atomic_path, read_json, require_seed
+from cnnlab._common import atomic_path, is_number, is_whole, read_json, require_seed
 
 RECIPE = ".cnnlab.json"
 TRUTH = ".truth.csv"
@@ -88,10 +88,8 @@ def _write(path: Path, data: bytes) -> None:
 def plain_numbers(caller: str, lowest: Mapping[str, float], seed: Any, **given: Any) -> list[Any]:
     """The numbers, then the seed, as Python's own; refuses what is too low, and what is not whole where that is."""
     require_seed(seed, caller=caller)
-    kinds: dict[str, Any] = {
-        name: numbers.Real if isinstance(least, float) else numbers.Integral for name, least in lowest.items()
-    }
-    if any(isinstance(x, bool) or not isinstance(x, kinds[name]) or not x >= lowest[name] for name, x in given.items()):
+    fits = {name: is_number if isinstance(least, float) else is_whole for name, least in lowest.items()}
+    if not all(fits[name](value, least=lowest[name]) for name, value in given.items()):
         whole = {name: "" if isinstance(least, float) else "whole " for name, least in lowest.items()}
         expected = ", ".join(f"{whole[name]}`{name}` ≥ {least}" for name, least in lowest.items())
         received = ", ".join(f"{name}={value!r}" for name, value in given.items())
@@ -101,7 +99,7 @@ def plain_numbers(caller: str, lowest: Mapping[str, float], seed: Any, **given: 
 
 def plain_share(name: str, share: Any, *, of: str, highest: float = 1) -> float:
     """The share as Python's own float; refuses what is not between 0 and the highest."""
-    if isinstance(share, bool) or not isinstance(share, int | float | np.number) or not 0 <= share <= highest:
+    if not is_number(share, most=highest):
         raise ValueError(f"`{name}` expects a share of {of} from 0 to {highest}. Received: {share!r}.")
     return float(share)
 

@@ -9,6 +9,8 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
+from cnnlab._common import is_number
+
 NAMED = 3  # unreadable images that a warning names
 EXACT = 1e-5  # share by which formats may differ in a probability that equals the threshold
 
@@ -59,8 +61,7 @@ def checked_threshold(threshold: Any, classes: Sequence[str]) -> dict[str, float
     """A class and its threshold as numbers, or none; a ValueError where it is something else."""
     if isinstance(threshold, Mapping) and len(threshold) <= 1 and set(threshold) <= set(classes):
         values = list(threshold.values())
-        numbers = all(isinstance(one, int | float | np.number) and not isinstance(one, bool) for one in values)
-        if numbers and all(0 <= one <= 1 + EXACT or one == np.inf for one in values):  # inf: never called
+        if all(is_number(one, most=1 + EXACT) or one == np.inf for one in values):  # inf: never called
             return {str(name): float(least) for name, least in threshold.items()}
     raise ValueError(
         f"`threshold` expects one class and its probability, such as {{{classes[-1]!r}: 0.3}}; the classes are "

@@ -13,6 +13,7 @@ import cv2
 import numpy as np
 import pandas as pd
 
+from cnnlab._common import is_whole
 from cnnlab._stderr import native_stderr_held
 from cnnlab.images import ENDINGS
 
@@ -34,8 +35,8 @@ class Source(NamedTuple):
 
 def open_source(source: Any, stop: threading.Event, *, paced: bool) -> Source:
     """Opens whatever a person calls a source; a video file is played at its own speed where it is `paced`."""
-    if isinstance(source, int) and not isinstance(source, bool):
-        return _camera(source, stop, f"camera {source}")
+    if is_whole(source, least=0):
+        return _camera(int(source), stop, f"camera {source}")
     if isinstance(source, str) and "://" in source:
         return _camera(source, stop, re.sub(r"//[^/@]*@", "//", source))  # a password is nobody's business
     if isinstance(source, str | os.PathLike):

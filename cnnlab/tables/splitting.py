@@ -7,7 +7,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 
-from cnnlab._common import require_column, require_columns, require_seed
+from cnnlab._common import is_number, is_whole, require_column, require_columns, require_seed
 from cnnlab.tables.layout import SPLITS, split_of
 from cnnlab.tables.linking import Group, group_columns, linked_groups, say_once
 
@@ -53,7 +53,7 @@ def split(
     """
     require_columns(table, "path", "label", caller="tables.split")
     for name, share in (("val", val), ("test", test)):
-        if isinstance(share, bool) or not isinstance(share, int | float | np.number) or not 0 <= share < 1:
+        if not is_number(share) or share >= 1:
             raise ValueError(
                 f"`{name}` expects a share from 0 to below 1. Received: {share!r}. For example {name}=0.15."
             )
@@ -219,7 +219,7 @@ def folds(table: pd.DataFrame, *, count: int = 5, group: Group = None, seed: int
         [2, 2, 2]
     """
     require_columns(table, "path", "label", caller="tables.folds")
-    if isinstance(count, bool) or not isinstance(count, int) or count < 2:
+    if not is_whole(count, least=2):
         raise ValueError(
             f"`count` expects 2 folds or more, so that something is held out each time. Received: {count!r}."
         )

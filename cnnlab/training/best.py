@@ -10,7 +10,7 @@ from cnnlab import _quiet  # noqa: F401  isort: skip
 import keras
 import numpy as np
 
-from cnnlab._common import atomic_path
+from cnnlab._common import atomic_path, is_whole
 from cnnlab._upstream import fit_around, metric_mode
 from cnnlab.models.losses import saved_plainly
 from cnnlab.training.memory import Fields
@@ -59,7 +59,7 @@ class Watched:
         self.name, self.model, self.mode = self.given, callback.model, None if self.asked == "auto" else self.asked
         arguments = fit_around(callback).arguments
         every = arguments.get("validation_freq", 1)
-        self.every = every if isinstance(every, int) else 0
+        self.every = every if is_whole(every) else 0
         if arguments and arguments["validation_data"] is None and self.name.startswith("val_"):
             self.name = self.name.removeprefix("val_")
             if consequence:

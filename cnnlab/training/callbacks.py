@@ -14,7 +14,7 @@ from cnnlab import _quiet  # noqa: F401  isort: skip
 import keras
 import pandas as pd
 
-from cnnlab._common import atomic_path, is_quiet, put_aside, read_json
+from cnnlab._common import atomic_path, is_quiet, is_whole, put_aside, read_json
 from cnnlab.models.naming import is_built
 from cnnlab.training.best import BEST, LAST_GOOD, BestModel, EarlyStopping, Watched, numbers
 from cnnlab.training.checkpoint import FOLDER
@@ -136,8 +136,9 @@ def _own_folder(folder: Path) -> Path:
 
 
 def _callbacks(folder: Path, options: dict[str, Any], *, resume: bool) -> list[keras.callbacks.Callback]:
+    options |= {name: int(value) for name, value in options.items() if is_whole(value, least=0)}  # as JSON has them
     patience, monitor, mode = options["patience"], options["monitor"], options["mode"]
-    if patience is not None and (isinstance(patience, bool) or not isinstance(patience, int) or patience < 1):
+    if patience is not None and not is_whole(patience):
         raise ValueError(f"`patience` expects a number of epochs, 1 or more, or None. Received: {patience!r}.")
     result: list[keras.callbacks.Callback] = [
         Checkpoints(folder, resume=resume, left_behind=LEFT_BEHIND),

@@ -41,7 +41,7 @@ def write(folder: Path, checkpoint: Checkpoint) -> None:
     """Puts a checkpoint into `folder/checkpoint`; the latest one becomes the one before."""
     buffer = io.BytesIO()
     named = checkpoint.facts | {"arrays": sorted(checkpoint.arrays)}  # a damaged list of contents may leave some out
-    facts = np.frombuffer(json.dumps(named).encode(), np.uint8)
+    facts = np.frombuffer(json.dumps(named, default=int).encode(), np.uint8)
     np.savez(buffer, facts=facts, **checkpoint.arrays)  # type: ignore[arg-type]
     latest, previous = (folder / FOLDER / name for name in (LATEST, PREVIOUS))
     with atomic_path(latest) as temporary:

@@ -12,6 +12,7 @@ from cnnlab import _quiet  # noqa: F401  isort: skip
 import keras
 import numpy as np
 
+from cnnlab._common import is_whole
 from cnnlab._upstream import build_before_tracing, optimizers_in, schedules_of
 from cnnlab.models.losses import saved_plainly
 from cnnlab.training.batches import require_known_classes, source_of, suitable_loss
@@ -69,7 +70,7 @@ def compile(
         raise TypeError(f"`training.compile` expects a Keras model. Received: {type(model).__name__}.")
     if not 0 <= label_smoothing < 1:
         raise ValueError(f"`label_smoothing` expects a share from 0 to below 1. Received: {label_smoothing!r}.")
-    if isinstance(learning_rate, int | float) and not 0 < learning_rate < math.inf:
+    if isinstance(learning_rate, int | float | np.number) and not 0 < learning_rate < math.inf:
         raise ValueError(f"`learning_rate` expects a number above 0, such as 0.001. Received: {learning_rate!r}.")
     rule = _optimizer(optimizer, learning_rate, arguments)
     fitting = {"metrics": ["accuracy"]} if "loss" in arguments else suitable_loss(model, data, label_smoothing)
@@ -255,7 +256,7 @@ def _exact(model: keras.Model, name: str) -> Any:
         given = bound.arguments
         if name != "predict":
             require_known_classes(model, given)
-        counts = [given[key] for key in COUNTS if isinstance(given.get(key), int) and given[key] > 0]
+        counts = [given[key] for key in COUNTS if is_whole(given.get(key))]
         if given.get("steps_per_epoch") and "x" in given:
             endless = _endless(given["x"])
             given["x"] = given["x"] if endless is None else endless

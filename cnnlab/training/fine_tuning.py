@@ -160,7 +160,7 @@ def _checked_steps(model: keras.Model, train: Any, val: Any) -> int:
 def _begin(seed: int | None, model: keras.Model, data: Any) -> None:
     """Gives random state, the generators of dropout and the order of the data the seed; freezes the network."""
     if seed is not None:
-        keras.utils.set_random_seed(seed)
+        keras.utils.set_random_seed(int(seed))
         weights = {id(weight) for weight in model.weights}
         generators = [one for one in model.variables if id(one) not in weights and tuple(one.shape) == (2,)]
         for number, state in enumerate(generators):

@@ -149,7 +149,7 @@ class Checkpoints(keras.callbacks.Callback):
         held_out = given.get("validation_data")
         pair = (*held_out, None)[:2] if isinstance(held_out, tuple | list) else (held_out, None)
         validation = {key: value for key, value in _examples(*pair).items() if key not in ("seed", "batch_size")}
-        facts["validation data"] = _digest(json.dumps(validation).encode())
+        facts["validation data"] = _digest(json.dumps(validation, default=int).encode())
         return facts
 
     # Epochs and steps
