@@ -49,18 +49,18 @@ def run(
     Returns:
         Path of the report.
     """
-    notebook, folder = Path(notebook).resolve(), Path(folder).resolve()
+    notebook, folder = Path(notebook).resolve(), Path(folder).expanduser().resolve()
     if not notebook.is_file():
         raise FileNotFoundError(
             f"Expected a notebook, such as notebooks/00_quickstart.ipynb. There is none at {notebook}."
         )
     values: dict[str, Any] = {"folder": str(folder)} | dict(_parameter(text) for text in parameters)
-    _require_own(folder, None if data is None else Path(data).resolve())
+    _require_own(folder, None if data is None else Path(data).expanduser().resolve())
     if data is not None:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the notebook says it again, in its place
             tables.from_folder(data)
-        values["data"] = str(Path(data).resolve())
+        values["data"] = str(Path(data).expanduser().resolve())
     values = _known(notebook, values)
     folder.mkdir(parents=True, exist_ok=True)
     with locked(folder / "report.html", timeout=0):  # the run itself may lock the folder, in the kernel

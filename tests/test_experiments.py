@@ -1,10 +1,12 @@
+from functools import partial
+
 import keras
 import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
 
-from cnnlab import experiments, models, pipelines
+from cnnlab import audit, experiments, models, pipelines, samples, serving
 from cnnlab._answers import with_probabilities
 from cnnlab.experiments.training_run import Recipe, Rows, TrainingRun, train_on_images
 
@@ -98,3 +100,28 @@ def test_an_objective_is_asked_of_images_that_have_a_prediction(digits_model, di
     assert np.flatnonzero(found.predictions["predicted"].isna()).tolist() == broken
     chance = [row[f"p_{row['label']}"] for _, row in found.predictions.drop(broken).iterrows()]
     assert found.scores.get("loss") == (pytest.approx(-np.log(chance).mean(), rel=1e-4) if chance else None)
+
+
+def test_the_home_folder_is_meant_wherever_a_folder_is_named(parts, digits_model, digits, tmp_path, monkeypatch):
+    home, here = tmp_path / "home", tmp_path / "here"
+    home.mkdir()
+    here.mkdir()
+    for name in ("HOME", "USERPROFILE"):
+        monkeypatch.setenv(name, str(home))
+    monkeypatch.chdir(here)
+    table = digits.groupby("label", observed=True).head(2)
+    build = partial(models.small_cnn, image_size=(8, 8), classes=table["label"].cat.categories, filters=(4,))
+
+    def compiled():
+        model = build()
+        model.compile("sgd", "sparse_categorical_crossentropy", run_eagerly=True)
+        return model
+
+    experiments.cross_validate(compiled, table, folds=2, image_size=(8, 8), epochs=1, seed=0, folder="~/cv")
+    audit.decide(parts, parts["path"].iloc[0], "exclude", file="~/decisions.csv")
+    assert len(audit.apply(parts, "~/decisions.csv")) == len(parts) - 1
+    serving.export(digits_model, "~/export", check=digits.head(20), formats=["keras"])
+    assert serving.Predictor("~/export", format="keras", trust=True)(digits["path"].iloc[0]).label
+    samples.inspection("~/parts", per_class=1, size=32)
+    assert {"cv", "decisions.csv", "export", "parts"} <= {path.name for path in home.iterdir()}
+    assert not list(here.iterdir())

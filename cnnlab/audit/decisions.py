@@ -57,7 +57,9 @@ def decide(
     require_columns(table, "path", "label", caller="audit.decide")
     paths = [paths] if isinstance(paths, str | os.PathLike) else list(paths)
     _check(table, [str(path) for path in paths], action, label)
-    return append([[path, action, "" if label is None else str(label), reason] for path in paths], Path(file))
+    return append(
+        [[path, action, "" if label is None else str(label), reason] for path in paths], Path(file).expanduser()
+    )
 
 
 def append(rows: list[list[Any]], file: Path) -> pd.DataFrame:
@@ -128,7 +130,7 @@ def undo(file: str | os.PathLike[str], paths: str | Iterable[str] | None = None)
     Example:
         See `audit.decide`.
     """
-    file = Path(file)
+    file = Path(file).expanduser()
     nothing = f"Expected a decision to undo. {str(file)!r} holds none."
     if not file.exists():
         raise ValueError(nothing)
@@ -163,7 +165,7 @@ def decisions(file: str | os.PathLike[str]) -> pd.DataFrame:
         >>> len(audit.decisions("there is none.csv"))
         0
     """
-    file = Path(file)
+    file = Path(file).expanduser()
     if not file.exists():
         return pd.DataFrame(columns=COLUMNS, dtype="str")
     table = read_csv(file, wanted=COLUMNS) if file.is_file() else pd.DataFrame()
@@ -180,7 +182,7 @@ def latest(table: pd.DataFrame, file: str | os.PathLike[str]) -> pd.DataFrame:
 
     And the label that was given last, whatever was decided since, as `named`.
     """
-    file = Path(file)
+    file = Path(file).expanduser()
     done = decisions(file)
     last = done.assign(row=np.arange(len(done))).drop_duplicates("path", keep="last").set_index("path")
     named = done[done["action"] == "relabel"].drop_duplicates("path", keep="last").set_index("path")["label"]

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cnnlab._common import is_number, is_whole
+from cnnlab._common import is_number
 from cnnlab.augment import pixels, sampling, words
 from cnnlab.augment.sampling import SampledParameters
 from cnnlab.augment.settings import Settings
@@ -69,7 +69,7 @@ class Policy(Settings):
         >>> Policy(rotate=10).sample(3, seed=0)["rotate"].round(2)
         array([...])
         """
-        rows = np.arange(rows) if is_whole(rows, least=0) else np.asarray(rows)
+        rows = np.arange(rows) if isinstance(rows, int | np.integer) else np.asarray(rows)
         uniform = sampling.uniforms(seed, epoch, rows, repeats)
         return sampling.parameters(self, uniform, np) | sampling.mixing_shares(self, uniform)
 

@@ -110,7 +110,7 @@ class Labeller:
                 f"`{caller}` expects images without a label. All {len(table)} rows have one: see `widgets.relabel`."
             )
         values = require_features(table, features, caller=caller)
-        self.file, self.size = Path(file), size
+        self.file, self.size = Path(file).expanduser(), size
         self.images = table.assign(label=pd.Categorical(given.map(str, na_action="ignore"), categories=names))
         self._given = self.images["label"].cat.codes.to_numpy().astype(int)
         self._row_of = {kept_path(path, self.file): row for row, path in enumerate(table["path"])}

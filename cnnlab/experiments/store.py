@@ -186,4 +186,4 @@ def _excerpt(value: Any) -> str:
 
 def owned(folder: str | os.PathLike[str] | None) -> AbstractContextManager[None]:
     """Keeps other processes out of a folder of results inside the block, who are told which one has it."""
-    return nullcontext() if folder is None else locked(folder, timeout=0)
+    return nullcontext() if folder is None else locked(Path(folder).expanduser(), timeout=0)

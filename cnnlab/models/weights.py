@@ -45,7 +45,7 @@ def load_imagenet(backbone: keras.Model, name: str, *, image_size: tuple[int, in
 
 def load_file(backbone: keras.Model, path: str | Path, *, name: str, options: dict[str, Any]) -> None:
     """Loads a weights file, with or without its layer of 1,000 ImageNet classes."""
-    path = Path(path)
+    path = Path(path).expanduser()
     if not path.is_file():
         raise FileNotFoundError(
             f"`models.pretrained` expects `weights` to be 'imagenet', None, or the path of a file with weights of "

@@ -133,7 +133,7 @@ def truth(folder: str | os.PathLike[str]) -> pd.DataFrame:
         ...     int((samples.truth(folder + "/parts")["planted"] == "wrong label").sum())
         2
     """
-    path = Path(folder) / TRUTH
+    path = Path(folder).expanduser() / TRUTH
     if not path.is_file():
         raise FileNotFoundError(
             f"Expected a folder that `samples.inspection` or `samples.surveillance` has made. {folder} has no {TRUTH}. "
@@ -142,4 +142,4 @@ def truth(folder: str | os.PathLike[str]) -> pd.DataFrame:
     table = pd.read_csv(path, dtype={"planted": str, "true_label": str}, keep_default_na=False)
     if "path" not in table:
         return table
-    return table.assign(path=[str(Path(folder) / name) for name in table["path"]])
+    return table.assign(path=[str(Path(folder).expanduser() / name) for name in table["path"]])

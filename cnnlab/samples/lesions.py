@@ -97,7 +97,7 @@ def lesions(
             table["patient"] = [f"P{number:04d}" for number in table["patient"]]
             write("metadata.csv", table.to_csv(index=False, lineterminator="\n").encode())
             write("README.md", README.encode())
-    return Path(folder)
+    return Path(folder).expanduser()
 
 
 def _plan(patients: int, imbalance: float, dark: float, seed: int) -> list[dict[str, Any]]:

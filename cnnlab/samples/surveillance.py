@@ -76,7 +76,7 @@ def surveillance(folder: str | os.PathLike[str], *, days: int = 6, minutes: int 
             happened = pd.DataFrame(truth, columns=["event", "day", "label", "begin", "end"])
             write(TRUTH, happened.to_csv(index=False, lineterminator="\n").encode())
             write("README.md", README.encode())
-    return Path(folder)
+    return Path(folder).expanduser()
 
 
 def _plan(days: int, minutes: int, seed: int) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:

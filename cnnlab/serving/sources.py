@@ -40,7 +40,7 @@ def open_source(source: Any, stop: threading.Event, *, paced: bool) -> Source:
     if isinstance(source, str) and "://" in source:
         return _camera(source, stop, re.sub(r"//[^/@]*@", "//", source))  # a password is nobody's business
     if isinstance(source, str | os.PathLike):
-        path = Path(source)
+        path = Path(source).expanduser()
         if path.is_dir():
             return Source(_folder(path, stop), False, str(path))
         if path.is_file():

@@ -76,7 +76,7 @@ def capture(
         ...     camera.table()["label"].tolist(), answer
         (['hand'], {})
     """
-    folder, names = Path(folder), list(checked_classes(classes, caller="widgets.capture"))
+    folder, names = Path(folder).expanduser(), list(checked_classes(classes, caller="widgets.capture"))
     unfit = [name for name in names if not name.strip() or set(name) & set('/\\:*?"<>|\0') or name.startswith(".")]
     if len({name.lower() for name in names}) < len(names) or unfit:
         raise ValueError(

@@ -62,7 +62,7 @@ class Relabel(Grid):
     """The panel that `widgets.relabel` returns."""
 
     def __init__(self, table: pd.DataFrame, file: str | os.PathLike[str], size: int):
-        self.table, self.file = table.drop_duplicates("path").reset_index(drop=True), Path(file)
+        self.table, self.file = table.drop_duplicates("path").reset_index(drop=True), Path(file).expanduser()
         self.names = [str(name) for name in table["label"].cat.categories]
         self._undo: list[pd.DataFrame] = []  # what was written
         labels = self.table["label"].astype(str)
