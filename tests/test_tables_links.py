@@ -305,3 +305,39 @@ def test_one_file_under_several_links_is_one(tmp_path):
     names = [f"{kind}{number}.png" for number in range(10) for kind in ("", "soft", "hard", "again/")]
     table = pd.DataFrame({"path": [str(tmp_path / name) for name in names], "label": pd.Categorical(["a", "b"] * 20)})
     assert tables.linked_groups(table).tolist() == [number for number in range(10) for _ in range(4)]
+
+
+@pytest.mark.parametrize("column", ["patient", "Patient_ID", "lesion_id", "PatientID", "subfolder", "Video"])
+def test_a_column_of_patients_that_nothing_uses_is_said(said, column):
+    """A person on two sides makes scores too high, and nobody would see it."""
+    table = table_of([0, 1] * 4, **{column: list("aabbccdd")})
+    tables.split(table, val=0.2, test=0.2, seed=0)
+    assert f"Rows of equal {column!r} may land on two sides of a split" in said.text
+    assert f"Keep them together with group={column!r}" in said.text
+
+
+def test_a_column_of_patients_is_said_where_another_one_is_used(said):
+    table = table_of([0, 1] * 4, patient=list("aabbccdd"), group=range(8))
+    tables.folds(table, count=2, group="group", seed=0)
+    assert "group=['group', 'patient']" in said.text
+
+
+@pytest.mark.parametrize(
+    ("columns", "group"),
+    [
+        ({"patient": list("aabbccdd")}, "patient"),
+        ({"patient": list("aabbccdd")}, False),  # the person's own decision
+        ({"patient": list("abcdefgh")}, None),  # one image each
+        ({"patient": [None] * 8}, None),
+        ({"camera": list("aabbccdd"), "patient age": [60] * 8, "inpatient": [0, 1] * 4}, None),
+    ],
+)
+def test_a_column_of_patients_is_not_said_where_all_is_well(said, columns, group):
+    tables.split(table_of([0, 1] * 4, **columns), val=0.2, test=0.2, group=group, seed=0)
+    assert "may land on two sides" not in said.text
+
+
+def test_names_that_differ_in_case_alone_are_said(said):
+    table = table_of([0, 1] * 4, patient=["P1", "p1", "P2", "P2", "P3", "P3", "P4", "P4"])
+    tables.split(table, val=0.2, test=0.2, group="patient", seed=0)
+    assert "Column 'patient' has 'P1' and 'p1', counted as two groups" in said.text

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import re
 from collections.abc import Sequence
 
 import numpy as np
@@ -16,6 +17,11 @@ from cnnlab._common import in_threads, require_column, require_columns
 logger = logging.getLogger("cnnlab")
 COPIES = "group"  # the column of `audit.scan`: equal for images that show the same picture
 Group = str | Sequence[str] | bool | None
+# Columns whose equal values usually mean pictures of one thing, such as "PatientID"; `subfolder` is `from_folder`'s.
+ONE_THING = re.compile(
+    "(patient|person|subject|participant|individual|animal|lesion|case|study|slide|video|clip|sequence|subfolder)s?"
+    "([ _-]?(id|uid|no|nr|number|name|key|code))?"
+)
 
 
 def linked_groups(table: pd.DataFrame, group: Group = None) -> NDArray[np.int64]:
@@ -49,8 +55,13 @@ def linked_groups(table: pd.DataFrame, group: Group = None) -> NDArray[np.int64]
     keys = [pd.factorize(np.array(in_threads(_file, names), object))[0][paths]]  # threads: a network drive is slow
     for column in columns:
         require_column(table, column, caller="tables.linked_groups")
-        keys.append(pd.factorize(_names(table[column]), use_na_sentinel=True)[0])
-        missing = int((keys[-1] < 0).sum())
+        codes, values = pd.factorize(_names(table[column]), use_na_sentinel=True)
+        keys.append(codes)
+        missing = int((codes < 0).sum())
+        folded = pd.Series([str(value).casefold() for value in values], dtype=object)
+        if folded.duplicated().any():
+            first, second = values[folded == folded[folded.duplicated()].iloc[0]][:2]
+            say_once(f"Column {column!r} has {first!r} and {second!r}, counted as two groups: give one thing one name.")
         if missing:
             say_once(f"{missing} of {len(table)} rows have no {column!r}; each counts as a group of its own.")
     # A graph of rows and of values: each row is tied to its values, and what hangs together is one group.
@@ -99,8 +110,9 @@ def _found_by_scan(table: pd.DataFrame) -> bool:
 
 
 def group_columns(table: pd.DataFrame, group: Group) -> list[str]:
-    """The columns that link rows; says so where a column is used that nobody named."""
+    """The columns that link rows; says so where a column is used that nobody named, or should be."""
     if group is None:
+        _say_unused(table, [])
         if COPIES not in table:
             return []
         say_once("Rows of equal `group` stay together, because the table has that column; group=False turns it off.")
@@ -116,7 +128,20 @@ def group_columns(table: pd.DataFrame, group: Group) -> list[str]:
     if columns and _found_by_scan(table) and COPIES not in columns:
         say_once(f"Copies of one picture (column `group`) stay together, like rows of equal {' or '.join(columns)}.")
         columns.append(COPIES)
+    if columns:
+        _say_unused(table, columns)
     return columns
+
+
+def _say_unused(table: pd.DataFrame, used: list[str]) -> None:
+    """A person in training and in the test makes scores too high: a column that looks like one is not passed over."""
+    for column in table.columns.difference(used, sort=False):
+        if ONE_THING.fullmatch(str(column).lower()) and table[column].dropna().duplicated().any():
+            named = repr(column) if not used else repr([*used, column])
+            say_once(
+                f"Rows of equal {column!r} may land on two sides of a split; scores are too high if they show one "
+                f"thing. Keep them together with group={named}; where they may part, group=False says so."
+            )
 
 
 _said: set[str] = set()
