@@ -96,6 +96,7 @@ FEWER = {
     '"learning_rate": [0.001, 0.003, 0.01, 0.03], "dropout": [0.0, 0.2, 0.5]': (
         '"learning_rate": [0.01, 0.03], "dropout": [0.0, 0.2]'
     ),
+    '{"constant": found.suggestion} | schedules': '{"constant": found.suggestion, "steps": schedules["steps"]}',
     '["steps"] + 16': '["steps"] + 3',  # so that the power fails in as few steps, too
     DIGITS: f'{DIGITS}.groupby("label", observed=True).head(40)',
 }

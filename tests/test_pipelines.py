@@ -141,6 +141,13 @@ def test_batch_size_shards_and_caches_do_not_change_an_image(table):
         np.testing.assert_array_equal(everything(dataset)[0], np.stack(list(part.values())))  # now from the cache
 
 
+def test_nobody_waits_for_a_thread_that_tunes(table):
+    """TensorFlow's would make whoever drops an iterator wait, for up to a minute; also behind a person's own steps."""
+    dataset = pipelines.load(table, image_size=(8, 8), training=True, seed=0)
+    assert not dataset.options().autotune.enabled
+    assert not dataset.map(lambda images, labels: (images, labels)).prefetch(1).options().autotune.enabled
+
+
 def test_two_iterators_at_once_are_two_epochs(table):
     dataset = pipelines.load(table, image_size=(16, 12), batch_size=5, training=True, seed=3)
     one, two = dataset.as_numpy_iterator(), dataset.as_numpy_iterator()

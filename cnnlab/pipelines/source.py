@@ -250,6 +250,9 @@ class BatchSource:
         cv2.setNumThreads(1)  # the batches are parallel; threads within each would only get into each other's way
         dataset = batches.map(make, num_parallel_calls=available_cores(), deterministic=True).prefetch(2)
         options = tf.data.Options()
+        # Nothing here is left to tune, and the thread that would do it now and then misses that it is to stop: whoever
+        # drops an iterator, as `fit` does after every epoch, then waits until it wakes, up to a minute.
+        options.autotune.enabled = False
         policy = tf.data.experimental.AutoShardPolicy
         options.experimental_distribute.auto_shard_policy = policy.OFF if self.shard[1] > 1 else policy.DATA
         dataset = dataset.with_options(options)
