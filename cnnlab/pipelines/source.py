@@ -194,12 +194,14 @@ class BatchSource:
         except (OSError, ValueError) as error:
             problem = "there is no such file" if isinstance(error, FileNotFoundError) else str(error)
             problem = getattr(error, "problem", problem)  # of an UnreadableImageError
-            if not self.broken:
+            with self._lock:  # two threads may meet the first ones at once
+                first = not self.broken
+                self.broken[row] = problem
+            if first:
                 logger.warning(
                     "Skipping %s: %s. Others are skipped without a word; `pipelines.broken(dataset)` lists them.",
                     self.paths[row], problem.rstrip("."),
                 )  # fmt: skip
-            self.broken[row] = problem
             return None
         self.broken.pop(row, None)
         return image
