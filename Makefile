@@ -8,7 +8,7 @@ override DATA := $(value DATA)
 override FOLDER := $(value FOLDER)
 export DATA FOLDER
 
-.PHONY: help quickstart report lab test coverage test-slow test-lowest fuzz bench notebooks docs lint doctor requirements
+.PHONY: help quickstart report lab test test-browser coverage test-slow test-lowest fuzz bench notebooks docs lint doctor requirements
 .DELETE_ON_ERROR:
 
 help:
@@ -21,6 +21,7 @@ help:
 	@echo "make notebooks               run all notebooks at full size and keep their outputs"
 	@echo "make docs                    build the documentation; docs/_build/html/index.html"
 	@echo "make test                    run the tests"
+	@echo "make test-browser            run those that drive JupyterLab in Chromium"
 
 $(VENV)/installed: requirements.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(0 if (3, 11) <= v[:2] <= (3, 13) else "cnnlab needs Python 3.11, 3.12 or 3.13; $(PYTHON) is %d.%d. Name another one: make PYTHON=python3.12" % v[:2])'
@@ -50,7 +51,10 @@ doctor: $(VENV)/installed
 	@$(BIN)/python -m cnnlab doctor
 
 test: $(VENV)/installed-dev
-	@$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m 'not slow'
+	@$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+
+test-browser: $(VENV)/installed-dev
+	@$(BIN)/python -m pytest -n 2 --dist loadfile -m browser
 
 coverage: $(VENV)/installed-dev
 	@$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --cov --cov-report=term --cov-fail-under=95

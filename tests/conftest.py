@@ -19,9 +19,9 @@ import pytest
 
 # Whole files go to the workers (`--dist loadfile`), in this order: the longest first, or a worker waits for the other.
 LONGEST = (
-    "test_notebooks_run", "test_browser", "test_grid_search", "test_browser_capture", "test_resume",
-    "test_models_pretrained", "test_cross_validate", "test_guide", "test_serving_decisions", "test_training_tools",
-    "test_preparation", "test_jax", "test_training_asked", "test_pipelines_memory", "test_gpu_script",
+    "test_notebooks_run", "test_grid_search", "test_resume", "test_models_pretrained", "test_cross_validate",
+    "test_guide", "test_serving_decisions", "test_training_tools", "test_preparation", "test_jax",
+    "test_training_asked", "test_pipelines_memory", "test_gpu_script",
 )  # fmt: skip
 
 

@@ -329,6 +329,7 @@ def test_a_column_of_patients_is_said_where_another_one_is_used(said):
         ({"patient": list("aabbccdd")}, False),  # the person's own decision
         ({"patient": list("abcdefgh")}, None),  # one image each
         ({"patient": [None] * 8}, None),
+        ({"subfolder": ["one"] * 4 + ["two"] * 4}, None),  # no more of them than classes: not people
         ({"camera": list("aabbccdd"), "patient age": [60] * 8, "inpatient": [0, 1] * 4}, None),
     ],
 )

@@ -135,8 +135,9 @@ def group_columns(table: pd.DataFrame, group: Group) -> list[str]:
 
 def _say_unused(table: pd.DataFrame, used: list[str]) -> None:
     """A person in training and in the test makes scores too high: a column that looks like one is not passed over."""
+    classes = table["label"].nunique() if "label" in table else 1
     for column in table.columns.difference(used, sort=False):
-        if ONE_THING.fullmatch(str(column).lower()) and table[column].dropna().duplicated().any():
+        if ONE_THING.fullmatch(str(column).lower()) and classes < table[column].nunique() < table[column].count():
             named = repr(column) if not used else repr([*used, column])
             say_once(
                 f"Rows of equal {column!r} may land on two sides of a split; scores are too high if they show one "
