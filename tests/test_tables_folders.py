@@ -508,14 +508,18 @@ def test_images_and_masks_are_not_taken_for_classes_without_a_word(tmp_path):
 
 
 @pytest.mark.parametrize("place", ["", "train"])
-def test_the_other_metadata_of_hugging_face_is_said_and_made_in_one_line(tmp_path, place):
+@pytest.mark.parametrize("ending", ["jsonl", "parquet"])
+def test_the_other_metadata_of_hugging_face_is_said_and_made_in_one_line(tmp_path, place, ending):
     """The sentence's own line makes the file; then nothing is said, and the columns are there."""
     names = [f"{split}/{label}/{number}.png" for split in ("train", "test") for label in "ab" for number in (1, 2)]
     folder_with(tmp_path, *names)
     inside = [name.removeprefix(f"{place}/") for name in names if place in name]
     table = pd.DataFrame({"file_name": inside, "camera": "north"})
-    table.to_json(tmp_path / place / "metadata.jsonl", orient="records", lines=True)
-    with pytest.warns(UserWarning, match=r"metadata\.jsonl' is not read") as said:
+    if ending == "jsonl":
+        table.to_json(tmp_path / place / "metadata.jsonl", orient="records", lines=True)
+    else:
+        table.to_parquet(tmp_path / place / "metadata.parquet")
+    with pytest.warns(UserWarning, match=rf"metadata\.{ending}' is not read") as said:
         assert "camera" not in tables.from_folder(tmp_path)
     exec("import pandas; " + re.search("`(.*)`", str(said[0].message))[1])
     with warnings.catch_warnings():

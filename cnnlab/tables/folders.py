@@ -60,13 +60,14 @@ def from_folder(folder: str | os.PathLike[str], *, labelled: bool = True) -> pd.
         raise FileNotFoundError(f"Expected a folder with one subfolder per class. There is nothing at {str(folder)!r}.")
     if not folder.is_dir():
         raise NotADirectoryError(f"Expected a folder with one subfolder per class. {str(folder)!r} is a file.")
-    for unread in sorted((*folder.glob("metadata.jsonl"), *folder.glob("*/metadata.jsonl"))):
-        if not (table := unread.with_name(METADATA)).exists():
-            warnings.warn(
-                f"{str(unread)!r} is not read. `pandas.read_json({str(unread)!r}, lines=True).to_csv({str(table)!r}, "
-                "index=False)` makes the file that is.",
-                stacklevel=2,
-            )
+    for name, reader in (("metadata.jsonl", "read_json({!r}, lines=True)"), ("metadata.parquet", "read_parquet({!r})")):
+        for unread in sorted((*folder.glob(name), *folder.glob(f"*/{name}"))):
+            if not (read := unread.with_name(METADATA)).exists():
+                warnings.warn(
+                    f"{str(unread)!r} is not read. `pandas.{reader.format(str(unread))}.to_csv({str(read)!r}, "
+                    "index=False)` makes the file that is.",
+                    stacklevel=2,
+                )
     listed = _labelled_by_metadata(folder) if labelled else []
     if listed:
         return _from_metadata(folder, listed)
