@@ -83,7 +83,7 @@ def main():
                 whole += minutes
                 print(f"| {path.stem} | {minutes:.1f} | {memory:.2f} | {problems(notebook)} |", flush=True)
                 if options.write and not problems(notebook):
-                    nbformat.write(_report.lighter(notebook), path)
+                    nbformat.write(_report.described(_report.lighter(notebook)), path)
                 browser.shut_down_kernels(lab)
                 context.close()
     print(f"| all | {whole:.1f} | | |")
