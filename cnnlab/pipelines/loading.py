@@ -96,8 +96,6 @@ def load(
 
         require_same_order(like, source.class_names, name="like")
     source.cache = _make_cache(cache, source)
-    if len(source) == 0:
-        raise ValueError(f"`shard` {shard} leaves no row of {len(table)}. Use fewer workers.")
     _try_on_one(source)
     if training:
         _trained.setdefault((tuple(source.class_names), preparation.image_size), set()).add(preparation)
@@ -139,7 +137,9 @@ def prepared_otherwise(classes: Sequence[str], prepared: Preparation) -> str:
 
 
 def _try_on_one(source: BatchSource) -> None:
-    """Lets a function that does not fit fail now, on the first image that can be read, not within an epoch."""
+    """Lets what cannot work fail now, on the first image that can be read, not within an epoch."""
+    if len(source) == 0:
+        raise ValueError(f"`shard` {source.shard} leaves no row of {len(source.paths)}. Use fewer workers.")
     for row in range(min(SAMPLE, len(source.paths)) if isinstance(source.policy, FunctionPolicy) else 0):
         try:
             image = source.pixels(row)

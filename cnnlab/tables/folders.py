@@ -60,16 +60,8 @@ def from_folder(folder: str | os.PathLike[str], *, labelled: bool = True) -> pd.
         raise FileNotFoundError(f"Expected a folder with one subfolder per class. There is nothing at {str(folder)!r}.")
     if not folder.is_dir():
         raise NotADirectoryError(f"Expected a folder with one subfolder per class. {str(folder)!r} is a file.")
-    for name, reader in (("metadata.jsonl", "read_json({!r}, lines=True)"), ("metadata.parquet", "read_parquet({!r})")):
-        for unread in sorted((*folder.glob(name), *folder.glob(f"*/{name}"))):
-            if not (read := unread.with_name(METADATA)).exists():
-                warnings.warn(
-                    f"{str(unread)!r} is not read. `pandas.{reader.format(str(unread))}.to_csv({str(read)!r}, "
-                    "index=False)` makes the file that is.",
-                    stacklevel=2,
-                )
-    listed = _labelled_by_metadata(folder) if labelled else []
-    if listed:
+    _warn_of_unread(folder)
+    if listed := _labelled_by_metadata(folder) if labelled else []:
         return _from_metadata(folder, listed)
     found = _Found()
     bases = folders_of_classes(folder) if labelled else {"": folder}
@@ -96,6 +88,18 @@ def from_folder(folder: str | os.PathLike[str], *, labelled: bool = True) -> pd.
     above = [base.parent for base in bases.values() if base != folder]
     places = dict.fromkeys([folder, *splits, *above, *bases.values()])
     return _with_metadata(table, [place for place in places if (place / METADATA).is_file()])
+
+
+def _warn_of_unread(folder: Path) -> None:
+    """Says how the other spellings of the Hugging Face image folder's metadata become the file that is read."""
+    for name, reader in (("metadata.jsonl", "read_json({!r}, lines=True)"), ("metadata.parquet", "read_parquet({!r})")):
+        for unread in sorted((*folder.glob(name), *folder.glob(f"*/{name}"))):
+            if not (read := unread.with_name(METADATA)).exists():
+                warnings.warn(
+                    f"{str(unread)!r} is not read. `pandas.{reader.format(str(unread))}.to_csv({str(read)!r}, "
+                    "index=False)` makes the file that is.",
+                    stacklevel=3,
+                )
 
 
 def _labelled_by_metadata(folder: Path) -> list[Path]:
