@@ -39,6 +39,8 @@ def require_columns(table: pd.DataFrame, *columns: str, caller: str) -> None:
         )
     for column in columns:
         require_column(table, column, caller=caller)
+        if isinstance(table[column], pd.DataFrame):
+            raise ColumnError(f"`{caller}` expects one column {column!r}. Received several of this name: drop one.")
     if "label" in columns and not isinstance(table["label"].dtype, pd.CategoricalDtype):
         raise TypeError(
             f"`{caller}` expects `label` to be a pandas Categorical, because names and order of the classes travel "

@@ -103,3 +103,12 @@ def test_what_is_missing_is_named():
         audit.label_issues(table.drop(columns="p_b"))
     with pytest.raises(ValueError, match="two or more classes"):
         audit.label_noise(table[:20])
+
+
+def test_an_image_with_two_labels_is_asked_about_both():
+    """By two people, in any order of the rows."""
+    table = predictions_of(np.arange(100) % 2, ["cat", "dog"], strength=8)
+    other = table.iloc[[0]].assign(label=pd.Categorical(["dog"], ["cat", "dog"]))
+    for rows in ([table, other], [other, table]):
+        found = audit.label_issues(pd.concat(rows, ignore_index=True))
+        assert (found["path"].tolist(), found["label"].tolist()) == (["0.png"], ["dog"])

@@ -109,3 +109,12 @@ def test_balanced_accuracy_is_scikit_learns():
     rng = np.random.default_rng(0)
     truth, answers = rng.integers(0, 4, 200), rng.integers(0, 4, 200)
     assert _balanced_accuracy(truth, answers) == pytest.approx(balanced_accuracy_score(truth, answers))
+
+
+def test_groups_of_any_kind_are_kept_together(pictures, tmp_path):
+    table = written(tmp_path, pictures, same)
+    patients = [f"p{number // 20}" for number in range(60)]
+    assert len(audit.shortcuts(table.assign(group=patients))) == 5  # of three patients, no five folds
+    assert len(audit.shortcuts(table.assign(group=[None, *range(59)]))) == 5
+    with pytest.raises(ValueError, match="two or more groups"):
+        audit.shortcuts(table.assign(group="one"))

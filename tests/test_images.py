@@ -397,3 +397,10 @@ def test_files_that_somebody_opened_are_read_as_bytes_within_the_limit(tmp_path,
     monkeypatch.setattr(preparing, "MAX_BYTES", 20)
     with (tmp_path / "a.png").open("rb") as file, pytest.raises(images.UnreadableImageError, match="of at most"):
         images.read(file)
+
+
+@pytest.mark.parametrize("reduce", [0, -1, 3, 2.5, True])
+def test_other_reductions_are_no_fault_of_the_file(picture, reduce):
+    with pytest.raises(ValueError, match="`reduce` expects 1, 2, 4 or 8") as raised:
+        images.read(picture, reduce=reduce)
+    assert not isinstance(raised.value, images.UnreadableImageError)

@@ -476,6 +476,7 @@ def test_measure_says_where_the_time_goes(table):
         ({"cache": "ram"}, ValueError, "cache='ram'"),
         ({"shard": (2, 2)}, ValueError, "0 <= index < count"),
         ({"shard": 1}, ValueError, "shard=1"),
+        ({"shard": (0, 2), "training": True}, ValueError, "expects a `seed` in training"),
         ({"shard": (23, 24)}, ValueError, "leaves no row of 23"),
     ],
 )
@@ -609,3 +610,23 @@ def test_whole_numbers_of_32_bits_without_levels_are_not_cut_off(tmp_path):
 def test_seeds_that_are_none_are_refused(table, seed):
     with pytest.raises(TypeError, match=r"`pipelines.load` expects a whole number from 0 as `seed`"):
         pipelines.load(table, image_size=(14, 14), training=True, seed=seed)
+
+
+def test_large_seeds_are_seeds_of_their_own():
+    codes = np.zeros(50, int)
+    options = {"epoch": 0, "training": True, "balance": None, "shard": (0, 1)}
+    orders = {tuple(order.epoch_rows(codes, seed=2**64 - 1 - number, **options)[:, 0]) for number in range(5)}
+    assert len(orders) == 5
+
+
+def test_classes_that_have_other_numbers_than_in_training_are_said(table):
+    pipelines.load(table, image_size=(12, 7), training=True, seed=0)
+    first, *others = table["label"].cat.categories
+    fewer = table[table["label"] != first].assign(label=lambda rows: rows["label"].cat.remove_unused_categories())
+    turned = table.assign(label=table["label"].cat.reorder_categories([*others, first]))
+    for other in (fewer, turned):
+        with pytest.warns(UserWarning, match="gives other numbers"):
+            pipelines.load(other, image_size=(12, 7))
+        back = other.assign(label=other["label"].cat.set_categories(table["label"].cat.categories))  # as it advises
+        pipelines.load(back, image_size=(12, 7))
+        pipelines.load(other, image_size=(7, 12))  # another size, another network

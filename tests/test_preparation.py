@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from cnnlab import experiments, images, models, pipelines
+from cnnlab import experiments, images, models, pipelines, training
 from cnnlab.models.metadata import TAG
 
 NAMES = ["left", "none"]
@@ -110,6 +110,20 @@ def test_labels_in_another_order_than_the_outputs_are_refused(wide):
         pipelines.load(one, like=models.with_classes(sequential(), NAMES))
     renamed = wide.assign(label=wide["label"].cat.rename_categories(["up", "down"]))  # for `models.reuse`
     assert first_batch(pipelines.load(renamed, like=model)).shape[1:] == (16, 16, 3)
+
+
+def test_validation_images_must_be_numbered_and_scaled_as_the_training_images(wide):
+    """Also for a network that knows no names: a test folder read on its own may lack a class."""
+    model = training.compile(sequential())
+    train = pipelines.load(wide, image_size=(16, 16), training=True, seed=0)
+    turned = wide.assign(label=wide["label"].cat.reorder_categories(wide["label"].cat.categories[::-1]))
+    with pytest.warns(UserWarning, match="gives other numbers"):
+        val = pipelines.load(turned, image_size=(16, 16))
+    with pytest.raises(ValueError, match=r"same classes, in the same order.*set_categories"):
+        model.fit(train, validation_data=val, verbose=0)
+    darker = pipelines.load(wide, image_size=(16, 16), levels=(0, 4095))
+    with pytest.raises(ValueError, match=r"same `levels`\. Received None and \(0"):
+        model.fit(train, validation_data=darker, verbose=0)
 
 
 def test_levels_travel_with_the_model(tmp_path, caplog):

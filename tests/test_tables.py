@@ -213,6 +213,8 @@ def test_a_lone_csv_is_read_with_alphabetical_classes(tmp_path):
     tables.save(table_of(["b", "a"]), tmp_path / "t.csv")
     (tmp_path / "t.csv.json").unlink()
     assert tables.read(tmp_path / "t.csv")["label"].cat.categories.tolist() == ["a", "b"]
+    (tmp_path / "by_hand.csv").write_text('path,label\n0.png,"cat "\n1.png,cat\n2.png,dog\n')
+    assert tables.read(tmp_path / "by_hand.csv")["label"].tolist() == ["cat", "cat", "dog"]
     with pytest.raises(FileNotFoundError, match="There is none"):
         tables.read(tmp_path / "u.csv")
     with pytest.raises(ValueError, match=r"ending in \.csv"):

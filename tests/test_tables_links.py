@@ -260,7 +260,9 @@ def test_a_class_of_one_gets_advice_that_helps():
         tables.folds(table_of(["a"] * 5 + ["b"]), count=3, seed=0)
 
 
-@pytest.mark.parametrize("numbers", [[1, 1.0, "1", 2], ["1", "1 ", " 1", "2"], [np.int64(1), "1", 1, "2"]])
+@pytest.mark.parametrize(
+    "numbers", [[1, 1.0, "1", 2], ["1", "1 ", " 1", "2"], ["1", "1.0", 1.0, "2"], [np.int64(1), "1", 1, "2"]]
+)
 def test_one_patient_written_in_several_ways_is_one_group(numbers):
     table = table_of("abab", patient=pd.Series(numbers, dtype=object))
     assert tables.linked_groups(table, "patient").tolist() == [0, 0, 0, 1]
@@ -342,3 +344,35 @@ def test_names_that_differ_in_case_alone_are_said(said):
     table = table_of([0, 1] * 4, patient=["P1", "p1", "P2", "P2", "P3", "P3", "P4", "P4"])
     tables.split(table, val=0.2, test=0.2, group="patient", seed=0)
     assert "Column 'patient' has 'P1' and 'p1', counted as two groups" in said.text
+
+
+def test_groups_of_two_scans_put_together_are_not_taken_for_one(said):
+    """Both count from 0: equal numbers mean nothing, and a copy in the other table was never looked for."""
+    scan = table_of(["a", "b"] * 10, group=[0, 0, *range(1, 19)], problem="", note=["", "copy of 0.png", *[""] * 18])
+    assert linking.found_by_scan(scan.sample(frac=1, random_state=0))
+    assert linking.found_by_scan(scan.iloc[1:])
+    both = pd.concat([scan, scan.assign(path="other/" + scan["path"])], ignore_index=True)
+    assert not linking.found_by_scan(both)
+    tables.split(both, val=0.2, test=0.2, seed=0)
+    assert "Scan the whole table once more" in said.text
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_every_fold_tests_every_class_where_the_groups_allow_it(seed):
+    patients = [1, 1, 0, 1, 1, 0, 0, 2, 2, 3, 2]
+    table = table_of("aababbbaaaa", patient=patients)
+    folds = tables.folds(table, count=2, group="patient", seed=seed)
+    assert (pd.crosstab(folds["label"], folds["fold"]) > 0).all(axis=None)
+    assert (folds.groupby("patient")["fold"].nunique() == 1).all()
+
+
+def test_a_ready_made_test_without_a_class_is_said():
+    table = table_of(["a"] * 12 + ["b"] * 12, split=["train"] * 18 + ["val"] * 3 + ["test"] * 3)
+    with pytest.warns(UserWarning, match=r"Not in each of train, val, test: the classes 'a' \(12 images\)"):
+        tables.split(table, val=0.2, test=0.2, seed=0)
+
+
+def test_a_column_twice_is_refused_in_words():
+    table = table_of(["a", "b"] * 6)
+    with pytest.raises(KeyError, match="one column 'label'"):
+        tables.split(pd.concat([table, table[["label"]]], axis=1), val=0.2, test=0.2, seed=0)

@@ -306,6 +306,11 @@ def test_blanks_around_the_names_of_columns_are_taken_away(pictures):
     assert tables.from_csv(both).columns.tolist() == ["path", "label", "a", " a"]
 
 
+def test_rows_about_one_image_are_counted(pictures):
+    with pytest.warns(UserWarning, match=r"2 of the 4 rows .* `table.drop_duplicates\('path'\)`"):
+        tables.from_csv(csv_at(pictures, ["0.png,cat", "1.png,dog", "./0.png,cat", "1.png,dog"]))
+
+
 def test_one_image_with_different_labels_is_said(pictures):
     rows = ["0.png,cat", "1.png,dog", "./0.png,dog", "1.png,dog"]
     with pytest.warns(UserWarning, match=r"1 images of .* have several rows with different labels, such as '.*0\.png'"):

@@ -2,6 +2,7 @@
 
 import datetime
 import os
+import warnings
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import pandas as pd
 from cnnlab._common import atomic_path, did_you_mean, locked, require_columns
 from cnnlab._csv import read_csv, write_csv
 from cnnlab.audit.images import CONFLICT, label_conflicts
+from cnnlab.tables.linking import found_by_scan
 
 ACTIONS = ("relabel", "exclude", "keep")
 COLUMNS = ["path", "action", "label", "reason", "time"]
@@ -31,7 +33,8 @@ def decide(
     Args:
         table: The table that the images are in.
         paths: One path or several, as in the table.
-        action: "relabel", "exclude", or "keep" (looked at, and all right: a problem is set aside).
+        action: "relabel", "exclude", or "keep" (looked at, and all right as the folder or CSV has it: a problem is set
+            aside, and a new label taken back).
         file: The CSV of decisions, made if there is none. Paths below its folder are kept relative to it, so that
             images and decisions can move together.
         label: The new label, a category of the table's labels; with "relabel" only.
@@ -81,6 +84,9 @@ def apply(table: pd.DataFrame, file: str | os.PathLike[str]) -> pd.DataFrame:
     Returns:
         A copy. Decisions about images that are not in the table change nothing.
 
+    Warns:
+        UserWarning: If none of the decisions is about an image of the table.
+
     Raises:
         ValueError: If a decided label is not a category of the table, or the file is not a table of decisions.
 
@@ -89,6 +95,13 @@ def apply(table: pd.DataFrame, file: str | os.PathLike[str]) -> pd.DataFrame:
     """
     require_columns(table, "path", "label", caller="audit.apply")
     found = latest(table, file)
+    done = decisions(file)
+    if len(table) and len(done) and (found["row"] < 0).all():
+        warnings.warn(
+            f"None of the {len(done)} decisions in {str(file)!r} is about an image of this table; the last is about "
+            f"{done['path'].iloc[-1]!r}. Have images or the file moved, or is this another table?",
+            stacklevel=2,
+        )
     relabelled, kept = (found["action"].to_numpy() == action for action in ("relabel", "keep"))
     names = {str(name): name for name in table["label"].cat.categories}
     strange = sorted(set(found["label"][relabelled]) - set(names))
@@ -106,7 +119,7 @@ def apply(table: pd.DataFrame, file: str | os.PathLike[str]) -> pd.DataFrame:
         result["problem"] = result["problem"].where(~kept, "")
     stays = found["action"].to_numpy() != "exclude"
     result, kept = result[stays], kept[stays]
-    if not {"problem", "group"} <= set(result.columns):
+    if "problem" not in result or not found_by_scan(result):
         return result
     # bring the problem "same picture … labelled" up to date, except on rows that a person keeps
     conflicts = pd.Series(label_conflicts(result), index=result.index, dtype="str")

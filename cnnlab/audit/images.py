@@ -5,12 +5,12 @@ import warnings
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from pandas.api.types import is_numeric_dtype
 
 from cnnlab._common import require_columns
 from cnnlab.audit import copies
 from cnnlab.audit.files import Facts, read_all
 from cnnlab.images.levels import as_text, common_levels
+from cnnlab.tables.linking import found_by_scan
 
 TINY = 8  # pixels along the shorter side
 TINIEST = 4  # too few even for a set of tiny images
@@ -85,7 +85,7 @@ def scan(table: pd.DataFrame) -> pd.DataFrame:
 
 def _with_own_columns_kept(table: pd.DataFrame) -> pd.DataFrame:
     """A group or note that no earlier scan gave under another name, since losing a person's groups lets them leak."""
-    scanned = "problem" in table and "group" in table and is_numeric_dtype(table["group"].dtype)
+    scanned = "problem" in table and found_by_scan(table)
     own = {} if scanned else {name: f"{name}_before" for name in ("group", "note") if name in table}
     if not own:
         return table
@@ -148,7 +148,7 @@ def leaks(table: pd.DataFrame) -> pd.DataFrame:
 
     Args:
         table: With the columns path and split, such as `tables.from_folder` gives for ready-made splits; it is scanned
-            first where it has no column group.
+            first where it has no column group of one scan of all its rows.
 
     Returns:
         One row for each image with a copy in another split: path, split, other (path of the first such copy),
@@ -165,7 +165,7 @@ def leaks(table: pd.DataFrame) -> pd.DataFrame:
         [['1.png', '2.png'], ['2.png', '1.png']]
     """
     require_columns(table, "path", "split", caller="audit.leaks")
-    if "group" not in table or not is_numeric_dtype(table["group"].dtype):
+    if not found_by_scan(table):
         table = scan(table)
     rows = table[["path", "split", "group"]].astype({"split": object}).dropna()
     rows = rows[rows.groupby("group")["split"].transform("nunique") > 1]

@@ -111,7 +111,7 @@ def label_noise(predictions: pd.DataFrame) -> pd.DataFrame:
 
 
 def _read(predictions: pd.DataFrame, caller: str) -> tuple[pd.DataFrame, np.ndarray, np.ndarray]:
-    """One row per image that has a label and probabilities, as table, class numbers and matrix."""
+    """One row per image and label that has probabilities, as table, class numbers and matrix."""
     require_columns(predictions, "path", "label", caller=caller)
     columns = [f"p_{name}" for name in predictions["label"].cat.categories]
     require_columns(predictions, *columns, caller=caller)
@@ -123,9 +123,9 @@ def _read(predictions: pd.DataFrame, caller: str) -> tuple[pd.DataFrame, np.ndar
             stacklevel=3,
         )
     table = predictions[predictions[["label", *columns]].notna().all(axis=1)]
-    if table["path"].duplicated().any():
+    if table["path"].duplicated().any():  # an image may have two labels, by two people
         means = table.groupby("path", sort=False)[columns].mean()
-        table = table.drop_duplicates("path")
+        table = table.drop_duplicates(["path", "label"])
         table = table.assign(**{column: means.loc[table["path"], column].to_numpy() for column in columns})
     labels = table["label"].cat.codes.to_numpy().astype(np.int64)
     if len(np.unique(labels)) < 2:

@@ -6,6 +6,7 @@ from numpy.typing import NDArray
 
 from cnnlab._common import require_columns
 from cnnlab.audit.files import Facts, read_all
+from cnnlab.tables.linking import linked_groups
 
 FOLDS, TREES = 5, 50
 SHUFFLES = 1000
@@ -55,10 +56,13 @@ def shortcuts(table: pd.DataFrame, *, seed: int = 0) -> pd.DataFrame:
             f"`audit.shortcuts` expects two or more classes with at least {FEWEST} readable images each. "
             f"Received: {found}."
         )
-    group = table["group"].to_numpy() if "group" in table else np.arange(len(table))
+    group = linked_groups(table, "group" if "group" in table else False)
+    folds = min(FOLDS, len(np.unique(group[chosen])))
+    if folds < 2:
+        raise ValueError("`audit.shortcuts` expects images of two or more groups. Received: all are of one `group`.")
     rows = []
     for trait, values in _traits(facts).items():
-        rows.append({"trait": trait, **_judge(values[chosen], codes[chosen], group[chosen], seed)})
+        rows.append({"trait": trait, **_judge(values[chosen], codes[chosen], group[chosen], folds, seed)})
     return pd.DataFrame(rows).sort_values("score", ascending=False, ignore_index=True)
 
 
@@ -76,15 +80,15 @@ def _traits(facts: Facts) -> dict[str, NDArray[np.float64]]:
     }
 
 
-def _judge(values: NDArray[np.float64], codes: NDArray, group: NDArray, seed: int) -> dict[str, object]:
+def _judge(values: NDArray[np.float64], codes: NDArray, group: NDArray, folds: int, seed: int) -> dict[str, object]:
     """Balanced accuracy of a forest on held-out images, against the same answers with shuffled labels."""
     from sklearn.ensemble import ExtraTreesClassifier
     from sklearn.model_selection import StratifiedGroupKFold, cross_val_predict
 
     _, codes = np.unique(codes, return_inverse=True)
     forest = ExtraTreesClassifier(TREES, min_samples_leaf=3, class_weight="balanced", random_state=seed)
-    folds = StratifiedGroupKFold(FOLDS, shuffle=True, random_state=seed)
-    answers = cross_val_predict(forest, values, codes, groups=group, cv=folds)
+    splitter = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
+    answers = cross_val_predict(forest, values, codes, groups=group, cv=splitter)
     rng = np.random.default_rng(seed)
     by_chance = [_balanced_accuracy(rng.permutation(codes), answers) for _ in range(SHUFFLES)]
     score, high = _balanced_accuracy(codes, answers), float(np.quantile(by_chance, 0.975))

@@ -88,7 +88,10 @@ class Settings:
         return hash(tuple(self.settings.items()))
 
     def __or__(self, other: Self) -> Self:
-        """Both in one; where both set the same operation, the right one counts."""
+        """Both in one; where both set the same operation, the right one counts.
+
+        To switch one off, use `dataclasses.replace(policy, flip=None)`: what is off on the right changes nothing.
+        """
         if not isinstance(other, Settings):
             return NotImplemented
         return dataclasses.replace(self, **other.settings)

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from cnnlab._common import is_whole
 from cnnlab.images import colours, sizing
 from cnnlab.images.decoding import Picture, Reduce, decode, from_pillow
 from cnnlab.images.files import MAX_BYTES, MEMORY, UnreadableImageError, read_file
@@ -96,10 +97,13 @@ def read(source: Source, *, levels: Levels | None = None, reduce: int = 1) -> np
     Raises:
         FileNotFoundError: If there is no such file.
         UnreadableImageError: If it is not an image, damaged, or too large; a ValueError.
+        ValueError: If `reduce` is another number.
 
         >>> read(np.zeros((4, 6), np.uint8)).shape
         (4, 6, 3)
     """
+    if not is_whole(reduce) or reduce not in (1, 2, 4, 8):
+        raise ValueError(f"`reduce` expects 1, 2, 4 or 8. Received: {reduce!r}.")
     return read_reduced(source, lambda size: reduce, require_levels(levels))
 
 

@@ -31,17 +31,18 @@ class Outcome:
 def scored(predictions: pd.DataFrame, *further: str, caller: str) -> pd.DataFrame:
     """The rows that have label, prediction and all of `further`; says how many have not, refuses a table of none."""
     require_columns(predictions, "label", "predicted", *further, caller=caller)
-    whole = predictions[["label", "predicted", *further]].notna().all(axis=1)
+    filled = predictions[["label", "predicted", *further]].notna()
+    whole = filled.all(axis=1)
     if not whole.any():
         raise ValueError(
             f"`{caller}` expects rows that have {', '.join(['label', 'predicted', *further])}. Received "
             f"{len(predictions)} rows, none of which has all. `experiments.predict(model, table)` makes such a table."
         )
     if not whole.all():
+        empty = filled.columns[~filled.all()].tolist()
         warnings.warn(
-            f"`{caller}` leaves out {(~whole).sum()} of {len(whole)} rows, because "
-            f"{' or '.join(['label', 'predicted', *further])} is empty there. "
-            "Look at them: `predictions[predictions['predicted'].isna()]`.",
+            f"`{caller}` leaves out {(~whole).sum()} of {len(whole)} rows, because {' or '.join(empty)} is empty "
+            f"there. Look at them: `predictions[predictions[{empty[0]!r}].isna()]`.",
             UserWarning,
             stacklevel=3,
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import warnings
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -97,9 +98,25 @@ def load(
         require_same_order(like, source.class_names, name="like")
     source.cache = _make_cache(cache, source)
     _try_on_one(source)
-    if training:
-        _trained.setdefault((tuple(source.class_names), preparation.image_size), set()).add(preparation)
+    if training or like is None:
+        _compare_with_training(tuple(source.class_names), preparation, training)
     return source.dataset()
+
+
+def _compare_with_training(names: tuple[str, ...], preparation: Preparation, training: bool) -> None:
+    """Says where a class has another number here than in training: in a test folder that lacks one, for example."""
+    size = preparation.image_size
+    if training:
+        _trained.setdefault((names, size), set()).add(preparation)
+        return
+    trained = [learned for learned, learned_size in _trained if learned_size == size and set(names) <= set(learned)]
+    if trained and all(names != learned[: len(names)] for learned in trained):
+        warnings.warn(
+            f"These images have the classes {', '.join(names[:20])}, numbered in this order; the training images of "
+            f"this process had {', '.join(trained[-1][:20])}. A network trained on those gives other numbers. If it "
+            "is for this one, use `table['label'].cat.set_categories(train['label'].cat.categories)`.",
+            stacklevel=3,
+        )
 
 
 def prepared_otherwise(classes: Sequence[str], prepared: Preparation) -> str:
@@ -265,4 +282,9 @@ def _require_arguments(
             raise ValueError(
                 "`shard` must be (index, count) with 0 <= index < count, for example (0, 2). "
                 f"Received: shard={shard!r}."
+            )
+        if training and seed is None and shard[1] > 1:
+            raise ValueError(
+                "`shard` expects a `seed` in training, the same for all workers, such as seed=0: each would draw an "
+                "order of its own, so that some rows came twice and others never. Received: seed=None."
             )

@@ -11,7 +11,7 @@ def epoch_rows(
     if not training:
         rows = np.arange(index, len(codes), count)
         return np.stack([rows, np.zeros_like(rows)], axis=1)
-    generator = np.random.Generator(np.random.Philox(key=[seed % 2**64, epoch]))
+    generator = np.random.Generator(np.random.Philox(key=np.array([seed % 2**64, epoch], np.uint64)))
     pairs = generator.permutation(_balanced(codes, balance, generator))
     each = len(pairs) // count  # alike for every worker, or they would wait for one another at the end
     return pairs[index : each * count : count]

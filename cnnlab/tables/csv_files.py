@@ -52,7 +52,8 @@ def from_csv(
         ValueError: If a column or a label is missing, a row has several labels, or there are fewer than two classes.
 
     Warns:
-        UserWarning: Counting images that are not there; naming classes that differ in capitals, blanks or accents only.
+        UserWarning: Counting images that are not there; naming classes that differ in capitals, blanks or accents only;
+            counting rows that name an image once more.
 
     Example:
         >>> from cnnlab import tables
@@ -78,6 +79,12 @@ def from_csv(
         warnings.warn(
             f"{int((two > 1).sum())} images of {str(csv)!r} have several rows with different labels, such as "
             f"{two.idxmax()!r}. Correct them: at most one is right.",
+            stacklevel=2,
+        )
+    elif again := len(paths) - len(two):
+        warnings.warn(
+            f"{again} of the {len(paths)} rows of {str(csv)!r} are about an image of an earlier row, as where each row "
+            "is a box. Every row counts as an image: `table.drop_duplicates('path')` leaves one of each.",
             stacklevel=2,
         )
     others = typed_columns(table.drop(columns=list({path, *columns})))

@@ -91,26 +91,33 @@ def _names(values: pd.Series) -> pd.Series:
     """What a column names, so that "P1 " is P1, and 1, 1.0 and "1" are one number; a blank names nobody."""
     if is_numeric_dtype(values.dtype) or is_datetime64_any_dtype(values.dtype):
         return values
-    texts = {
-        value: str(
-            int(value) if isinstance(value, int | float | np.integer | np.floating) and value % 1 == 0 else value
-        ).strip()
-        for value in values.dropna().unique()
-    }
+    texts = {value: re.sub(r"^(-?\d+)\.0+$", r"\1", str(value).strip()) for value in values.dropna().unique()}
     return values.astype(object).map(texts).replace("", None)
 
 
-def _found_by_scan(table: pd.DataFrame) -> bool:
-    """Whether the column of copies holds the whole numbers of `audit.scan`, missing ones or not."""
+def found_by_scan(table: pd.DataFrame) -> bool:
+    """Whether the column of copies is that of one `audit.scan`, with whole numbers, missing ones or not.
+
+    Of each group all images but one have a note that says whose copy they are. So numbers of a person's own are known,
+    and those of two scans, put together, which count from 0 both.
+    """
     if COPIES not in table:
         return False
     numbers = pd.to_numeric(table[COPIES], errors="coerce").dropna()
     whole = len(numbers) == table[COPIES].notna().sum() and bool((numbers % 1 == 0).all())
-    return whole and not is_string_dtype(table[COPIES].dropna().infer_objects().dtype)
+    if not whole or is_string_dtype(table[COPIES].dropna().infer_objects().dtype):
+        return False
+    if "note" not in table:
+        return True
+    copied = table["note"].astype(str).str.contains("copy of ", regex=False).to_numpy()
+    first = numbers.to_numpy()[~copied[table[COPIES].notna()]]
+    return len(np.unique(first)) == len(first)
 
 
 def group_columns(table: pd.DataFrame, group: Group) -> list[str]:
     """The columns that link rows; says so where a column is used that nobody named, or should be."""
+    if group is not False and {"problem", COPIES} <= set(table) and not found_by_scan(table):
+        _say_other_numbers(table)
     if group is None:
         _say_unused(table, [])
         if COPIES not in table:
@@ -125,12 +132,20 @@ def group_columns(table: pd.DataFrame, group: Group) -> list[str]:
             "`group` expects the name of a column, or several names, not what is in it. Received: "
             f"{type(group).__name__}. Use group='patient', after `table.assign(patient=…)` if it is not a column yet."
         )
-    if columns and _found_by_scan(table) and COPIES not in columns:
+    if columns and found_by_scan(table) and COPIES not in columns:
         say_once(f"Copies of one picture (column `group`) stay together, like rows of equal {' or '.join(columns)}.")
         columns.append(COPIES)
     if columns:
         _say_unused(table, columns)
     return columns
+
+
+def _say_other_numbers(table: pd.DataFrame) -> None:
+    if is_numeric_dtype(table[COPIES].dtype):
+        say_once(
+            "The column `group` is not that of one `audit.scan`, so copies of one picture may land on two sides of a "
+            "split. Scan the whole table once more, after any `pd.concat`; a group of your own becomes `group_before`."
+        )
 
 
 def _say_unused(table: pd.DataFrame, used: list[str]) -> None:

@@ -282,7 +282,8 @@ def _untyped(path: Path) -> pd.DataFrame:
     words = [name for name in ("path", "label", "predicted") if name in table]
     others = typed_columns(table.drop(columns=words))
     kept = {*words, *others}
-    table = table[words].where(table[words] != "").join(others)[[name for name in table if name in kept]]
+    texts = table[words].apply(lambda cells: cells.str.strip())
+    table = texts.where(texts != "").join(others)[[name for name in table if name in kept]]
     return table.astype({name: "category" for name in words if name != "path"})
 
 

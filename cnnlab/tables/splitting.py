@@ -76,7 +76,7 @@ def split(
         chosen = _allocate(part, groups[free], list(shares.values()), np.random.default_rng(seed))
         sides[free] = np.array(list(shares), dtype=object)[chosen]
     result = table.assign(split=pd.Categorical(sides, categories=SPLITS))
-    _warn_missing(result, groups, [name for name, share in shares.items() if share > 0])
+    _warn_missing(result, groups, [name for name in SPLITS if shares.get(name, 0) > 0 or name in ready])
     return result
 
 
@@ -185,8 +185,8 @@ def _warn_missing(table: pd.DataFrame, groups: NDArray[np.int64], parts: list[st
     ]
     if lacking:
         warnings.warn(
-            f"Too small to be in each of {', '.join(parts)}: the classes {', '.join(lacking)}. Scores of these classes "
-            "mean little; collect more images, or merge classes.",
+            f"Not in each of {', '.join(parts)}: the classes {', '.join(lacking)}. Scores of these classes mean "
+            "little; collect more images, or merge classes.",
             stacklevel=3,
         )
 
@@ -236,17 +236,38 @@ def folds(table: pd.DataFrame, *, count: int = 5, group: Group = None, seed: int
         raise ValueError(
             f"Expected at least {count} {unit} in each class, one for each fold. {smallest} has {fewest}. {fewer}"
         )
-    labels = _class_codes(table)
-    with warnings.catch_warnings(action="ignore"):  # of too few rows without a label, which are in no score anyway
-        if alone:
-            parts = list(StratifiedKFold(count, shuffle=True, random_state=seed).split(labels, labels))
-        else:
-            splitter = StratifiedGroupKFold(count, shuffle=True, random_state=seed)
-            parts = list(splitter.split(labels, labels, groups))
+    parts = _held_out(table, groups, count, seed)
+    if not _hold_all(table, parts):
+        warnings.warn(
+            "Some folds have no image of some class to test on, as its groups are too uneven. Use fewer folds.",
+            stacklevel=2,
+        )
     fold = np.empty(len(table), dtype=int)
-    for number, (_, held_out) in enumerate(parts):
+    for number, held_out in enumerate(parts):
         fold[held_out] = number
     return table.assign(fold=fold)
+
+
+def _held_out(table: pd.DataFrame, groups: NDArray[np.int64], count: int, seed: int) -> list[NDArray[np.int64]]:
+    labels = _class_codes(table)
+    with warnings.catch_warnings(action="ignore"):  # of too few rows without a label, which are in no score anyway
+        if len(np.unique(groups)) == len(groups):
+            splitter = StratifiedKFold(count, shuffle=True, random_state=seed)
+            return [part for _, part in splitter.split(labels, labels)]
+        splitter = StratifiedGroupKFold(count, shuffle=True, random_state=seed)
+        parts = [part for _, part in splitter.split(labels, labels, groups)]
+    if _hold_all(table, parts):
+        return parts
+    # It is greedy, and may leave all of a class in one fold; dealt like the parts of a split, that is rare.
+    sides = _allocate(labels, groups, [1 / count] * count, np.random.default_rng(seed))
+    dealt = [np.flatnonzero(sides == side) for side in range(count)]
+    return dealt if _hold_all(table, dealt) else parts
+
+
+def _hold_all(table: pd.DataFrame, parts: list[NDArray[np.int64]]) -> bool:
+    """Whether each part has an image of each class that there is."""
+    codes = table["label"].cat.codes.to_numpy()
+    return all(len(np.setdiff1d(codes[codes >= 0], codes[part])) == 0 for part in parts)
 
 
 def class_weights(table: pd.DataFrame) -> dict[int, float]:

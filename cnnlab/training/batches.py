@@ -170,11 +170,29 @@ def check_fits(model: keras.Model, images: np.ndarray, labels: np.ndarray) -> No
         )
 
 
+def _require_alike(train: Any, val: Any) -> None:
+    """Refuses validation images whose numbers mean other classes, or whose grey levels are others."""
+    if train.class_names != val.class_names:
+        raise ValueError(
+            "`fit` expects the same classes, in the same order, in training and validation images. Received "
+            f"{', '.join(train.class_names[:20])} and {', '.join(val.class_names[:20])}. Use "
+            "`val['label'].cat.set_categories(train['label'].cat.categories)`."
+        )
+    if train.preparation.levels != val.preparation.levels:
+        raise ValueError(
+            f"`fit` expects training and validation images with the same `levels`. Received {train.preparation.levels} "
+            f"and {val.preparation.levels}. Scan them as one table, or pass the same `levels` to `pipelines.load`."
+        )
+
+
 def require_known_classes(model: keras.Model, arguments: Mapping[str, Any]) -> None:
     """Refuses what `fit` or `evaluate` is given where labels or weights are of other classes than the network's."""
     outputs = getattr(model, "outputs", None) or []
     count = outputs[0].shape[-1] if len(outputs) == 1 else None
-    for source in map(source_of, (arguments.get("x"), arguments.get("validation_data"))):
+    sources = [source_of(arguments.get(name)) for name in ("x", "validation_data")]
+    if None not in sources:
+        _require_alike(*sources)
+    for source in sources:
         if source is None:
             continue
         require_same_order(model, source.class_names, name=model.name)
