@@ -25,6 +25,7 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 JSON_DEPTH = 50
+COPIES = "group"  # the column of `audit.scan`: equal for images that show the same picture
 
 
 def require_columns(table: pd.DataFrame, *columns: str, caller: str) -> None:
@@ -57,6 +58,25 @@ def require_column(table: pd.DataFrame, column: str, *, caller: str) -> None:
             f"`{caller}` expects a column {column!r}. Received the columns {', '.join(names)}."
             f"{did_you_mean(column, names, count=3)}"
         )
+
+
+def found_by_scan(table: pd.DataFrame) -> bool:
+    """Whether the column of copies is that of one `audit.scan`, with whole numbers, missing ones or not.
+
+    Of each group all images but one have a note that says whose copy they are. So numbers of a person's own are known,
+    and those of two scans, put together, which count from 0 both.
+    """
+    if COPIES not in table:
+        return False
+    numbers = pd.to_numeric(table[COPIES], errors="coerce").dropna()
+    whole = len(numbers) == table[COPIES].notna().sum() and bool((numbers % 1 == 0).all())
+    if not whole or pd.api.types.is_string_dtype(table[COPIES].dropna().infer_objects().dtype):
+        return False
+    if "note" not in table:
+        return True
+    copied = table["note"].astype(str).str.contains("copy of ", regex=False).to_numpy()
+    first = numbers.to_numpy()[~copied[table[COPIES].notna()]]
+    return len(np.unique(first)) == len(first)
 
 
 def require_features(table: pd.DataFrame, features: Any, *, least: int = 1, caller: str) -> np.ndarray:

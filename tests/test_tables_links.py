@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cnnlab import tables
+from cnnlab._common import found_by_scan
 from cnnlab.tables import linking
 
 
@@ -349,10 +350,10 @@ def test_names_that_differ_in_case_alone_are_said(said):
 def test_groups_of_two_scans_put_together_are_not_taken_for_one(said):
     """Both count from 0: equal numbers mean nothing, and a copy in the other table was never looked for."""
     scan = table_of(["a", "b"] * 10, group=[0, 0, *range(1, 19)], problem="", note=["", "copy of 0.png", *[""] * 18])
-    assert linking.found_by_scan(scan.sample(frac=1, random_state=0))
-    assert linking.found_by_scan(scan.iloc[1:])
+    assert found_by_scan(scan.sample(frac=1, random_state=0))
+    assert found_by_scan(scan.iloc[1:])
     both = pd.concat([scan, scan.assign(path="other/" + scan["path"])], ignore_index=True)
-    assert not linking.found_by_scan(both)
+    assert not found_by_scan(both)
     tables.split(both, val=0.2, test=0.2, seed=0)
     assert "Scan the whole table once more" in said.text
 

@@ -6,11 +6,10 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from cnnlab._common import require_columns
+from cnnlab._common import found_by_scan, require_columns
 from cnnlab.audit import copies
 from cnnlab.audit.files import Facts, read_all
 from cnnlab.images.levels import as_text, common_levels
-from cnnlab.tables.linking import found_by_scan
 
 TINY = 8  # pixels along the shorter side
 TINIEST = 4  # too few even for a set of tiny images

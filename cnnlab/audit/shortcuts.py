@@ -6,7 +6,6 @@ from numpy.typing import NDArray
 
 from cnnlab._common import require_columns
 from cnnlab.audit.files import Facts, read_all
-from cnnlab.tables.linking import linked_groups
 
 FOLDS, TREES = 5, 50
 SHUFFLES = 1000
@@ -56,7 +55,9 @@ def shortcuts(table: pd.DataFrame, *, seed: int = 0) -> pd.DataFrame:
             f"`audit.shortcuts` expects two or more classes with at least {FEWEST} readable images each. "
             f"Received: {found}."
         )
-    group = linked_groups(table, "group" if "group" in table else False)
+    alone = np.arange(len(table))
+    named = pd.factorize(table["group"].astype(str))[0] + len(table) if "group" in table else alone
+    group = np.where(table["group"].isna(), alone, named) if "group" in table else alone
     folds = min(FOLDS, len(np.unique(group[chosen])))
     if folds < 2:
         raise ValueError("`audit.shortcuts` expects images of two or more groups. Received: all are of one `group`.")

@@ -8,14 +8,13 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from pandas.api.types import is_datetime64_any_dtype, is_numeric_dtype, is_string_dtype
+from pandas.api.types import is_datetime64_any_dtype, is_numeric_dtype
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from cnnlab._common import in_threads, require_column, require_columns
+from cnnlab._common import COPIES, found_by_scan, in_threads, require_column, require_columns
 
 logger = logging.getLogger("cnnlab")
-COPIES = "group"  # the column of `audit.scan`: equal for images that show the same picture
 Group = str | Sequence[str] | bool | None
 # Columns whose equal values usually mean pictures of one thing, such as "PatientID"; `subfolder` is `from_folder`'s.
 ONE_THING = re.compile(
@@ -93,25 +92,6 @@ def _names(values: pd.Series) -> pd.Series:
         return values
     texts = {value: re.sub(r"^(-?\d+)\.0+$", r"\1", str(value).strip()) for value in values.dropna().unique()}
     return values.astype(object).map(texts).replace("", None)
-
-
-def found_by_scan(table: pd.DataFrame) -> bool:
-    """Whether the column of copies is that of one `audit.scan`, with whole numbers, missing ones or not.
-
-    Of each group all images but one have a note that says whose copy they are. So numbers of a person's own are known,
-    and those of two scans, put together, which count from 0 both.
-    """
-    if COPIES not in table:
-        return False
-    numbers = pd.to_numeric(table[COPIES], errors="coerce").dropna()
-    whole = len(numbers) == table[COPIES].notna().sum() and bool((numbers % 1 == 0).all())
-    if not whole or is_string_dtype(table[COPIES].dropna().infer_objects().dtype):
-        return False
-    if "note" not in table:
-        return True
-    copied = table["note"].astype(str).str.contains("copy of ", regex=False).to_numpy()
-    first = numbers.to_numpy()[~copied[table[COPIES].notna()]]
-    return len(np.unique(first)) == len(first)
 
 
 def group_columns(table: pd.DataFrame, group: Group) -> list[str]:
