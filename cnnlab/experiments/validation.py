@@ -74,7 +74,8 @@ def cross_validate(
         folder: Where finished folds are kept; in memory only where None.
         fit: Called instead of the model's own `fit`, with the model first and the same arguments.
         callbacks: Keras callbacks, copied for each fold, or a function that makes new ones.
-        class_weight: As in `model.fit`, by class number or name; "balanced" for `tables.class_weights` of each fold.
+        class_weight: As in `model.fit`, by class number or name (of classes that are numbers, by name); "balanced" for
+            `tables.class_weights` of each fold.
         **loading: Passed on to `pipelines.load`: batch_size, augment, balance, resize, cache.
 
     Returns:
