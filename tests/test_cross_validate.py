@@ -58,6 +58,15 @@ def test_every_image_is_predicted_once_by_a_model_that_did_not_see_it(few, whole
     assert len(whole.histories) == 6
 
 
+@pytest.mark.parametrize("kept", [False, True])
+def test_predictions_keep_the_index_of_the_table(twelve, tmp_path, kept):
+    rows = twelve.set_axis([f"image {number}" for number in range(12)]).sample(frac=1, random_state=0)
+    options = {"folds": 2, "epochs": 1, "folder": tmp_path if kept else None}
+    for _ in range(1 + kept):  # the second time, they come from the folder
+        assert run(rows, **options).predictions["path"].equals(rows["path"])
+    assert run(rows, **options | {"folder": None, "repeats": 2}).predictions.index.tolist() == list(range(24))
+
+
 def test_a_fold_equals_plain_keras(few, whole):
     from cnnlab import pipelines
 
