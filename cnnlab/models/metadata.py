@@ -8,7 +8,7 @@ layers only, any Keras 3 loads it, safe mode stays on. `tests/test_models.py` fa
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any
+from typing import Any, TypeGuard
 
 from cnnlab import _quiet  # noqa: F401  isort: skip
 import keras
@@ -35,10 +35,15 @@ class Metadata:
     )  # by layer: of the dropout inside, which freezing switches off
 
 
-def tagged(probabilities: keras.KerasTensor, metadata: Metadata) -> keras.KerasTensor:
+def tagged(probabilities: keras.KerasTensor, metadata: Metadata, name: str = TAG) -> keras.KerasTensor:
     """The output of a model that is being built, with the metadata attached."""
     # float32, or mixed precision would cast the probabilities back to 16 bits, where small ones vanish
-    return keras.layers.Dropout(0.0, seed=_plain(metadata), dtype="float32", name=TAG)(probabilities)
+    return keras.layers.Dropout(0.0, seed=_plain(metadata), dtype="float32", name=name)(probabilities)
+
+
+def is_tag(layer: Any) -> TypeGuard[keras.layers.Dropout]:
+    """Whether a layer carries metadata; a second one in a network has a number after its name."""
+    return isinstance(layer, keras.layers.Dropout) and layer.name.startswith(TAG)
 
 
 def _plain(metadata: Metadata) -> dict[str, Any]:
@@ -73,11 +78,13 @@ def set_preparation(model: keras.Model, prepared: Preparation, classes: Sequence
 
 
 def _tag_of(model: Any) -> keras.layers.Dropout | None:
-    """The layer that carries the metadata, also of a network that ends in another."""
+    """The layer that carries the metadata, also of a network that ends in another; what learns after it has others."""
     inside = getattr(model, "layers", None) or []
-    for layer in inside:
-        if layer.name == TAG and isinstance(layer, keras.layers.Dropout):
+    for layer in reversed(inside):
+        if is_tag(layer):
             return layer
+        if layer.weights:
+            break
     return _tag_of(inside[-1]) if inside and isinstance(inside[-1], keras.Model) else None
 
 

@@ -8,7 +8,7 @@ from cnnlab import _quiet  # noqa: F401  isort: skip
 import keras
 import numpy as np
 
-from cnnlab._upstream import operation_of
+from cnnlab._upstream import call_that_made, operation_of
 from cnnlab.images import Preparation
 from cnnlab.images.sizing import Resize
 from cnnlab.models.building import checked_classes
@@ -19,6 +19,7 @@ from cnnlab.models.metadata import (
     class_names,
     find_metadata,
     input_shape,
+    is_tag,
     preparation,
     tagged,
 )
@@ -81,9 +82,11 @@ def with_classes(
         setattr(model, ATTRIBUTE, metadata)
         return model
     outputs = model.outputs[0]
-    while operation_of(outputs).name == TAG:  # named before
+    while is_tag(operation_of(outputs)):  # named before
         outputs = operation_of(outputs).input
-    return keras.Model(model.inputs[0], tagged(outputs, metadata), name=model.name)
+    inside = keras.Model(model.inputs[0], outputs).layers  # where a network that it learns from may have a tag, too
+    tag = f"{TAG}_{len(inside)}" if any(map(is_tag, inside)) else TAG
+    return keras.Model(model.inputs[0], tagged(outputs, metadata, tag), name=model.name)
 
 
 def is_built(model: keras.Model) -> bool:
@@ -162,6 +165,25 @@ def output_count(model: keras.Model, prepared: Preparation) -> int:
             f"{model.name!r} returns {', '.join(map(str, shapes))}."
         )
     return int(shapes[0][1])
+
+
+def before_head(model: keras.Model, *, caller: str) -> Any | None:
+    """What the last layer with weights reads, where that is a Dense one that everything goes through; else None.
+
+    Refuses a network that cannot be cut into a body and a head.
+    """
+    sides = [getattr(model, name, None) or [] for name in ("inputs", "outputs")]
+    if [len(side) for side in sides] != [1, 1]:
+        received = " and ".join(f"{len(side)} {name}" for side, name in zip(sides, ("inputs", "outputs"), strict=True))
+        raise ValueError(
+            f"`{caller}` expects a network of one input and one output that Keras can follow from layer to layer, such "
+            f"as a functional one. Received {getattr(model, 'name', model)!r} ({type(model).__name__}), with "
+            f"{received if any(sides) else 'its layers in Python code'}. Build it with `keras.Model(input, output)`."
+        )
+    call = call_that_made(sides[1][0])
+    while not getattr(call.operation, "weights", []) and len(call.input_tensors) == 1:
+        call = call_that_made(call.input_tensors[0])
+    return call.input_tensors[0] if isinstance(call.operation, keras.layers.Dense) else None
 
 
 def last_activation(model: keras.Model) -> str | None:
