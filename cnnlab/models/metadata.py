@@ -51,12 +51,15 @@ def _plain(metadata: Metadata) -> dict[str, Any]:
     return {name: list(value) if isinstance(value, tuple) else value for name, value in given.items()}
 
 
-def find_metadata(model: Any) -> Metadata | None:
-    """What the model carries, or None; raises ValueError where a file's metadata are damaged."""
+def find_metadata(model: Any, *, inside: bool = False) -> Metadata | None:
+    """What the model carries, or None; raises ValueError where a file's metadata are damaged.
+
+    With `inside`, also what a network carries that it learns from: its classes are others, its images are not.
+    """
     carried = getattr(model, ATTRIBUTE, None)
     if carried is not None:
         return carried
-    tag = _tag_of(model)
+    tag = _tag_of(model, inside=inside)
     if tag is None:
         return None
     return _checked(tag.seed if isinstance(tag.seed, dict) else {"classes": tag.seed}, model)  # a list in version 0.1
@@ -77,15 +80,15 @@ def set_preparation(model: keras.Model, prepared: Preparation, classes: Sequence
         tag.seed = _plain(metadata)
 
 
-def _tag_of(model: Any) -> keras.layers.Dropout | None:
+def _tag_of(model: Any, *, inside: bool = False) -> keras.layers.Dropout | None:
     """The layer that carries the metadata, also of a network that ends in another; what learns after it has others."""
-    inside = getattr(model, "layers", None) or []
-    for layer in reversed(inside):
+    parts = getattr(model, "layers", None) or []
+    for layer in reversed(parts):
         if is_tag(layer):
             return layer
-        if layer.weights:
+        if layer.weights and not inside:
             break
-    return _tag_of(inside[-1]) if inside and isinstance(inside[-1], keras.Model) else None
+    return _tag_of(parts[-1], inside=inside) if parts and isinstance(parts[-1], keras.Model) else None
 
 
 def _checked(values: dict[str, Any], model: keras.Model) -> Metadata:
@@ -161,7 +164,7 @@ def preparation(model: keras.Model, metadata: Metadata | None = None) -> Prepara
     """
     if not isinstance(model, keras.Model):
         raise TypeError(f"Expected a keras.Model. Received: {type(model).__name__}.")
-    metadata = metadata or find_metadata(model) or Metadata(classes=())
+    metadata = metadata or find_metadata(model, inside=True) or Metadata(classes=())
     height, width, channels = input_shape(model)
     if height is None or width is None:
         if metadata.image_size is None:

@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import Any
 
 from cnnlab import _quiet  # noqa: F401  isort: skip
@@ -69,7 +70,7 @@ def with_classes(
     """
     if not isinstance(model, keras.Model):
         raise TypeError(f"`models.with_classes` expects a keras.Model. Received: {type(model).__name__}.")
-    said = find_metadata(model) or Metadata(classes=())  # a network that is named anew keeps the rest
+    said = find_metadata(model, inside=True) or Metadata(classes=())  # a network that is named anew keeps the rest
     asked = Preparation(image_size or (1, 1), resize=resize or said.resize, levels=levels or said.levels)
     names = checked_classes(classes, caller="models.with_classes")
     size = said.image_size if image_size is None else asked.image_size
@@ -221,13 +222,15 @@ def ensure_classes(model: keras.Model, classes: Iterable[str] | None, *, caller:
             )
         return carried
     require_supported(model, classes=names, caller=caller)
+    said = replace(find_metadata(model, inside=True) or Metadata(()), classes=names)
     warnings.warn(
         f"{model.name!r} carries no class names: its outputs are taken for the table's classes, in this order: "
-        f"{', '.join(names[:20])}, and images are prepared with resize='fit'. `models.with_classes(model, names)` says "
-        "it for good, or says otherwise; a network of Python code has to be told again after loading.",
+        f"{', '.join(names[:20])}, and images are prepared with resize={said.resize!r}. "
+        "`models.with_classes(model, names)` says it for good, or says otherwise; a network of Python code has to "
+        "be told again after loading.",
         stacklevel=3,
     )
-    setattr(model, ATTRIBUTE, Metadata(names))
+    setattr(model, ATTRIBUTE, said)
     return list(names)
 
 
