@@ -136,7 +136,7 @@ def cost(
             "`fairness.cost` expects both tables to have the same rows in the same order. Received "
             f"{len(before)} and {len(after)} rows. Use the table that was given to `fairness.equalize`."
         )
-    for name in {"path", "label"} & {*before} & {*after}:
+    for name in [name for name in ("path", "label") if name in before and name in after]:
         differ = sum(str(one) != str(other) for one, other in zip(before[name], after[name], strict=True))
         if differ:
             raise ValueError(

@@ -71,7 +71,7 @@ def resamples(units: np.ndarray, *, count: int, seed: int | Sequence[int]) -> It
         seed: Same seed, same resamples.
     """
     if not is_whole(count, least=2):
-        raise ValueError(f"`bootstrap` expects a whole number of resamples; 1000 is usual. Received: {count!r}.")
+        raise ValueError(f"`bootstrap` expects a whole number of resamples from 2; 1000 is usual. Received: {count!r}.")
     for number in seed if isinstance(seed, tuple) else (seed,):
         require_seed(number, caller="bootstrap")
     generator = np.random.default_rng(seed)
