@@ -11,7 +11,7 @@ import secrets
 import stat
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -108,6 +108,22 @@ def is_number(value: object, *, least: float = 0, most: float = math.inf) -> Typ
     if isinstance(value, bool) or not isinstance(value, int | float | np.integer | np.floating):
         return False
     return bool(math.isfinite(value) and least <= value <= most)
+
+
+def class_number(asked: object, classes: Sequence[Hashable]) -> int:
+    """The number of a class that is asked for by name or number; -1 where there is none, or it could be two.
+
+    Of classes that are numbers themselves, such as grades, a number is the name.
+
+    >>> class_number(1, [1, 2, 3]), class_number(1, ["a", "b", "c"]), class_number(1, ["1", "2", "3"])
+    (0, 1, -1)
+    """
+    names = [str(name) for name in classes]
+    if isinstance(asked, str) or not all(isinstance(name, str) for name in classes):
+        return names.index(str(asked)) if str(asked) in names else -1
+    if not is_whole(asked, least=0) or asked >= len(names) or str(asked) in {*names} - {names[asked]}:
+        return -1
+    return int(asked)
 
 
 def require_seed(seed: object, *, caller: str) -> None:

@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 
 from cnnlab import augment, experiments, models, tables, training
+from cnnlab.experiments.training_run import class_weights
 
 SIZE = (8, 8)
 
@@ -55,6 +56,15 @@ def test_every_image_is_predicted_once_by_a_model_that_did_not_see_it(few, whole
     by_fold = right.groupby(whole.predictions["fold"]).mean()
     np.testing.assert_allclose(whole.scores.sort_values("fold")["accuracy"], by_fold)
     assert len(whole.histories) == 6
+
+
+@pytest.mark.parametrize("kept", [False, True])
+def test_predictions_keep_the_index_of_the_table(twelve, tmp_path, kept):
+    rows = twelve.set_axis([f"image {number}" for number in range(12)]).sample(frac=1, random_state=0)
+    options = {"folds": 2, "epochs": 1, "folder": tmp_path if kept else None}
+    for _ in range(1 + kept):  # the second time, they come from the folder
+        assert run(rows, **options).predictions["path"].equals(rows["path"])
+    assert run(rows, **options | {"folder": None, "repeats": 2}).predictions.index.tolist() == list(range(24))
 
 
 def test_a_fold_equals_plain_keras(few, whole):
@@ -457,6 +467,28 @@ def test_own_train_steps_callbacks_and_class_weights_are_what_runs(twelve):
     assert [sorted(weights) for weights in kinds] == [list(range(10))] * 2
     with pytest.raises(ValueError, match="`class_weight` expects 'balanced', or class"):
         experiments.cross_validate(plain, twelve, folds=2, image_size=SIZE, epochs=1, seed=0, class_weight={"cat": 2.0})
+
+
+@pytest.mark.parametrize(
+    ("classes", "given", "expected"),
+    [
+        ([1, 2, 3], {1: 10.0, 2: 2.0}, {0: 10.0, 1: 2.0, 2: 1.0}),
+        ([3, 1], {np.int64(1): 10.0, "3": 2.0}, {0: 2.0, 1: 10.0}),
+        (["a", "b"], {1: 10.0}, {0: 1.0, 1: 10.0}),
+        (["0", "1"], {1: 10.0}, {0: 1.0, 1: 10.0}),
+        ([1, 2, 3], {0: 10.0, 1: 2.0}, None),  # 0 is no grade
+        (["1", "2", "3"], {1: 10.0}, None),  # the first class by name, the second by number
+        (["a", "b"], [10.0, 1.0], None),
+        (["a", "b"], {True: 10.0}, None),
+    ],
+)
+def test_a_class_weight_of_a_number_is_that_of_the_class_so_called(classes, given, expected):
+    table = pd.DataFrame({"label": pd.Categorical(classes, categories=classes)})
+    if expected is not None:
+        assert class_weights(given, table) == expected
+        return
+    with pytest.raises(ValueError, match="`class_weight` expects 'balanced', or class → weight"):
+        class_weights(given, table)
 
 
 def test_class_weights_weigh_the_loss(twelve):

@@ -45,6 +45,22 @@ def nested(functional):
     return keras.Model(inputs, x)
 
 
+# --- the class in question ---
+
+
+@pytest.mark.parametrize("explanation", [explain.grad_cam, explain.occlusion])
+def test_a_number_that_is_another_classs_name_is_refused(explanation):
+    model = models.small_cnn(image_size=(16, 12), classes=["1", "2", "0"], filters=(4,))
+    image = pixels(16, 12, 3)
+    for wanted in (1, np.int64(1), [1]):
+        with pytest.raises(ValueError, match="Say '1' or the number 0: which is meant"):
+            explanation(model, image, target=wanted)
+    model = models.small_cnn(image_size=(16, 12), classes=["1", "2", "3"], filters=(4,))
+    np.testing.assert_array_equal(explanation(model, image, target="1"), explanation(model, image, target=0))
+    with pytest.raises(ValueError, match="expects `target` to be one of"):
+        explanation(model, image, target=1.5)
+
+
 # --- receptive fields ---
 
 

@@ -212,6 +212,33 @@ def test_a_repeated_index_changes_nothing():
     assert fair[0]["predicted"].tolist() == fair[1]["predicted"].tolist()
 
 
+def test_rows_in_another_order_are_not_paired():
+    table = chances(120, seed=1).assign(path=[f"{number}.png" for number in range(120)])
+    other = table.sample(frac=1, random_state=0).reset_index(drop=True)
+    with pytest.raises(ValueError, match=r"Received another path in 1[0-9]{2} of 120 rows"):
+        fairness.cost(table, other.assign(label=table["label"]), "camera", positive="crack")
+    with pytest.raises(ValueError, match=r"Received another label in [0-9]+ of 120 rows"):
+        fairness.cost(table, other.drop(columns="path"), "camera", positive="crack")
+
+
+def test_a_class_that_is_a_number_may_be_numpys():
+    table = chances(100)
+    table = table.assign(**{name: table[name].cat.rename_categories([1, 2]) for name in ("label", "predicted")})
+    for positive in (np.int64(2), 2.0):
+        found = fairness.groups(table, "camera", positive=positive)
+        pd.testing.assert_frame_equal(found, fairness.groups(table, "camera", positive=2), check_dtype=False)
+    with pytest.raises(ValueError, match="expects `positive` to be one of the classes 1, 2"):
+        fairness.groups(table, "camera", positive=1.5)
+
+
+@pytest.mark.parametrize("ask", [fairness.groups, fairness.gaps, lambda t, by, **o: fairness.cost(t, t, by, **o)])
+@pytest.mark.parametrize("count", [0, 1, 100.0])
+def test_so_few_resamples_are_refused_in_words(ask, count):
+    table = chances(100).assign(group=np.arange(100) // 3)
+    with pytest.raises(ValueError, match="`bootstrap` expects a whole number of resamples"):
+        ask(table, "camera", positive="crack", bootstrap=count)
+
+
 def test_rows_that_either_table_does_not_predict_take_no_part_in_the_cost():
     table, other = chances(120, seed=1), chances(120, seed=1)
     other["predicted"] = other["label"]

@@ -10,6 +10,7 @@ from cnnlab import experiments, models, pipelines
 from cnnlab.experiments import heads, runner
 from cnnlab.experiments.frozen_features import split_backbone
 from cnnlab.experiments.training_run import FeatureBatches, Recipe, Rows, TrainingRun
+from cnnlab.serving.network import two_outputs
 
 # KerasTuner asks threads for their names in the old way.
 pytestmark = [
@@ -390,6 +391,71 @@ def test_grey_files_and_colour_files_count_alike(backbone, table, tmp_path):
     Image.new("L", (40, 30), 90).save(tmp_path / "grey.png")
     rows = table[:1].assign(path=str(tmp_path / "grey.png"))
     assert np.isfinite(experiments.features(backbone, rows)).all()
+
+
+def attentive():
+    """Squeeze and excite, then a head of maps: its Dense layers are inside."""
+    inputs = keras.Input((*SIZE, 3))
+    maps = keras.layers.Conv2D(4, 3)(inputs)
+    share = keras.layers.Dense(4, activation="sigmoid")(keras.layers.GlobalAveragePooling2D()(maps))
+    maps = keras.layers.Multiply()([maps, keras.layers.Reshape((1, 1, 4))(share)])
+    scores = keras.layers.GlobalAveragePooling2D()(keras.layers.Conv2D(3, 1)(maps))
+    return keras.Model(inputs, keras.layers.Softmax()(scores), name="attentive")
+
+
+def test_a_dense_layer_inside_is_not_taken_for_the_head(table):
+    model = models.with_classes(attentive(), ["a", "b", "c"])
+    with pytest.raises(ValueError, match=r"last Dense layer.*'attentive', which has none"):
+        experiments.features(model, table)
+    both = two_outputs(model)(np.zeros((1, *SIZE, 3)))
+    np.testing.assert_array_equal(both["features"], both["probabilities"])
+
+
+class Grown(keras.Model):
+    """Its layers are in Python code."""
+
+    def __init__(self):
+        super().__init__(name="odd")
+        self.maps, self.head = keras.layers.Conv2D(4, 3), keras.layers.Dense(3, activation="softmax")
+
+    def call(self, inputs):
+        return self.head(keras.ops.mean(self.maps(inputs), axis=(1, 2)))
+
+
+def grown():
+    model = Grown()
+    model(np.zeros((1, *SIZE, 3)))
+    return model
+
+
+def several(inputs, outputs):
+    pictures = [keras.Input((*SIZE, 3)) for _ in range(inputs)]
+    seen = keras.layers.Concatenate()([keras.layers.Flatten()(picture) for picture in (pictures * 2)[:2]])
+    scores = [keras.layers.Dense(3, activation="softmax")(seen) for _ in range(outputs)]
+    return keras.Model(pictures, scores, name="odd")
+
+
+@pytest.mark.parametrize(
+    ("network", "received"),
+    [(grown, "layers in Python code"), (lambda: several(2, 1), "2 inputs"), (lambda: several(1, 2), "2 outputs")],
+)
+@pytest.mark.parametrize("use", ["features", "linear_probe", "reuse"])
+def test_what_cannot_be_cut_is_refused_in_words(table, network, received, use):
+    uses = {
+        "features": lambda model: experiments.features(model, table),
+        "linear_probe": lambda model: experiments.linear_probe(table, model, folds=2),
+        "reuse": lambda model: models.reuse(model, classes=["x", "y"]),
+    }
+    with pytest.raises(ValueError, match=f"expects a network of one input and one output.*'odd'.*{received}"):
+        uses[use](network())
+
+
+def test_a_network_in_which_two_heads_meet_is_not_cut_at_one_of_them():
+    inputs = keras.Input((*SIZE, 3))
+    seen = keras.layers.Flatten()(inputs)
+    both = keras.layers.Add()([keras.layers.Dense(3)(seen), keras.layers.Dense(3)(seen)])
+    with pytest.raises(ValueError, match="last layer with weights is a Dense layer"):
+        models.reuse(keras.Model(inputs, keras.layers.Softmax()(both)), classes=["x", "y"])
 
 
 def test_a_classifier_without_a_dense_layer_is_told_what_to_pass(table):

@@ -74,6 +74,27 @@ def test_names_are_text_whatever_they_hold(tmp_path):
     assert models.class_names(keras.saving.load_model(tmp_path / "model.keras")) == names
 
 
+@pytest.mark.parametrize("nested", [False, True])
+@pytest.mark.parametrize("outputs", [2, 5])
+def test_names_of_a_network_are_not_those_of_one_that_learns_from_it(nested, outputs, tmp_path):
+    first = models.small_cnn(image_size=(8, 8), classes=["a", "b"], filters=(4,), resize="pad")
+    new = keras.layers.Dense(outputs, activation="softmax")
+    model = keras.Sequential([first, new]) if nested else keras.Model(first.input, new(first.output))
+    with pytest.raises(ValueError, match=r"Name them with `model = models\.with_classes"):
+        models.class_names(model)
+    assert models.preparation(model).resize == ("fit" if nested else "pad")  # which still holds, where it is found
+    names = [f"new {number}" for number in range(outputs)]
+    with pytest.warns(UserWarning, match=f"resize='{'fit' if nested else 'pad'}'"):
+        assert models.ensure_classes(keras.models.clone_model(model), names, caller="it") == names
+    for _ in range(2):
+        model = models.with_classes(model, names)
+        assert models.class_names(model) == names
+    model.save(tmp_path / "model.keras")
+    assert models.class_names(keras.saving.load_model(tmp_path / "model.keras")) == names
+    calmer = keras.Model(first.input, keras.layers.Softmax()(first.output))
+    assert models.class_names(calmer) == ["a", "b"]
+
+
 def test_a_tag_of_another_kind_of_layer_is_not_asked():
     """A layer with our name that is something else says nothing."""
     inputs = keras.Input((8, 8, 3))

@@ -513,7 +513,7 @@ def test_keras_says_that_it_does_not_survive_a_fork(monkeypatch):
         predictor(IMAGE)
 
 
-@pytest.mark.parametrize("threads", [0, -1, True])
+@pytest.mark.parametrize("threads", [0, -1, True, 1.5, "2"])
 def test_impossible_threads_are_refused(threads):
     with pytest.raises(ValueError, match="`threads` expects a number"):
         serving.Predictor(OLD, threads=threads)

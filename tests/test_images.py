@@ -369,6 +369,15 @@ def test_floats_of_0_to_1_are_refused_also_where_resizing_has_carried_them_beyon
         images.read(picture / np.float32(255) + np.float32(0.003))
 
 
+@pytest.mark.parametrize("kind", [np.int64, np.uint16, np.int8])
+def test_masks_of_0_and_1_are_refused_and_black_images_are_not(picture, kind):
+    with pytest.raises(ValueError, match="values from 0 to 1: multiply by 255"):
+        images.read((picture > 100).astype(kind))
+    assert not images.read(np.zeros_like(picture, kind)).any()
+    dark = (picture > 100).astype(np.uint8)  # of bytes, as a camera gives them
+    np.testing.assert_array_equal(images.read(dark), dark)
+
+
 def test_arrays_of_deep_images_are_read_by_the_levels_as_their_files_are():
     deep = np.linspace(0, 200, 96).reshape(8, 12).astype(np.uint16)  # a dark one of 12 bits
     prepared = images.Preparation((8, 12), levels=(0, 4095))

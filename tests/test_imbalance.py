@@ -381,6 +381,7 @@ def test_the_verdict_in_words(result):
         ({"remedies": ["smoke"]}, ValueError, "Received: 'smoke'"),
         ({"remedies": {"mine": "smote"}}, TypeError, "under 'mine'"),
         ({"minority": ["8"]}, ValueError, r"classes of the table: 0, 1, 7\. Received: \['8'\]"),
+        ({"minority": 1}, ValueError, r"classes of the table: 0, 1, 7\. Received: \[1\]"),
         ({"epochs": 0}, ValueError, "1 or more"),
         ({"folds": 11}, ValueError, "has 10"),
     ],

@@ -262,6 +262,25 @@ def test_wrong_options_are_refused_in_words():
         metrics.scores(table, by="sites")
 
 
+@pytest.mark.parametrize(
+    ("ask", "error", "words"),
+    [
+        (lambda t: metrics.scores(t, top=0), ValueError, "`top` expects a whole number of classes from 1.*: 0"),
+        (lambda t: metrics.scores(t, top=-1), ValueError, "`top` expects"),
+        (lambda t: metrics.baselines(t, top=1.5), ValueError, "`top` expects"),
+        (lambda t: metrics.compare(t, t, top=0), ValueError, "`top` expects"),
+        (lambda t: metrics.scores(t, bootstrap=1000.0), ValueError, "`bootstrap` expects 0, or at least 100"),
+        (lambda t: metrics.per_class(t, bootstrap=True), ValueError, "`bootstrap` expects 0, or at least 100"),
+        (lambda t: metrics.compare(t, t, bootstrap=0), ValueError, "`bootstrap` expects a whole number of resamples"),
+        (lambda t: metrics.scores(t, bootstrap=100, seed=-1), TypeError, "whole number from 0 as `seed`.*: -1"),
+        (lambda t: metrics.reliability(t, bins=2.5), ValueError, "`bins` expects a whole number.*bins=2.5"),
+    ],
+)
+def test_impossible_numbers_are_refused_in_words(ask, error, words):
+    with pytest.raises(error, match=words):
+        ask(drawn_table(20, 3))
+
+
 def test_baselines_equal_dummy_classifiers():
     table = drawn_table(500, 4, prior=[0.6, 0.2, 0.15, 0.05])
     true = table["label"].cat.codes.to_numpy()

@@ -57,6 +57,13 @@ def test_a_probe_is_scikit_learns(network, table):
     assert metrics.scores(predictions).set_index("metric")["value"]["accuracy"] > 0.25  # chance: 0.17
 
 
+def test_predictions_keep_the_index_of_the_table(network, table):
+    rows = table.sample(frac=1, random_state=0)
+    predictions = experiments.linear_probe(rows, network, folds=2)
+    assert predictions.index.equals(rows.index)
+    assert predictions["path"].equals(rows["path"])
+
+
 def test_other_rows_are_predicted_by_one_probe_of_the_whole_table(network, table):
     train, test = table.iloc[::2], table.iloc[1::2].sample(frac=1, random_state=0)
     predictions = experiments.linear_probe(train, network, test=test)

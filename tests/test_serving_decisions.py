@@ -119,6 +119,23 @@ def unsure(parts):
     return model
 
 
+@pytest.mark.parametrize("given", [None, {2: 0.3}, {"2": 0.3}, {2: {"recall": 0.9}}, {"2": {"recall": 0.9}}])
+def test_classes_that_are_numbers_are_exported_by_their_names(parts, tmp_path, given):
+    classes = [10, 2, 3, 4, 5, 6]
+    model = models.small_cnn(image_size=(16, 16), classes=classes, filters=(4,))
+    check = parts.assign(label=parts["label"].cat.rename_categories(classes)).head(60)
+    serving.export(model, tmp_path, formats=["keras"], check=check, threshold=given)
+    predictor = serving.Predictor(tmp_path)
+    assert predictor.classes == [str(name) for name in classes]
+    assert list(predictor.threshold) == ([] if given is None else ["2"])
+    assert (predictor.temperature == 1) == (given is not None and 0.3 in given.values())
+    assert serving.Predictor(tmp_path, threshold={2: 0.3}).threshold == {"2": 0.3}
+    assert serving.validate(tmp_path, check, bootstrap=100)["metric"].iloc[0] == "accuracy"
+    serving.card(tmp_path, experiments.predict(model, check), about={"purpose": "Grades parts."})
+    with pytest.raises(ValueError, match="`threshold` expects one class"):
+        serving.Predictor(tmp_path, threshold={1: 0.3})
+
+
 @pytest.mark.parametrize("format", [pytest.param("keras", marks=pytest.mark.slow), "litert"])
 def test_a_threshold_chosen_on_validation_is_answered_with(unsure, parts, tmp_path, format):
     val, test = (parts[parts["split"] == name] for name in ("val", "test"))

@@ -8,6 +8,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -53,6 +54,13 @@ def test_a_list_loses_nothing(predictor, digits):
 def test_a_table_and_an_array_are_sources(predictor, digits):
     assert len(list(serving.stream(digits.head(5), predictor))) == 5
     assert len(list(serving.stream(np.zeros((4, 8, 8, 3), np.uint8), predictor))) == 4
+
+
+@pytest.mark.parametrize("shape", [(8, 8, 3), (8, 8)])
+@pytest.mark.parametrize("kind", [np.asarray, tf.constant])
+def test_one_image_is_not_taken_for_frames(shape, kind):
+    with pytest.raises(ValueError, match=r"several frames.*the shape \(8, 8.*`stream\(\[image\], predictor\)`"):
+        serving.stream(kind(np.zeros(shape, np.uint8)), model)
 
 
 def test_the_oldest_is_dropped_when_the_model_is_slower():

@@ -20,6 +20,7 @@ from cnnlab.images import Preparation
 from cnnlab.images.sizing import Resize
 from cnnlab.models.catalogue import NETWORKS, require_known
 from cnnlab.models.metadata import find_metadata
+from cnnlab.models.naming import before_head
 from cnnlab.pipelines.cache import content_key, default_folder
 
 # Layers that keep weights and nothing else: frozen, they do the same in training as in use.
@@ -63,7 +64,8 @@ def features(
 
     Raises:
         TypeError: If `backbone` is neither a name nor a Keras model, or a model comes with an `image_size`.
-        ValueError: If there is no such network, the size of its images is open, or a classifier has no dense layer.
+        ValueError: If there is no such network, the size of its images is open, or it cannot be cut
+            before a last dense layer.
         FileNotFoundError: If the weights of this name are neither here nor to be fetched.
 
     Example:
@@ -83,16 +85,15 @@ def features(
             "`experiments.features` expects a name of `models.table()`, or a keras.Model without `image_size` and "
             f"`pyramid`. Received: {type(backbone).__name__}, image_size={image_size}, pyramid={pyramid}."
         )
-    cut = backbone
+    cut, head_input = backbone, before_head(backbone, caller="experiments.features")
     if find_metadata(backbone) is not None:
-        dense = [layer for layer in backbone.layers if isinstance(layer, keras.layers.Dense)]
-        if not dense:
+        if head_input is None:
             raise ValueError(
-                "`experiments.features` expects a classifier with a Dense layer, whose input it takes. Received "
+                "`experiments.features` expects a classifier with a last Dense layer, whose input it takes. Received "
                 f"{backbone.name!r}, which has none. Pass `keras.Model(model.inputs, layer.output)` with the layer "
                 "whose output you want."
             )
-        cut = keras.Model(backbone.inputs[0], dense[-1].input)
+        cut = keras.Model(backbone.inputs[0], head_input)
     if len(cut.input_shape) != 4 or None in cut.input_shape[1:3]:
         raise ValueError(
             "`experiments.features` expects a network for images of one size, with an input of shape (height, width, "

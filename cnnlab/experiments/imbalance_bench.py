@@ -158,7 +158,7 @@ def _minority(table: pd.DataFrame, minority: Sequence[str] | None) -> list[str]:
                 f"{counts.min()} to {counts.max()} images a class. Name the classes that matter: minority=[…]."
             )
         return list(rare)
-    minority = [minority] if isinstance(minority, str) else list(minority)
+    minority = [minority] if pd.api.types.is_scalar(minority) else list(minority)  # type: ignore[list-item]
     strange = [name for name in minority if name not in counts.index]
     if strange or not minority:
         raise ValueError(

@@ -49,9 +49,9 @@ def linear_probe(
         seed: Decides the folds, the inner ones as well.
 
     Returns:
-        A prediction table as `experiments.predict` gives, in the order of the table, with the column fold where there
-        are any: each row is predicted by the probe that has not seen it. Images that cannot be read teach nothing and
-        have no prediction.
+        A prediction table as `experiments.predict` gives, in the order and with the index of the table, with the column
+        fold where there are any: each row is predicted by the probe that has not seen it. Images that cannot be read
+        teach nothing and have no prediction.
 
     Raises:
         ValueError: If a class is smaller than the number of folds, labels are missing, or the readable training images
@@ -85,7 +85,7 @@ def linear_probe(
 
     with threadpool_limits(1):  # the same numbers on any number of cores; folds share these
         in_threads(predict, np.unique(fold[fold >= 0]))
-    asked = whole if test is None else test
+    asked = whole.set_axis(table.index) if test is None else test
     return with_probabilities(asked, found[fold >= 0], None if "label" in asked else list(names))
 
 

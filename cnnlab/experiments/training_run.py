@@ -13,6 +13,7 @@ import pandas as pd
 
 from cnnlab import models, pipelines, tables
 from cnnlab._answers import with_probabilities
+from cnnlab._common import class_number
 from cnnlab._upstream import build_before_tracing
 from cnnlab.experiments.fingerprint import describe
 from cnnlab.experiments.predicting import probabilities_of
@@ -202,16 +203,15 @@ def class_weights(given: Any, train: pd.DataFrame) -> dict[int, float] | None:
         return None
     if isinstance(given, str) and given == "balanced":
         return tables.class_weights(train)
-    names = names_of(train)
-    numbers = {name: number for number, name in enumerate(names)}
-    keys = [key if isinstance(key, int | np.integer) else numbers.get(str(key), -1) for key in given]
-    if not isinstance(given, Mapping) or not all(0 <= key < len(names) for key in keys):
+    classes = train["label"].cat.categories.tolist()
+    numbers = [class_number(name, classes) for name in given] if isinstance(given, Mapping) else [-1]
+    if -1 in numbers:
         raise ValueError(
-            f"`class_weight` expects 'balanced', or class → weight with classes among {names[:10]} or their numbers. "
-            f"Received: {given!r}."
+            f"`class_weight` expects 'balanced', or class → weight with classes among {classes[:10]}, or their numbers "
+            f"where no class is called by another's. Received: {given!r}."
         )
-    weights = dict.fromkeys(range(len(names)), 1.0)
-    return weights | {int(key): float(value) for key, value in zip(keys, given.values(), strict=True)}
+    weights = dict.fromkeys(range(len(classes)), 1.0)
+    return weights | {number: float(value) for number, value in zip(numbers, given.values(), strict=True)}
 
 
 def readable_rows(rows: pd.DataFrame, features: np.ndarray) -> np.ndarray:

@@ -27,7 +27,8 @@ class Validation(NamedTuple):
         scores: One row per repeat and fold: accuracy on the held-out rows, images, epochs trained, seconds, problem
             ("" or why there is no score).
         histories: One row per repeat, fold and epoch.
-        predictions: One row per repeat and image, predicted by the network that did not see it; a prediction table.
+        predictions: One row per repeat and image, predicted by the network that did not see it; a prediction table. Its
+            index is the table's; counted from 0 where there are several repeats.
     """
 
     scores: pd.DataFrame
@@ -74,7 +75,8 @@ def cross_validate(
         folder: Where finished folds are kept; in memory only where None.
         fit: Called instead of the model's own `fit`, with the model first and the same arguments.
         callbacks: Keras callbacks, copied for each fold, or a function that makes new ones.
-        class_weight: As in `model.fit`, by class number or name; "balanced" for `tables.class_weights` of each fold.
+        class_weight: As in `model.fit`, by class number or name (of classes that are numbers, by name); "balanced" for
+            `tables.class_weights` of each fold.
         **loading: Passed on to `pipelines.load`: batch_size, augment, balance, resize, cache.
 
     Returns:
@@ -98,7 +100,8 @@ def cross_validate(
     results = run_all(list(runs.values()), rows, folder, settings, label="cross-validation", unit="fold")
     found, first = joined(runs, results), ["repeat", "fold"]
     scores, histories = (found[key][first + list(found[key].columns.drop(first))] for key in ("scores", "history"))
-    return Validation(scores, histories, found["predictions"])
+    predictions = found["predictions"].set_axis(table.index) if repeats == 1 else found["predictions"]
+    return Validation(scores, histories, predictions)
 
 
 def learning_curve(

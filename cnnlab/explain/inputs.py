@@ -7,7 +7,7 @@ from cnnlab import _quiet  # noqa: F401  isort: skip
 import keras
 import numpy as np
 
-from cnnlab._common import is_whole
+from cnnlab._common import class_number, is_whole
 from cnnlab.models.metadata import find_metadata
 from cnnlab.models.naming import class_probabilities
 
@@ -56,11 +56,15 @@ def checked_targets(model: keras.Model, target: Target, images: np.ndarray, *, c
         outputs, count = [class_probabilities(model, outputs[0])], 2
     if target is None:
         return keras.ops.convert_to_numpy(outputs[0]).argmax(axis=-1), count
-    wanted = [target] * len(images) if isinstance(target, str | int | np.integer) else list(target)
+    wanted: list[Any] = [target] * len(images) if np.isscalar(target) else list(target)  # type: ignore[arg-type]
     metadata = find_metadata(model)
     names = list(metadata.classes) if metadata else []
-    numbers = [names.index(one) if one in names else one for one in wanted]
+    numbers = [class_number(one, names) if names else one for one in wanted]
     if len(numbers) != len(images) or not all(is_whole(one, least=0) and one < count for one in numbers):
         known = f"one of {names}" if names else f"a class number from 0 to {count - 1}"
-        raise ValueError(f"`{caller}` expects `target` to be {known}, or one for each image. Received: {target!r}.")
+        unclear = [str(one) for one, number in zip(wanted, numbers, strict=True) if number == -1 and str(one) in names]
+        hint = f" Say {unclear[0]!r} or the number {names.index(unclear[0])}: which is meant?" if unclear else ""
+        raise ValueError(
+            f"`{caller}` expects `target` to be {known}, or one for each image. Received: {target!r}.{hint}"
+        )
     return np.asarray(numbers, dtype=np.int64), count

@@ -136,6 +136,13 @@ def cost(
             "`fairness.cost` expects both tables to have the same rows in the same order. Received "
             f"{len(before)} and {len(after)} rows. Use the table that was given to `fairness.equalize`."
         )
+    for name in [name for name in ("path", "label") if name in before and name in after]:
+        differ = sum(str(one) != str(other) for one, other in zip(before[name], after[name], strict=True))
+        if differ:
+            raise ValueError(
+                f"`fairness.cost` expects both tables to have the same rows in the same order. Received another {name} "
+                f"in {differ} of {len(before)} rows. Use the order of the table that was given to `fairness.equalize`."
+            )
     keys = by_columns(by, RESULTS, caller="fairness.cost")
     known = before["predicted"].notna().to_numpy() & after["predicted"].notna().to_numpy()
     first = before.assign(_after=after["predicted"].astype(object).to_numpy()).loc[known]

@@ -3,6 +3,7 @@
 import functools
 import warnings
 from collections.abc import Hashable, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -207,7 +208,7 @@ def checked_classes(positive: Positive, classes: pd.Index, *, caller: str) -> li
     """The classes in question: those named, or all."""
     if positive is None:
         return list(classes)
-    named: list[Hashable] = [positive] if isinstance(positive, str | int) else list(positive)
+    named: list[Any] = [positive] if pd.api.types.is_scalar(positive) else list(positive)  # type: ignore[arg-type]
     for name in named:
         require_class(name, classes, caller=caller)
     return named

@@ -173,7 +173,7 @@ def _from_array(image: np.ndarray, deep: bool) -> np.ndarray:
     if image.dtype != np.uint8:
         if not np.isfinite(image).all() or image.min() < 0 or image.max() > 255:
             raise ValueError(f"Expected pixels 0-255. Received values from {image.min()} to {image.max()}.")
-        if image.dtype.kind == "f" and image.size > 64 and 0 < image.max() <= 1 + OVERSHOOT:
+        if image.size > 64 and 0 < image.max() <= 1 + OVERSHOOT:
             raise ValueError(
                 "Expected pixels 0-255. Received values from 0 to 1: multiply by 255, the model rescales itself."
             )

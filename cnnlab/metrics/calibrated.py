@@ -8,6 +8,7 @@ from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax
 
 from cnnlab._answers import TINY, scaled_by_temperature
+from cnnlab._common import is_whole
 from cnnlab.metrics import intervals
 from cnnlab.metrics.scoring import BINS, bin_of, divide
 from cnnlab.metrics.table import known_probabilities, outcome, required_probability, scored
@@ -34,8 +35,8 @@ def reliability(predictions: pd.DataFrame, *, bins: int = BINS) -> pd.DataFrame:
            left  right  confidence  accuracy   low  high  images
         0   0.9    1.0        0.97      0.95  0.76  0.99      20
     """
-    if bins < 1:
-        raise ValueError(f"`bins` expects a number from 1 up. Received: bins={bins}.")
+    if not is_whole(bins):
+        raise ValueError(f"`bins` expects a whole number from 1 up. Received: bins={bins!r}.")
     table = scored(predictions, "confidence", caller="metrics.reliability")
     seen = outcome(table, caller="metrics.reliability")
     confidence = np.asarray(seen.confidence)

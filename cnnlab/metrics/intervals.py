@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 import numpy as np
 import scipy.special
 
+from cnnlab._common import is_whole, require_seed
 from cnnlab.metrics.scoring import (
     BINS,
     Counts,
@@ -69,6 +70,10 @@ def resamples(units: np.ndarray, *, count: int, seed: int | Sequence[int]) -> It
         count: Resamples in all.
         seed: Same seed, same resamples.
     """
+    if not is_whole(count, least=2):
+        raise ValueError(f"`bootstrap` expects a whole number of resamples from 2; 1000 is usual. Received: {count!r}.")
+    for number in seed if isinstance(seed, tuple) else (seed,):
+        require_seed(number, caller="bootstrap")
     generator = np.random.default_rng(seed)
     size = int(units.max()) + 1
     step = max(1, MOST_NUMBERS // max(size, len(units)))

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from cnnlab._common import is_whole
 from cnnlab.metrics.intervals import Shares, score_limits, share_limits
 from cnnlab.metrics.scoring import Counts, counter, divide, from_counts, values
 from cnnlab.metrics.table import Group, Outcome, by_columns, outcome, scored, units_of
@@ -82,8 +83,8 @@ def scores(
 
 
 def _checked(bootstrap: int) -> int:
-    if bootstrap < 100:
-        raise ValueError(f"`bootstrap` expects 0, or at least 100 resamples; 1000 is usual. Received: {bootstrap}.")
+    if not is_whole(bootstrap, least=100):
+        raise ValueError(f"`bootstrap` expects 0, or at least 100 resamples; 1000 is usual. Received: {bootstrap!r}.")
     return bootstrap
 
 

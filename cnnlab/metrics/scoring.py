@@ -9,6 +9,7 @@ from collections.abc import Callable
 import numpy as np
 import scipy.sparse
 
+from cnnlab._common import is_whole
 from cnnlab.metrics.table import Outcome
 
 BINS = 15
@@ -70,6 +71,8 @@ def counter(outcome: Outcome) -> Callable[[np.ndarray], Counts]:
 
 def scorer(outcome: Outcome, *, top: int = 3) -> Statistic:
     """Prepares all scores that the table allows, for weights of shape (images, weightings)."""
+    if not is_whole(top):
+        raise ValueError(f"`top` expects a whole number of classes from 1, such as 3. Received: {top!r}.")
     count, rows = counter(outcome), row_values(outcome, top=top)
     area = None if outcome.probability is None else areas(outcome.true, outcome.probability)
     error = None if outcome.confidence is None else calibration_error(outcome.confidence, excess(outcome))

@@ -8,7 +8,7 @@ layers only, any Keras 3 loads it, safe mode stays on. `tests/test_models.py` fa
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any
+from typing import Any, TypeGuard
 
 from cnnlab import _quiet  # noqa: F401  isort: skip
 import keras
@@ -35,10 +35,15 @@ class Metadata:
     )  # by layer: of the dropout inside, which freezing switches off
 
 
-def tagged(probabilities: keras.KerasTensor, metadata: Metadata) -> keras.KerasTensor:
+def tagged(probabilities: keras.KerasTensor, metadata: Metadata, name: str = TAG) -> keras.KerasTensor:
     """The output of a model that is being built, with the metadata attached."""
     # float32, or mixed precision would cast the probabilities back to 16 bits, where small ones vanish
-    return keras.layers.Dropout(0.0, seed=_plain(metadata), dtype="float32", name=TAG)(probabilities)
+    return keras.layers.Dropout(0.0, seed=_plain(metadata), dtype="float32", name=name)(probabilities)
+
+
+def is_tag(layer: Any) -> TypeGuard[keras.layers.Dropout]:
+    """Whether a layer carries metadata; a second one in a network has a number after its name."""
+    return isinstance(layer, keras.layers.Dropout) and layer.name.startswith(TAG)
 
 
 def _plain(metadata: Metadata) -> dict[str, Any]:
@@ -46,12 +51,15 @@ def _plain(metadata: Metadata) -> dict[str, Any]:
     return {name: list(value) if isinstance(value, tuple) else value for name, value in given.items()}
 
 
-def find_metadata(model: Any) -> Metadata | None:
-    """What the model carries, or None; raises ValueError where a file's metadata are damaged."""
+def find_metadata(model: Any, *, inside: bool = False) -> Metadata | None:
+    """What the model carries, or None; raises ValueError where a file's metadata are damaged.
+
+    With `inside`, also what a network carries that it learns from: its classes are others, its images are not.
+    """
     carried = getattr(model, ATTRIBUTE, None)
     if carried is not None:
         return carried
-    tag = _tag_of(model)
+    tag = _tag_of(model, inside=inside)
     if tag is None:
         return None
     return _checked(tag.seed if isinstance(tag.seed, dict) else {"classes": tag.seed}, model)  # a list in version 0.1
@@ -72,13 +80,15 @@ def set_preparation(model: keras.Model, prepared: Preparation, classes: Sequence
         tag.seed = _plain(metadata)
 
 
-def _tag_of(model: Any) -> keras.layers.Dropout | None:
-    """The layer that carries the metadata, also of a network that ends in another."""
-    inside = getattr(model, "layers", None) or []
-    for layer in inside:
-        if layer.name == TAG and isinstance(layer, keras.layers.Dropout):
+def _tag_of(model: Any, *, inside: bool = False) -> keras.layers.Dropout | None:
+    """The layer that carries the metadata, also of a network that ends in another; what learns after it has others."""
+    parts = getattr(model, "layers", None) or []
+    for layer in reversed(parts):
+        if is_tag(layer):
             return layer
-    return _tag_of(inside[-1]) if inside and isinstance(inside[-1], keras.Model) else None
+        if layer.weights and not inside:
+            break
+    return _tag_of(parts[-1], inside=inside) if parts and isinstance(parts[-1], keras.Model) else None
 
 
 def _checked(values: dict[str, Any], model: keras.Model) -> Metadata:
@@ -154,7 +164,7 @@ def preparation(model: keras.Model, metadata: Metadata | None = None) -> Prepara
     """
     if not isinstance(model, keras.Model):
         raise TypeError(f"Expected a keras.Model. Received: {type(model).__name__}.")
-    metadata = metadata or find_metadata(model) or Metadata(classes=())
+    metadata = metadata or find_metadata(model, inside=True) or Metadata(classes=())
     height, width, channels = input_shape(model)
     if height is None or width is None:
         if metadata.image_size is None:

@@ -2,13 +2,14 @@
 
 import warnings
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import Any
 
 from cnnlab import _quiet  # noqa: F401  isort: skip
 import keras
 import numpy as np
 
-from cnnlab._upstream import operation_of
+from cnnlab._upstream import call_that_made, operation_of
 from cnnlab.images import Preparation
 from cnnlab.images.sizing import Resize
 from cnnlab.models.building import checked_classes
@@ -19,6 +20,7 @@ from cnnlab.models.metadata import (
     class_names,
     find_metadata,
     input_shape,
+    is_tag,
     preparation,
     tagged,
 )
@@ -68,7 +70,7 @@ def with_classes(
     """
     if not isinstance(model, keras.Model):
         raise TypeError(f"`models.with_classes` expects a keras.Model. Received: {type(model).__name__}.")
-    said = find_metadata(model) or Metadata(classes=())  # a network that is named anew keeps the rest
+    said = find_metadata(model, inside=True) or Metadata(classes=())  # a network that is named anew keeps the rest
     asked = Preparation(image_size or (1, 1), resize=resize or said.resize, levels=levels or said.levels)
     names = checked_classes(classes, caller="models.with_classes")
     size = said.image_size if image_size is None else asked.image_size
@@ -81,9 +83,11 @@ def with_classes(
         setattr(model, ATTRIBUTE, metadata)
         return model
     outputs = model.outputs[0]
-    while operation_of(outputs).name == TAG:  # named before
+    while is_tag(operation_of(outputs)):  # named before
         outputs = operation_of(outputs).input
-    return keras.Model(model.inputs[0], tagged(outputs, metadata), name=model.name)
+    inside = keras.Model(model.inputs[0], outputs).layers  # where a network that it learns from may have a tag, too
+    tag = f"{TAG}_{len(inside)}" if any(map(is_tag, inside)) else TAG
+    return keras.Model(model.inputs[0], tagged(outputs, metadata, tag), name=model.name)
 
 
 def is_built(model: keras.Model) -> bool:
@@ -164,6 +168,25 @@ def output_count(model: keras.Model, prepared: Preparation) -> int:
     return int(shapes[0][1])
 
 
+def before_head(model: keras.Model, *, caller: str) -> Any | None:
+    """What the last layer with weights reads, where that is a Dense one that everything goes through; else None.
+
+    Refuses a network that cannot be cut into a body and a head.
+    """
+    sides = [getattr(model, name, None) or [] for name in ("inputs", "outputs")]
+    if [len(side) for side in sides] != [1, 1]:
+        received = " and ".join(f"{len(side)} {name}" for side, name in zip(sides, ("inputs", "outputs"), strict=True))
+        raise ValueError(
+            f"`{caller}` expects a network of one input and one output that Keras can follow from layer to layer, such "
+            f"as a functional one. Received {getattr(model, 'name', model)!r} ({type(model).__name__}), with "
+            f"{received if any(sides) else 'its layers in Python code'}. Build it with `keras.Model(input, output)`."
+        )
+    call = call_that_made(sides[1][0])
+    while not getattr(call.operation, "weights", []) and len(call.input_tensors) == 1:
+        call = call_that_made(call.input_tensors[0])
+    return call.input_tensors[0] if isinstance(call.operation, keras.layers.Dense) else None
+
+
 def last_activation(model: keras.Model) -> str | None:
     """Name of the activation that the outputs come from; None where it cannot be told, or gives numbers of 0-1."""
     if getattr(model, "outputs", None) is None:
@@ -199,13 +222,15 @@ def ensure_classes(model: keras.Model, classes: Iterable[str] | None, *, caller:
             )
         return carried
     require_supported(model, classes=names, caller=caller)
+    said = replace(find_metadata(model, inside=True) or Metadata(()), classes=names)
     warnings.warn(
         f"{model.name!r} carries no class names: its outputs are taken for the table's classes, in this order: "
-        f"{', '.join(names[:20])}, and images are prepared with resize='fit'. `models.with_classes(model, names)` says "
-        "it for good, or says otherwise; a network of Python code has to be told again after loading.",
+        f"{', '.join(names[:20])}, and images are prepared with resize={said.resize!r}. "
+        "`models.with_classes(model, names)` says it for good, or says otherwise; a network of Python code has to "
+        "be told again after loading.",
         stacklevel=3,
     )
-    setattr(model, ATTRIBUTE, Metadata(names))
+    setattr(model, ATTRIBUTE, said)
     return list(names)
 
 

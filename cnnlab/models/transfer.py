@@ -18,6 +18,7 @@ from cnnlab.models.building import channels_last, checked_classes, checked_dropo
 from cnnlab.models.catalogue import NETWORKS, PREPROCESSING, constructor, require_known
 from cnnlab.models.freezing import freeze, random_rates
 from cnnlab.models.metadata import Metadata, find_metadata
+from cnnlab.models.naming import before_head
 from cnnlab.models.weights import load_file, load_imagenet
 
 OURS = {"include_top", "weights", "input_tensor", "input_shape", "pooling", "classes", "classifier_activation", "name"}
@@ -113,7 +114,7 @@ def reuse(model: keras.Model, *, classes: Sequence[str], dropout: float = 0.2) -
 
     Raises:
         TypeError: If `classes` is a count instead of names.
-        ValueError: If `model` has no `Dense` layer to replace.
+        ValueError: If `model` has no `Dense` layer to replace, several inputs or outputs, or its layers in Python code.
 
     Example:
         >>> from cnnlab import models
@@ -123,13 +124,13 @@ def reuse(model: keras.Model, *, classes: Sequence[str], dropout: float = 0.2) -
     """
     names = checked_classes(classes, caller="models.reuse")
     dropout = checked_dropout(dropout, caller="models.reuse")
-    last = next((layer for layer in reversed(getattr(model, "layers", [])) if layer.weights), None)
-    if not isinstance(last, layers.Dense):
+    features = before_head(model, caller="models.reuse")
+    if features is None:
+        last = next((layer.name for layer in reversed(model.layers) if layer.weights), None)
         raise ValueError(
             "`models.reuse` expects a classifier whose last layer with weights is a Dense layer, to replace it. "
-            f"Received {getattr(model, 'name', model)!r}, whose last one is {getattr(last, 'name', None)!r}."
+            f"Received {model.name!r}, whose last one is {last!r}, or one that not everything goes through."
         )
-    features = last.input
     while isinstance(operation_of(features), layers.Dropout):
         features = operation_of(features).input
     learned = keras.Model(model.inputs[0], features, name=f"{model.name}_body")

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from cnnlab._common import available_cores
+from cnnlab._common import available_cores, is_whole
 from cnnlab._stderr import native_stderr_held
 
 Answer = tuple[np.ndarray, np.ndarray]  # probabilities (n, classes) and features (n, any), both float32
@@ -36,10 +36,10 @@ def open_engine(
             "opened. If you trust whoever made it: Predictor(folder, format='savedmodel', trust=True). Otherwise ask "
             "for LiteRT or ONNX, which can do nothing but compute."
         )
-    if threads is not None and (format in ("keras", "savedmodel") or isinstance(threads, bool) or threads < 1):
+    if threads is not None and (format in ("keras", "savedmodel") or not is_whole(threads)):
         raise ValueError(
             "`threads` expects a number of processor cores from 1, for LiteRT or ONNX; TensorFlow takes one number for "
-            f"the whole process, from the environment (TF_NUM_INTRAOP_THREADS). Received: {threads} for {format!r}."
+            f"the whole process, from the environment (TF_NUM_INTRAOP_THREADS). Received: {threads!r} for {format!r}."
         )
     require_runtime(format)
     if digest is not None and digest_of(path) != digest:

@@ -92,6 +92,7 @@ def export(
         >>> export(model, "runs/first/export", formats=("keras", "litert", "litert_int8"), check=val)  # doctest: +SKIP
     """
     names = _checked_classes(model, formats, check, agreement)
+    check = check.assign(label=check["label"].cat.rename_categories(str))  # numbers, too, are names from here on
     preparation = models.preparation(model)
     said = pipelines.prepared_otherwise(names, preparation) if resize is None else ""
     if said:
@@ -192,7 +193,7 @@ def _decision(
         temperature = float(metrics.temperature(known)) if learns else 1.0
     require_temperature(temperature)
     if threshold is not None and isinstance(purpose, Mapping) and len(threshold) == 1:
-        (name,) = threshold
+        (name,) = map(str, threshold)
         threshold = {name: metrics.choose_threshold(metrics.calibrate(predictions, on=temperature), name, **purpose)}
     classes = list(predictions["label"].cat.categories)
     return float(temperature), {} if threshold is None else checked_threshold(threshold, classes)

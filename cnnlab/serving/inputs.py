@@ -59,7 +59,7 @@ def require_temperature(temperature: float) -> None:
 
 def checked_threshold(threshold: Any, classes: Sequence[str]) -> dict[str, float]:
     """A class and its threshold as numbers, or none; a ValueError where it is something else."""
-    if isinstance(threshold, Mapping) and len(threshold) <= 1 and set(threshold) <= set(classes):
+    if isinstance(threshold, Mapping) and len(threshold) <= 1 and {*map(str, threshold)} <= {*classes}:
         values = list(threshold.values())
         if all(is_number(one, most=1 + EXACT) or one == np.inf for one in values):  # inf: never called
             return {str(name): float(least) for name, least in threshold.items()}

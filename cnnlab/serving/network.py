@@ -8,6 +8,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from cnnlab.models.naming import before_head
+
 
 def two_outputs(model: keras.Model, image_size: tuple[int, int] | None = None) -> keras.Model:
     """The network with the outputs "probabilities" and "features"; for images of one size where it takes any."""
@@ -16,8 +18,8 @@ def two_outputs(model: keras.Model, image_size: tuple[int, int] | None = None) -
     if probabilities.shape[-1] == 1:  # one sigmoid for two classes
         probabilities = keras.ops.concatenate([1 - probabilities, probabilities], axis=-1)
     # what the last dense layer reads: what the network has seen, before it decides
-    dense = [layer for layer in model.layers if isinstance(layer, keras.layers.Dense)]
-    features = dense[-1].input if dense else model.output
+    read = before_head(model, caller="serving.export")
+    features = model.output if read is None else read
     features = features if len(features.shape) == 2 else keras.layers.Flatten()(features)
     features = features if features.dtype == "float32" else keras.ops.cast(features, "float32")
     return keras.Model(model.input, {"probabilities": probabilities, "features": features})

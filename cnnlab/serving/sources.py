@@ -53,6 +53,11 @@ def open_source(source: Any, stop: threading.Event, *, paced: bool) -> Source:
             "`stream` expects a folder, a video file, the number of a camera, an address (rtsp://…), a table, or "
             f"anything that gives one frame after the other. Received: {type(source).__name__}."
         )
+    if getattr(source, "ndim", 1) in (2, 3):  # its rows are no frames
+        raise ValueError(
+            "`stream` expects several frames, such as an array (n, height, width, 3). Received an array of the shape "
+            f"{np.asarray(source).shape}, as of one image: call `predictor(image)`, or `stream([image], predictor)`."
+        )
     return Source(_iterated(source, stop), False, type(source).__name__)
 
 
