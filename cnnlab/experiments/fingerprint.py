@@ -8,9 +8,9 @@ import json
 import re
 import sys
 import types
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from cnnlab import _quiet  # noqa: F401  isort: skip
 import keras
@@ -21,10 +21,17 @@ from cnnlab import _upstream
 from cnnlab._common import in_threads
 from cnnlab.images import read_file
 
-DEEP = 6  # levels of objects within objects that are looked at
+DEEP = 20  # levels of objects within objects that are looked at
 LONG = 200  # characters; what is longer is told apart by its hash
 CHANGING = {"append", "extend", "insert", "add", "update", "setdefault", "pop", "remove", "clear"}  # methods
 STORING = ("STORE_SUBSCR", "DELETE_SUBSCR", "STORE_ATTR")
+
+
+class Seen(NamedTuple):
+    """Where a description is: the objects around, by id, and those that were described, each with its text."""
+
+    around: tuple[int, ...]
+    known: dict[int, tuple[Any, str]]
 
 
 def describe(value: Any) -> str:
@@ -34,7 +41,7 @@ def describe(value: Any) -> str:
         >>> describe({"rate": 0.5, "sizes": (8, 16)})
         "{'rate': 0.5, 'sizes': (8, 16)}"
     """
-    return _short(_text(value, ()))
+    return _short(_text(value, Seen((), {})))
 
 
 def network_facts(model: keras.Model) -> dict[str, str]:
@@ -43,29 +50,41 @@ def network_facts(model: keras.Model) -> dict[str, str]:
     try:
         compiled = model.get_compile_config() or {}
     except Exception:  # an object of somebody's own that cannot be written down: its code is looked at
-        compiled = {"optimizer": model.optimizer.get_config(), "loss": _text(model.loss, ())}
+        compiled = {"optimizer": model.optimizer.get_config(), "loss": _text(model.loss, Seen((), {}))}
     things = [*_upstream.layers_within(model), *keras.tree.flatten(given)]
-    kinds = {thing if _is_code(thing) else type(thing) for thing in things}
-    own_code = sorted(_code(kind, ()) for kind in kinds if not _from_library(kind))
     return {
         "the network's layers": layers_digest(model),
         "the network's frozen weights": weights_digest(model.non_trainable_weights),
-        "the network's own code": _short(repr(own_code)),
+        "the network's own code": own_code(things),
         **{f"the network's {name}": _short(_plain_json(compiled.get(name))) for name in given},
     }
 
 
-def layers_digest(model: keras.Model, *, trainable: bool = True) -> str:
+def layers_digest(model: keras.Layer, *, trainable: bool = True) -> str:
     """A hash of a network's layers, how they are joined and, if `trainable`, which may learn, whatever their names."""
-    try:
-        config: Any = model.get_config()
-    except (NotImplementedError, TypeError, AttributeError):  # a class of somebody's own
-        config = None
+    config = _config_of(model)
     if not config or not (isinstance(model, keras.Sequential) or hasattr(model, "input_shape")):
-        config = [config, [(type(layer).__name__, layer.get_config()) for layer in model.layers]]
+        inside = _upstream.layers_within(model)[1:]
+        config = [config, [(type(layer).__name__, _config_of(layer)) for layer in inside]]
         config.append([tuple(variable.shape) for variable in model.weights])
-    ignored = r'_\d+"' if trainable else r'_\d+"|"trainable": (true|false),?'  # Keras numbers the layers it makes
+    # Keras numbers the layers it makes, and writes down where the code of a lambda was.
+    ignored = r'_\d+"|"code": "[^"]*"' + ("" if trainable else r'|"trainable": (true|false),?')
     return _hash(re.sub(ignored, '"', _plain_json(config)))
+
+
+def _config_of(layer: keras.Layer) -> Any:
+    try:
+        return layer.get_config()
+    except (NotImplementedError, TypeError, AttributeError):  # a class of somebody's own
+        return None
+
+
+def own_code(things: Iterable[Any], seen: Seen | None = None) -> str:
+    """The code that is no library's of layers, losses and the like, and of functions and objects that they hold."""
+    held = [part for thing in things for part in (thing, *getattr(thing, "__dict__", {}).values())]
+    kinds = [part if _is_code(part) else type(part) for part in held]
+    own = {_text(kind, seen or Seen((), {})) for kind in kinds if not _from_library(inspect.unwrap(kind))}
+    return _short("\n".join(sorted(own)))
 
 
 def weights_digest(variables: Any) -> str:
@@ -99,76 +118,94 @@ def _hash_of_file(path: str) -> str:
 
 
 def _is_code(thing: Any) -> bool:
-    return isinstance(thing, type | types.FunctionType | types.MethodType | functools.partial)
+    kinds = type | types.FunctionType | types.MethodType | functools.partial
+    return isinstance(thing, kinds) or "__wrapped__" in getattr(thing, "__dict__", ())  # lru_cache, tf.function
 
 
-def _text(value: Any, seen: tuple[int, ...]) -> str:
+def _tells(value: Any) -> bool:
+    """Whether what an object of a library holds decides what it does, though its own words may not show it."""
+    if isinstance(value, list | tuple):
+        return any(map(_tells, value))
+    return callable(value) and not isinstance(value, keras.Layer)
+
+
+def _text(value: Any, seen: Seen) -> str:
     if value is None or isinstance(value, bool | int | float | str | bytes | Path | range | np.generic):
         return repr(value.item() if isinstance(value, np.generic) else value)
-    if id(value) in seen or len(seen) > DEEP:
+    if id(value) in seen.around or len(seen.around) > DEEP:
         return type(value).__name__
-    inside = (*seen, id(value))
+    if id(value) not in seen.known:
+        seen.known[id(value)] = value, _text_of_parts(value, Seen((*seen.around, id(value)), seen.known))
+    return seen.known[id(value)][1]
+
+
+def _text_of_parts(value: Any, inside: Seen) -> str:
     if isinstance(value, pd.DataFrame | pd.Series | pd.Index):
         return f"table {hash_table(value.to_frame() if not isinstance(value, pd.DataFrame) else value)}"
     if isinstance(value, np.ndarray):
         return f"array {value.shape} {_hash(repr(value.tolist()) if value.dtype == object else value.tobytes())}"
-    if isinstance(value, Mapping):
-        return "{" + ", ".join(f"{_text(k, inside)}: {_text(v, inside)}" for k, v in value.items()) + "}"
-    if isinstance(value, set | frozenset):
-        return "{" + ", ".join(sorted(_text(item, inside) for item in value)) + "}"
-    if isinstance(value, list | tuple):
-        return ("[{}]" if isinstance(value, list) else "({})").format(", ".join(_text(item, inside) for item in value))
-    if isinstance(value, keras.Model):
-        return f"{layers_digest(value)} {weights_digest(value.weights)}"
-    if isinstance(value, types.ModuleType):
-        return value.__name__
     if _is_code(value):
         return _code(value, inside)
-    return _object(value, inside)
+    if isinstance(value, types.ModuleType):
+        file = None if _from_library(value) else getattr(value, "__file__", None)
+        return f"{value.__name__} {_hash_of_file(file)}" if file else value.__name__
+    own = "" if _from_library(type(value)) else f" {_text(type(value), inside)}"
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(f"{_text(k, inside)}: {_text(v, inside)}" for k, v in value.items()) + "}" + own
+    if isinstance(value, set | frozenset):
+        return "{" + ", ".join(sorted(_text(item, inside) for item in value)) + "}" + own
+    if isinstance(value, list | tuple):
+        items = ", ".join(_text(item, inside) for item in value)
+        return (f"[{items}]" if isinstance(value, list) else f"({items})") + own
+    if isinstance(value, keras.Layer):
+        code = own_code(_upstream.layers_within(value), inside)
+        return f"{type(value).__name__} {layers_digest(value)} {weights_digest(value.weights)} {code}"
+    return _object(value, inside) + own
 
 
-def _object(value: Any, inside: tuple[int, ...]) -> str:
-    """An object by its own words, if they say more than where it lies in memory; else by class and contents."""
+def _object(value: Any, inside: Seen) -> str:
+    """An object by class and contents; one of a library by its words, if they say more than where it is in memory."""
     kind = type(value)
-    words = "" if kind.__repr__ is object.__repr__ else repr(value)
-    if words and " at 0x" not in words:
-        return words
     name = f"{kind.__module__}.{kind.__qualname__}"
     if hasattr(value, "get_config"):
         try:
-            return f"{name} {_plain_json(value.get_config())} {'' if _from_library(kind) else _code(kind, inside)}"
+            return f"{name} {_plain_json(value.get_config())} {own_code([value], inside)}"
         except Exception:  # configuration that is not there yet
-            return name
-    contents = getattr(value, "__dict__", {})
+            return f"{name} {own_code([value], inside)}"
+    words = "" if kind.__repr__ is object.__repr__ else repr(value)
+    words = "" if " at 0x" in words else words
+    contents = dict(getattr(value, "__dict__", {}))
     if _from_library(kind):
-        plain = {k: v for k, v in contents.items() if v is None or isinstance(v, bool | int | float | str | tuple)}
-        return f"{name} {_text(plain, inside)}"
-    return f"{name} {_text(contents, inside)} {_code(kind, inside)}"
+        plain = () if words else (bool, int, float, str, tuple, type(None))
+        contents = {k: v for k, v in contents.items() if isinstance(v, plain) or _tells(v)}
+        return f"{words or name} {_text(contents, inside)}" if contents or not words else words
+    slots = [k for part in kind.__mro__ for k, v in vars(part).items() if isinstance(v, types.MemberDescriptorType)]
+    return f"{name} {words} {_text(contents | {k: getattr(value, k, None) for k in slots}, inside)}"
 
 
-def _code(thing: Any, seen: tuple[int, ...]) -> str:
+def _code(thing: Any, seen: Seen) -> str:
     """A function or class by its code, and by the plain values around it that it reads."""
     if isinstance(thing, functools.partial):
         return f"partial {_text((thing.func, thing.args, thing.keywords), seen)}"
     if isinstance(thing, type):
         if _from_library(thing):
             return f"{thing.__module__}.{thing.__qualname__}"
-        own = [part for part in thing.__mro__ if not _from_library(part)]
-        methods = {
+        parts = {
             f"{part.__qualname__}.{name}": getattr(value, "__func__", None) or getattr(value, "fget", value)
-            for part in own
+            for part in thing.__mro__
+            if not _from_library(part)
             for name, value in vars(part).items()
-            if not name.startswith("__") or name in ("__init__", "__call__")
+            if not name.startswith("__") or _is_code(value)  # __doc__, __dict__ and the like
         }
-        return _text(methods, seen)
+        return _text(parts, seen)
     owner = getattr(thing, "__self__", None)
-    function = inspect.unwrap(getattr(thing, "__func__", thing))
-    code = getattr(function, "__code__", None)
-    if code is None or _from_library(function):
-        return f"{getattr(function, '__module__', '')}.{getattr(function, '__qualname__', type(function).__name__)}"
-    around = _around(function)
-    bound = "" if owner is None or isinstance(owner, type) else _text(owner, seen)
-    return f"{_bytes_of(code)} {_text(around, seen)} {bound}"
+    function = getattr(thing, "__func__", thing)
+    around = [None if isinstance(owner, type) else owner, getattr(function, "__wrapped__", None)]
+    words = f"{getattr(function, '__module__', '')}.{getattr(function, '__qualname__', type(function).__name__)}"
+    if hasattr(function, "__code__") and not _from_library(function):
+        words = _bytes_of(function.__code__)
+        around.append(_around(function))
+    return " ".join([words, *(_text(part, seen) for part in around if part is not None)])
 
 
 def _around(function: Any) -> dict[str, Any]:
@@ -183,8 +220,12 @@ def _around(function: Any) -> dict[str, Any]:
             outside[name] = cell.cell_contents
         except ValueError:  # not set yet
             continue
-    kept = {name: value for name, value in sorted(outside.items()) if name not in changed}
-    return {"defaults": (function.__defaults__, function.__kwdefaults__), **kept}
+    kept = {name: value for name, value in outside.items() if name not in changed}
+    for name, value in outside.items():
+        if isinstance(value, types.ModuleType) and not _from_library(value):  # of somebody's own: what is read of it
+            kept |= {f"{name}.{part}": vars(value)[part] for part in names & vars(value).keys() - changed}
+            kept[name] = value
+    return {"defaults": (function.__defaults__, function.__kwdefaults__), **dict(sorted(kept.items()))}
 
 
 def _changed_names(code: types.CodeType) -> set[str]:
@@ -197,16 +238,18 @@ def _changed_names(code: types.CodeType) -> set[str]:
     changed = {step.argval for step in steps if step.opname in ("STORE_GLOBAL", "STORE_DEREF")}
     for step in steps:
         if step.opname in STORING or (step.opname.startswith("LOAD_") and step.argval in CHANGING):
-            changed |= {other.argval for other in outer if _lies_in(other, step)}
+            # What a call gives back is another object: `settings.copy().pop("rate")` changes no settings.
+            calls = [other for other in steps if other.opname.startswith("CALL") and _begins(other, step)]
+            changed |= {other.argval for other in outer if _begins(other, step) and not calls}
     return changed
 
 
-def _lies_in(part: dis.Instruction, whole: dis.Instruction) -> bool:
-    """Whether an instruction belongs to the expression that another one works on, by their places in the source."""
+def _begins(part: dis.Instruction, whole: dis.Instruction) -> bool:
+    """Whether the expression that an instruction works on begins with another one, by their places in the source."""
     one, other = part.positions, whole.positions
     if one is None or other is None or None in (*one, *other):
-        return True
-    return (other[0], other[2]) <= (one[0], one[2]) and (one[1], one[3]) <= (other[1], other[3])
+        return not part.opname.startswith("CALL")
+    return (other[0], other[2]) == (one[0], one[2]) and (one[1], one[3]) <= (other[1], other[3])
 
 
 def _codes(code: types.CodeType) -> Iterator[types.CodeType]:
@@ -219,13 +262,21 @@ def _codes(code: types.CodeType) -> Iterator[types.CodeType]:
 def _bytes_of(code: types.CodeType) -> str:
     plain = [[value for value in part.co_consts if not hasattr(value, "co_code")] for part in _codes(code)]
     parts = zip(_codes(code), plain, strict=True)
-    return _hash(repr([(part.co_code, part.co_names, part.co_varnames, values) for part, values in parts]))
+    texts = [(part.co_code, part.co_names, part.co_varnames, values) for part, values in parts]
+    return _hash(_text(texts, Seen((), {})))  # unlike its `repr`, the same whatever the order of a set
 
 
 def _from_library(thing: Any) -> bool:
     """Whether it comes with Python or was installed, so that its name says what it is."""
-    root = (getattr(thing, "__module__", None) or "builtins").partition(".")[0]
-    if root == "cnnlab" or (root in sys.stdlib_module_names and root != "__main__"):
+    while isinstance(thing, functools.partial):
+        thing = thing.func
+    # Where a function was written; its `__module__` is that of the one that it wraps.
+    written = getattr(thing, "__globals__", {}).get("__name__") if isinstance(thing, types.FunctionType) else None
+    place = thing.__name__ if isinstance(thing, types.ModuleType) else written or getattr(thing, "__module__", None)
+    root = (place or "builtins").partition(".")[0]
+    if root == "__main__":
+        return False
+    if root == "cnnlab" or root in sys.stdlib_module_names:
         return True
     file = getattr(sys.modules.get(root), "__file__", None) or ""
     return "site-packages" in Path(file).parts or "dist-packages" in Path(file).parts
