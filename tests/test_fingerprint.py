@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from cnnlab.experiments.fingerprint import describe, layers_digest, own_code
 from cnnlab.images import Preparation
+from cnnlab.models.fingerprint import describe, layers_digest, own_code
 
 
 def run(text, **names):

@@ -14,11 +14,11 @@ import pandas as pd
 
 from cnnlab import _upstream, images, models
 from cnnlab._common import atomic_path, is_quiet, require_columns
-from cnnlab.experiments.fingerprint import layers_digest, own_code, weights_digest
 from cnnlab.experiments.predicting import outputs_by_row
 from cnnlab.images import Preparation
 from cnnlab.images.sizing import Resize
 from cnnlab.models.catalogue import NETWORKS, require_known
+from cnnlab.models.fingerprint import layers_digest, own_code, weights_digest
 from cnnlab.models.metadata import find_metadata
 from cnnlab.pipelines.cache import content_key, default_folder
 

@@ -61,15 +61,20 @@ def network_facts(model: keras.Model) -> dict[str, str]:
 
 
 def layers_digest(model: keras.Layer, *, trainable: bool = True) -> str:
-    """A hash of a network's layers, how they are joined and, if `trainable`, which may learn, whatever their names."""
+    """A hash of a network's layers and how they are joined, whatever their names.
+
+    If `trainable`, also of which may learn, and of the seeds that layers were given.
+    """
     config = _config_of(model)
     if not config or not (isinstance(model, keras.Sequential) or hasattr(model, "input_shape")):
         inside = _upstream.layers_within(model)[1:]
         config = [config, [(type(layer).__name__, _config_of(layer)) for layer in inside]]
         config.append([tuple(variable.shape) for variable in model.weights])
-    # Keras numbers the layers it makes, and writes down where the code of a lambda was.
-    ignored = r'_\d+"|"code": "[^"]*"' + ("" if trainable else r'|"trainable": (true|false),?')
-    return _hash(re.sub(ignored, '"', _plain_json(config)))
+    # Keras numbers the layers it makes, and writes down where the code of a lambda was, and the number of images by
+    # which a network was built that was not told.
+    text = re.sub(r'(?<=(?:batch|input)_shape": \[)\d+', "null", _plain_json(config))
+    ignored = r'_\d+"|"code": "[^"]*"' + ("" if trainable else r'|"trainable": (true|false),?|"seed": \d+')
+    return _hash(re.sub(ignored, '"', text))
 
 
 def _config_of(layer: keras.Layer) -> Any:
