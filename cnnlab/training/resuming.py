@@ -4,6 +4,7 @@ import contextlib
 import hashlib
 import json
 import logging
+import os
 import re
 import warnings
 from itertools import islice
@@ -299,12 +300,12 @@ def _sizes(*data: Any) -> str:
     """A digest of how large the files of datasets are: mostly others where pictures of the same names are, unread."""
     paths = [path for one in data for path in getattr(source_of(one), "paths", ())]
     parts = [paths[start : start + 1000] for start in range(0, len(paths), 1000)]
-    return _digest(repr(in_threads(lambda part: [_size(Path(path)) for path in part], parts)).encode())
+    return _digest(repr(in_threads(lambda part: [_size(path) for path in part], parts)).encode())
 
 
-def _size(path: Path) -> int:
+def _size(path: str) -> int:
     with contextlib.suppress(OSError, ValueError):
-        return path.stat().st_size
+        return os.stat(path).st_size  # noqa: PTH116  (making a Path takes four times as long)
     return -1
 
 
