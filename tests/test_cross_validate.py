@@ -525,7 +525,7 @@ def test_copies_and_linked_rows_stay_in_one_fold(few, untrained):
 
 
 def test_settings_that_an_own_fit_reads_count_and_what_it_fills_does_not():
-    from cnnlab.experiments.fingerprint import describe
+    from cnnlab.models.fingerprint import describe
 
     settings, seen, count = {"epochs": 1}, [], 0
 
@@ -594,7 +594,7 @@ def test_weights_that_broke_in_the_last_step_are_a_problem_not_a_gap(few):
 
 def test_without_a_folder_no_image_is_read_to_be_compared_later(few, untrained, tmp_path, monkeypatch):
     read = []
-    monkeypatch.setattr("cnnlab.experiments.fingerprint.read_file", lambda path: read.append(path) or b"")
+    monkeypatch.setattr("cnnlab.models.fingerprint.read_file", lambda path: read.append(path) or b"")
     options = {"image_size": SIZE, "epochs": 1, "seed": 0}
     run(few)
     experiments.learning_curve(build, few, sizes=(20,), repeats=1, **options)

@@ -87,6 +87,24 @@ def test_each_image_is_computed_once_whatever_it_is_called(backbone, table, tmp_
     assert seen == [20, 10, 5]
 
 
+@pytest.mark.parametrize("kind", ["layer", "function", "nested"])
+def test_edited_code_of_own_layers_is_computed_anew(table, kind):
+    def of(factor):
+        class Own(keras.layers.Layer):
+            def call(self, x):
+                return x * factor
+
+        def scaled(x):
+            return x * factor
+
+        own = keras.layers.Lambda(scaled, output_shape=(*SIZE, 3)) if kind == "function" else Own()
+        inner = keras.Sequential([keras.Input((*SIZE, 3)), own])
+        layers = [inner if kind == "nested" else own, keras.layers.GlobalAveragePooling2D()]
+        return experiments.features(keras.Sequential([keras.Input((*SIZE, 3)), *layers]), table)
+
+    np.testing.assert_allclose(of(2.0), 2 * of(1.0), rtol=1e-5)
+
+
 def test_unreadable_images_have_no_features(backbone, table, tmp_path):
     broken = table[:12].copy()
     (tmp_path / "broken.png").write_bytes(b"nothing")

@@ -301,6 +301,98 @@ def test_another_model_or_other_data_is_refused_in_words(rows, tmp_path):
         train(rows.head(140), tmp_path, resume=True)
 
 
+def layered(activation="relu", *, told=True, **options):
+    """A network of plain Keras whose weights have the same shapes whatever the options."""
+    layers = [
+        keras.layers.Conv2D(4, 3, activation=activation, **options),
+        keras.layers.RandomCrop(4, 4),  # draws a seed of its own
+        keras.layers.GlobalAveragePooling2D(),
+        keras.layers.Dense(10, activation="softmax"),
+    ]
+    model = keras.Sequential([keras.Input((8, 8, 3)), *layers] if told else layers)
+    model.compile("sgd", "sparse_categorical_crossentropy", run_eagerly=True)
+    return model
+
+
+def go(folder, data, model, *, epochs, resume=True):
+    callbacks = (training.resume if resume else training.callbacks)(folder, tensorboard=False)
+    return model.fit(data, epochs=epochs, verbose=0, callbacks=callbacks)
+
+
+def as_before(folder, *names):
+    """The checkpoints as they were written before they held these facts."""
+    for path in (folder / "checkpoint").iterdir():
+        arrays = dict(np.load(path))
+        facts = json.loads(arrays["facts"].tobytes())
+        for name in names:
+            facts.pop(name, None)
+            facts["data"].pop(name, None)
+        arrays["facts"] = np.frombuffer(json.dumps(facts).encode(), np.uint8)
+        with path.open("wb") as file:
+            np.savez(file, **arrays)
+
+
+@pytest.mark.parametrize("told", [True, False], ids=["told its size", "built by the first images"])
+def test_another_network_of_the_same_shapes_is_refused(rows, tmp_path, told):
+    go(tmp_path, data_of(rows.head(32)), layered(told=told), epochs=1, resume=False)
+    for other in ({"activation": "tanh"}, {"kernel_regularizer": "l2"}, {"dilation_rate": 2}):
+        with pytest.raises(ValueError, match="expects the same network"):
+            go(tmp_path, data_of(rows.head(32)), layered(told=told, **other), epochs=2)
+    assert go(tmp_path, data_of(rows.head(32)), layered(told=told), epochs=2).epoch == [0, 1]
+
+
+def test_a_network_that_training_changes_goes_on(rows, tmp_path):
+    class Changes(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            self.model.layers[0].trainable = False
+            self.model.layers[0].activation = keras.activations.tanh
+
+    callbacks = [*training.callbacks(tmp_path, tensorboard=False), Changes()]
+    layered().fit(data_of(rows.head(32)), epochs=2, verbose=0, callbacks=callbacks)
+    assert go(tmp_path, data_of(rows.head(32)), layered(), epochs=3).epoch == [0, 1, 2]
+
+
+def brighter(by):
+    def brighten(image):
+        return (image * by).astype("uint8")
+
+    return brighten
+
+
+def test_the_same_function_of_an_image_goes_on_wherever_it_is_in_memory(rows, tmp_path):
+    go(tmp_path, data_of(rows.head(32), augment=brighter(1.0)), layered(), epochs=1, resume=False)
+    with pytest.raises(ValueError, match=r"expects the same data.*code of augment"):
+        go(tmp_path, data_of(rows.head(32), augment=brighter(0.5)), layered(), epochs=2)
+    assert go(tmp_path, data_of(rows.head(32), augment=brighter(1.0)), layered(), epochs=2).epoch == [0, 1]
+
+
+def test_a_moved_folder_goes_on_and_other_pictures_of_the_same_names_are_said(rows, tmp_path, caplog):
+    def moved(name, change):
+        table = rows.head(32).copy()
+        for path in table["path"]:
+            copy = tmp_path / name / pathlib.Path(path).relative_to("/")
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            copy.write_bytes(change(pathlib.Path(path).read_bytes()))
+        return data_of(table.assign(path=[str(tmp_path / name / path.lstrip("/")) for path in table["path"]]))
+
+    run = tmp_path / "run"
+    go(run, data_of(rows.head(32)), layered(), epochs=1, resume=False)
+    go(run, moved("same", lambda data: data), layered(), epochs=2)
+    assert "other sizes" not in caplog.text
+    go(run, moved("other", lambda data: data + b" "), layered(), epochs=3)
+    assert caplog.text.count("files of other sizes") == 1
+
+
+def test_a_checkpoint_that_says_nothing_of_layers_code_and_sizes_goes_on(rows, tmp_path, caplog):
+    data = data_of(rows.head(32))
+    validation = data_of(rows.tail(8), training=False, augment=None)
+    for model, epochs, make in ((layered(), 1, training.callbacks), (layered("tanh"), 2, training.resume)):
+        callbacks = make(tmp_path, tensorboard=False)
+        history = model.fit(data, validation_data=validation, epochs=epochs, verbose=0, callbacks=callbacks)
+        as_before(tmp_path, "network", "code of augment", "file sizes")
+    assert history.epoch == [0, 1] and "sizes" not in caplog.text
+
+
 def test_data_of_unknown_order_goes_on_with_a_warning(rows, tmp_path, caplog):
     for make in (training.callbacks, training.resume):
         model = stepwise()

@@ -14,11 +14,11 @@ import pandas as pd
 
 from cnnlab import _upstream, images, models
 from cnnlab._common import atomic_path, is_quiet, require_columns
-from cnnlab.experiments.fingerprint import layers_digest, weights_digest
 from cnnlab.experiments.predicting import outputs_by_row
 from cnnlab.images import Preparation
 from cnnlab.images.sizing import Resize
 from cnnlab.models.catalogue import NETWORKS, require_known
+from cnnlab.models.fingerprint import layers_digest, own_code, weights_digest
 from cnnlab.models.metadata import find_metadata
 from cnnlab.models.naming import before_head
 from cnnlab.pipelines.cache import content_key, default_folder
@@ -170,8 +170,9 @@ def _kept(folder: Path, stored_as: np.dtype[Any]) -> Iterator[tuple[str, np.ndar
 
 
 def digest(model: keras.Model) -> str:
-    """A name for what a network computes: its layers, how they are joined, and its weights."""
+    """A name for what a network computes: its layers, how they are joined, its weights and the code of own layers."""
     content = f"{layers_digest(model, trainable=False)} {weights_digest(model.weights)}"
+    content += own_code(_upstream.layers_within(model))
     return hashlib.blake2b(content.encode(), digest_size=16).hexdigest()
 
 

@@ -15,11 +15,11 @@ import pandas as pd
 
 from cnnlab import metrics, models, tables
 from cnnlab._answers import with_probabilities
-from cnnlab.experiments.fingerprint import describe
 from cnnlab.experiments.imbalance_synthetic import METHODS, synthesize
 from cnnlab.experiments.predicting import outputs_by_row, predict
 from cnnlab.experiments.runner import Runner, Trained
 from cnnlab.experiments.training_run import Rows, TrainingRun, compiled
+from cnnlab.models.fingerprint import describe
 from cnnlab.models.losses import LogitAdjusted
 from cnnlab.tables.linking import Group
 

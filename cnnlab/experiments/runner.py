@@ -15,7 +15,6 @@ import pandas as pd
 
 from cnnlab import _upstream, tables
 from cnnlab._common import is_whole, progress, require_columns, require_seed
-from cnnlab.experiments.fingerprint import describe, network_facts, table_facts, weights_digest
 from cnnlab.experiments.frozen_features import digest, embed, split_backbone
 from cnnlab.experiments.heads import Head, plain_head, train_heads
 from cnnlab.experiments.store import Store, Tables, damaged, owned
@@ -32,6 +31,7 @@ from cnnlab.experiments.training_run import (
     train_on_images,
     train_val_rows,
 )
+from cnnlab.models.fingerprint import describe, network_facts, table_facts, weights_digest
 from cnnlab.pipelines.cache import MEMORY_SHARE, free_memory
 from cnnlab.tables.linking import Group, group_columns, say_once
 

@@ -9,8 +9,8 @@ from typing import Any
 import keras_tuner as kt
 import numpy as np
 
-from cnnlab.experiments.fingerprint import describe
 from cnnlab.experiments.training_run import Recipe
+from cnnlab.models.fingerprint import describe
 
 LOADING = ("batch_size", "augment", "balance", "resize")  # taken from a point by themselves …
 FITTING = ("epochs", "patience")  # … as are these

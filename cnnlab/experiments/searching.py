@@ -9,10 +9,10 @@ from cnnlab import _quiet  # noqa: F401  isort: skip
 import keras
 import pandas as pd
 
-from cnnlab.experiments.fingerprint import describe
 from cnnlab.experiments.runner import checked_rows, experiment_facts
 from cnnlab.experiments.search import Search
 from cnnlab.experiments.training_run import Recipe
+from cnnlab.models.fingerprint import describe
 from cnnlab.tables.linking import Group
 
 # How 0.1.0 was, and KerasTuner is, told to search with a chief and workers.

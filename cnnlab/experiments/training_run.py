@@ -15,9 +15,9 @@ from cnnlab import models, pipelines, tables
 from cnnlab._answers import with_probabilities
 from cnnlab._common import class_number
 from cnnlab._upstream import build_before_tracing
-from cnnlab.experiments.fingerprint import describe
 from cnnlab.experiments.predicting import probabilities_of
 from cnnlab.images import Preparation
+from cnnlab.models.fingerprint import describe
 from cnnlab.models.metadata import find_metadata, input_shape, set_preparation
 from cnnlab.pipelines.order import epoch_rows
 from cnnlab.tables.linking import Group

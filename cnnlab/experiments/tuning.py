@@ -20,11 +20,11 @@ from keras_tuner.engine.trial import Trial, TrialStatus
 
 from cnnlab import _upstream
 from cnnlab._common import atomic_path, is_quiet, is_whole, read_arrays, read_bytes
-from cnnlab.experiments.fingerprint import describe, network_facts
 from cnnlab.experiments.runner import Runner, Trained, fresh_session, rows_of_folds
 from cnnlab.experiments.search_space import Space, recipe_at
 from cnnlab.experiments.store import FACTS, SETTINGS, Store
 from cnnlab.experiments.training_run import Recipe, TrainingRun, compiled, names_of, settle_preparation
+from cnnlab.models.fingerprint import describe, network_facts
 from cnnlab.models.naming import is_built
 from cnnlab.tables.linking import Group
 

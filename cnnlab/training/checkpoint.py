@@ -28,8 +28,8 @@ class Checkpoint(NamedTuple):
     """What is kept of a run.
 
     Attributes:
-        facts: Plain values: epoch, step, over, data, optimizer, random, and the callbacks' memory with arrays replaced
-            by their name.
+        facts: Plain values: epoch, step, over, data, optimizer, network, random, and the callbacks' memory with arrays
+            replaced by their name.
         arrays: `model_0`, `optimizer_0`, `metric_0` …, in the order of the variables, and `callback_0` ….
     """
 

@@ -1,8 +1,11 @@
 """Exact resume: a run that was stopped at any moment goes on as if it had not been."""
 
+import contextlib
 import hashlib
 import json
 import logging
+import os
+import re
 import warnings
 from itertools import islice
 from pathlib import Path
@@ -13,8 +16,9 @@ import keras
 import numpy as np
 
 from cnnlab import pipelines
-from cnnlab._common import put_aside
+from cnnlab._common import in_threads, put_aside
 from cnnlab._upstream import Fit, begin_at_epoch, build_for_training, fit_around, optimizers_in
+from cnnlab.models.fingerprint import describe, layers_digest
 from cnnlab.models.naming import is_built
 from cnnlab.training import checkpoint as checkpoints
 from cnnlab.training.batches import source_of
@@ -23,6 +27,7 @@ from cnnlab.training.running import Budget, disk_watched, leave_folder, own_fold
 from cnnlab.training.schedules import refuse_two_rules, refuse_what_is_over
 
 CHECKPOINT_SHARE = 0.005  # of the time may go into checkpoints
+ADDED = ("code of augment", "file sizes")  # what older checkpoints do not say
 logger = logging.getLogger("cnnlab")
 
 
@@ -74,6 +79,7 @@ class Checkpoints(keras.callbacks.Callback):
 
     def _begin(self) -> None:
         self.optimizer = _settings(self.model.optimizer) | _learning(self.model)
+        self.file_sizes = _sizes(self.data, self._validation()[0])
         if self.resume:
             if not is_built(self.model) and self.data is not None:  # its variables are made when it sees images
                 self.model(self.data[:1] if hasattr(self.data, "shape") else next(iter(self.data))[0])
@@ -92,6 +98,7 @@ class Checkpoints(keras.callbacks.Callback):
             refuse_what_is_over(self.model.optimizer, epochs=left, steps=self.steps, done=done)
             begin_at_epoch(self.model, epoch)
         self.facts = self._data_facts()
+        self.network = layers_digest(self.model, trainable=False) if is_built(self.model) else ""
 
     def _stays_over(self, memory: dict[str, Any]) -> bool:
         """Whether patience is used up for what it is now, too."""
@@ -115,9 +122,15 @@ class Checkpoints(keras.callbacks.Callback):
                     self.source.seed,
                 )
             self.source.seed = seed
+        layers = layers_digest(self.model, trainable=False)
         pairs = {"data": (self._data_facts(), facts["data"]), "optimizer": (self.optimizer, facts["optimizer"])}
+        pairs["network"] = {"layers": layers}, {"layers": facts.get("network", layers)}
         for what, (here, there) in pairs.items():
             changed = [key for key in {**there, **here} if here.get(key) != there.get(key)]
+            changed = [key for key in changed if key in there or key not in ADDED]
+            if "file sizes" in changed:
+                changed.remove("file sizes")
+                logger.warning("The run in %s goes on with files of other sizes. Are the images the same?", self.folder)
             kinds = {key.partition(" ")[0] for key in changed}
             if kinds == {"learning_rate"} and int(self.model.optimizer.iterations):
                 continue  # training has changed it, in this process
@@ -146,11 +159,15 @@ class Checkpoints(keras.callbacks.Callback):
         if weights := given.get("class_weight"):
             facts["class_weight"] = {str(key): float(weights[key]) for key in sorted(weights)}
         facts["sample_weight"] = _digest_of(given.get("sample_weight"))
-        held_out = given.get("validation_data")
-        pair = (*held_out, None)[:2] if isinstance(held_out, tuple | list) else (held_out, None)
-        validation = {key: value for key, value in _examples(*pair).items() if key not in ("seed", "batch_size")}
+        found, left_out = _examples(*self._validation()), ("seed", "batch_size", *ADDED)
+        validation = {key: value for key, value in found.items() if key not in left_out}
         facts["validation data"] = _digest(json.dumps(validation, default=int).encode())
-        return facts
+        return facts | {"file sizes": self.file_sizes}
+
+    def _validation(self) -> tuple[Any, Any]:
+        """Images and labels of `validation_data`."""
+        held_out = self.fit.arguments.get("validation_data")
+        return (*held_out, None)[:2] if isinstance(held_out, tuple | list) else (held_out, None)
 
     # Epochs and steps
 
@@ -218,12 +235,14 @@ class Checkpoints(keras.callbacks.Callback):
         assert self.memory is not None
         with self.budget.spent(), disk_watched(self.folder, f"The checkpoint before epoch {epoch + 1} is whole."):
             memory, arrays = self.memory.taken()
+            self.network = self.network or layers_digest(self.model, trainable=False)  # it may be built only now
             facts = {
                 "epoch": epoch,
                 "step": step,
                 "over": any(getattr(callback, "stopped_epoch", 0) > 0 for callback in self.fit.callbacks),
                 "data": self.facts,
                 "optimizer": self.optimizer,
+                "network": self.network,
                 "callbacks": memory,
             }
             taken = checkpoints.taken_from(self.model, facts)
@@ -269,11 +288,25 @@ def _examples(data: Any, labels: Any) -> dict[str, Any]:
             "images": len(source.paths),
             "batch_size": source.batch_size,
             "preparation": repr(source.preparation),
-            "augment": None if source.policy is None else repr(source.policy),
+            "augment": None if source.policy is None else re.sub(" at 0x[0-9a-fA-F]+", "", repr(source.policy)),
+            "code of augment": describe(getattr(source.policy, "function", None)),
             "balance": source.balance,
             "files": _digest("\n".join(Path(path).name for path in source.paths).encode()),
         }
     return facts | ({"labels": _digest_of(labels)} if hasattr(labels, "shape") else {})
+
+
+def _sizes(*data: Any) -> str:
+    """A digest of how large the files of datasets are: mostly others where pictures of the same names are, unread."""
+    paths = [path for one in data for path in getattr(source_of(one), "paths", ())]
+    parts = [paths[start : start + 1000] for start in range(0, len(paths), 1000)]
+    return _digest(repr(in_threads(lambda part: [_size(path) for path in part], parts)).encode())
+
+
+def _size(path: str) -> int:
+    with contextlib.suppress(OSError, ValueError):
+        return os.stat(path).st_size  # noqa: PTH116  (making a Path takes four times as long)
+    return -1
 
 
 def _learning(model: keras.Model) -> dict[str, Any]:
