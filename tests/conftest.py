@@ -56,6 +56,8 @@ def _seeded():
     np.random.seed(0)  # noqa: NPY002  (libraries under test draw from the global state)
     if "keras" in sys.modules:
         sys.modules["keras"].utils.set_random_seed(0)
+    if "cnnlab.pipelines.loading" in sys.modules:
+        sys.modules["cnnlab.pipelines.loading"]._trained.clear()  # no network of an earlier test is meant
 
 
 @pytest.fixture

@@ -176,6 +176,6 @@ def test_impossible_wishes_are_refused_in_words(few, seen, options, words):
 
 def test_too_small_a_class_is_told_by_the_division():
     table = pd.DataFrame({"path": list("abcd"), "label": pd.Categorical(["x", "x", "x", "y"])})
-    with pytest.warns(UserWarning, match="Too small"), pytest.raises(ValueError, match="sizes"):
+    with pytest.warns(UserWarning, match="Not in each of train, val"), pytest.raises(ValueError, match="sizes"):
         experiments.learning_curve(build, table, sizes=(10,), image_size=SIZE, epochs=1, seed=0)
     assert tables.split(table.iloc[:3], val=0.25, test=0.0, seed=0)["split"].eq("val").sum() == 1

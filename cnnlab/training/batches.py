@@ -190,8 +190,6 @@ def require_known_classes(model: keras.Model, arguments: Mapping[str, Any]) -> N
     outputs = getattr(model, "outputs", None) or []
     count = outputs[0].shape[-1] if len(outputs) == 1 else None
     sources = [source_of(arguments.get(name)) for name in ("x", "validation_data")]
-    if None not in sources:
-        _require_alike(*sources)
     for source in sources:
         if source is None:
             continue
@@ -202,6 +200,8 @@ def require_known_classes(model: keras.Model, arguments: Mapping[str, Any]) -> N
                 f"{len(source.class_names)} classes: {', '.join(source.class_names[:20])}. Build it for these, or "
                 "leave out rows of other classes and use `table['label'].cat.remove_unused_categories()`."
             )
+    if None not in sources:
+        _require_alike(*sources)
     weights = arguments.get("class_weight")
     if weights and count is not None:
         numbers = all(isinstance(key, int | np.integer) for key in weights)
