@@ -130,6 +130,7 @@ def test_the_wheel_holds_what_is_needed_and_nothing_else(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1200)  # the README's code trains two networks at full size
 def test_the_wheel_works_by_itself(tmp_path):
     """In a new environment, away from the checkout, without network: commands, the quickstart, the README's code."""
     pip = [sys.executable, "-m", "pip"]
@@ -140,9 +141,11 @@ def test_the_wheel_works_by_itself(tmp_path):
     (packages,) = (tmp_path / "env").rglob("site-packages")
     (packages / "lent.pth").write_text(sysconfig.get_path("purelib"), encoding="utf-8")
     (wheel,) = tmp_path.glob("*.whl")
-    subprocess.run([*pip, f"--python={python}", "install", "-q", "--no-deps", "--no-index", wheel], check=True)
-    nowhere = dict.fromkeys(("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"), "http://127.0.0.1:9")
+    # without PYTHONPATH, by which pip would find the checkout and install nothing
     kept = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    install = [*pip, f"--python={python}", "install", "-q", "--no-deps", "--no-index", wheel]
+    subprocess.run(install, check=True, env=kept)
+    nowhere = dict.fromkeys(("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"), "http://127.0.0.1:9")
     kept["JUPYTER_PATH"] = str(Path(sysconfig.get_path("data")) / "share" / "jupyter")  # lent as well
 
     def run(command, cwd):

@@ -87,7 +87,7 @@ def _config_of(layer: keras.Layer) -> Any:
 def own_code(things: Iterable[Any], seen: Seen | None = None) -> str:
     """The code that is no library's of layers, losses and the like, and of functions and objects that they hold."""
     held = [part for thing in things for part in (thing, *getattr(thing, "__dict__", {}).values())]
-    kinds = [part if _is_code(part) else type(part) for part in held]
+    kinds = {id(kind): kind for kind in (part if _is_code(part) else type(part) for part in held)}.values()  # once each
     own = {_text(kind, seen or Seen((), {})) for kind in kinds if not _from_library(inspect.unwrap(kind))}
     return _short("\n".join(sorted(own)))
 
