@@ -1,4 +1,5 @@
 from functools import partial
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -8,6 +9,7 @@ from PIL import Image
 
 from cnnlab import audit, experiments, models, pipelines, samples, serving
 from cnnlab._answers import with_probabilities
+from cnnlab.experiments import store as stores
 from cnnlab.experiments.training_run import Recipe, Rows, TrainingRun, train_on_images
 
 
@@ -125,3 +127,21 @@ def test_the_home_folder_is_meant_wherever_a_folder_is_named(parts, digits_model
     samples.inspection("~/parts", per_class=1, size=32)
     assert {"cv", "decisions.csv", "export", "parts"} <= {path.name for path in home.iterdir()}
     assert not list(here.iterdir())
+
+
+@pytest.mark.parametrize("case", ["small", "large", "paths"])
+def test_small_results_that_were_just_kept_are_not_read_again(tmp_path, monkeypatch, case):
+    results = {"predictions": pd.DataFrame({"path": ["1.png", "NA"], "p_a": np.float32([0.1, 0.9])}, index=[3, 7])}
+    if case == "large":
+        monkeypatch.setattr(stores, "REMEMBERED", 10)
+    if case == "paths":
+        results["predictions"]["path"] = results["predictions"]["path"].map(Path).astype(object)
+    store, read, found = stores.Store(tmp_path, {}), stores.tables.read, []
+    monkeypatch.setattr(stores.tables, "read", lambda path: found.append(path) or read(path))
+    assert store.get("fold_0") is None and not store.has("fold_0")
+    store.put("fold_0", results)
+    assert store.has("fold_0")
+    kept = store.get("fold_0")["predictions"]
+    assert len(found) == (case != "small")
+    pd.testing.assert_frame_equal(kept, stores.Store(tmp_path, {}).get("fold_0")["predictions"])
+    assert len(found) == 1 + (case != "small")
