@@ -105,6 +105,8 @@ def test_every_figure_is_there_for_a_reader_on_the_web(path):
          lambda gain, half: gain > half),
         ("09_fine_tuning", r"against head alone, test, grainy: ([+-][\d.]+) ± ([\d.]+)",
          lambda gain, half: gain > half),
+        ("08_evaluation", r"log loss goes from ([\d.]+) to ([\d.]+): keep it", lambda before, after: after < before),
+        ("08_evaluation", r"difference [+-][\d.]+ \([+-][\d.]+ to ([+-][\d.]+)\), p =", lambda high: high > 0),
         ("08_evaluation", r"random split promises ([+-][\d.]+)", lambda leak: leak >= 0.08),
         ("10_imbalance_and_fairness", r"Goal ([\d.]+): reached [\d.]+ on new patients \(([\d.]+) to ([\d.]+)\)",
          lambda goal, low, high: low <= goal <= high),
@@ -115,7 +117,7 @@ def test_every_figure_is_there_for_a_reader_on_the_web(path):
     ],
 )  # fmt: skip
 def test_the_stored_results_show_what_the_course_promises(name, words, holds):
-    """A head start pays, noise helps a worse camera, patients leak, goals hold, and events are found in time."""
+    """A head start pays, noise helps a worse camera, calibration helps, patients leak, goals hold, events are found."""
     stored = json.loads((ROOT / "notebooks" / f"{name}.ipynb").read_text(encoding="utf-8"))
     said = "".join(text_of(output) for cell in code_cells(stored) for output in cell["outputs"])
     assert holds(*map(float, re.search(words, said).groups()))
