@@ -8,7 +8,7 @@ override DATA := $(value DATA)
 override FOLDER := $(value FOLDER)
 export DATA FOLDER
 
-.PHONY: help quickstart report lab test test-browser coverage test-slow test-lowest fuzz bench notebooks docs lint doctor requirements
+.PHONY: help quickstart report lab test test-notebooks test-browser coverage test-slow test-lowest fuzz bench notebooks docs lint doctor requirements
 .DELETE_ON_ERROR:
 
 help:
@@ -21,6 +21,7 @@ help:
 	@echo "make notebooks               run all notebooks at full size and keep their outputs"
 	@echo "make docs                    build the documentation; docs/_build/html/index.html"
 	@echo "make test                    run the tests"
+	@echo "make test-notebooks          run those that run notebooks, reports, and the code of README and guide"
 	@echo "make test-browser            run those that drive JupyterLab in Chromium"
 
 $(VENV)/installed: requirements.txt pyproject.toml
@@ -53,11 +54,14 @@ doctor: $(VENV)/installed
 test: $(VENV)/installed-dev
 	@$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
+test-notebooks: $(VENV)/installed-dev
+	@$(BIN)/python -m pytest -n 2 --dist load -m 'notebooks and not slow'
+
 test-browser: $(VENV)/installed-dev
 	@$(BIN)/python -m pytest -n 2 --dist loadfile -m browser
 
 coverage: $(VENV)/installed-dev
-	@$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --cov --cov-report=term --cov-fail-under=95
+	@$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m 'not slow and not browser' --cov --cov-report=term --cov-fail-under=95
 
 test-slow: $(VENV)/installed-dev
 	@$(BIN)/python -m pytest -m slow --timeout=3600
@@ -66,7 +70,7 @@ test-slow: $(VENV)/installed-dev
 test-lowest:
 	uv venv --quiet --clear --python=3.11 .venv-lowest
 	uv pip install --quiet --python=.venv-lowest --resolution=lowest-direct -e '.[dev]'
-	.venv-lowest/bin/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+	.venv-lowest/bin/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m 'not slow and not browser'
 
 fuzz: $(VENV)/installed-dev
 	@$(BIN)/python tests/fuzz/run.py --minutes 10

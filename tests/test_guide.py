@@ -38,6 +38,7 @@ def test_every_page_is_named():
     assert sorted(PAGES) == sorted(path.stem for path in GUIDE.glob("*.md"))
 
 
+@pytest.mark.notebooks
 def test_the_code_runs_and_is_short(tmp_path, monkeypatch, capsys):
     from cnnlab import models, samples
 

@@ -135,6 +135,7 @@ def run(notebook, folder, values):
     return nbformat.read(result, as_version=4)
 
 
+@pytest.mark.notebooks
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_it_runs_to_its_end(path, course, tmp_path, monkeypatch, capsys):
     values = QUICK[path.stem]

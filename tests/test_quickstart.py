@@ -58,6 +58,7 @@ def difficult(tmp_path_factory):
     return data
 
 
+@pytest.mark.notebooks
 def test_a_difficult_folder_ends_with_a_report(difficult, tmp_path, capfd):
     before = {path: path.stat().st_mtime_ns for path in sorted(difficult.rglob("*")) if path.is_file()}
     assert run(difficult, tmp_path / "run") == 0

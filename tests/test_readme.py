@@ -35,6 +35,7 @@ def check(names):
     assert names["model"].output_shape == (None, len(classes))
 
 
+@pytest.mark.notebooks
 def test_the_code_runs_on_little(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(models, "small_cnn", partial(models.small_cnn, filters=(8,)))  # compiles sooner
     kernels.three_blocks(monkeypatch.setattr)

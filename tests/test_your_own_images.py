@@ -43,6 +43,7 @@ def write(folder, count, color, *, size=(28, 36), mode="RGB", copies=False):
         image.convert(mode).save(folder / f"photo {number}.png")
 
 
+@pytest.mark.notebooks
 def test_a_folder_with_cameras_and_a_class_too_small(tmp_path, capfd):
     data = tmp_path / "data"
     write(data / "<b>red & hot", 40, (200, 40, 40))
