@@ -32,13 +32,13 @@ def rows_of(text: str) -> dict[tuple[str, str], list[str]]:
     heading = ""
     lines = text.splitlines()
     for number, line in enumerate(lines):
-        if not line.startswith("|"):
-            heading = ""
+        if not line.startswith("|"):  # what training prints between two rows does not end the table
+            heading = heading if line.strip() else ""
             continue
         cells = [cell.strip() for cell in line.strip("| \n").split("|")]
         if set(line) <= set("|-: "):
             continue
-        if not heading and number + 1 < len(lines) and set(lines[number + 1]) <= set("|-: "):
+        if number + 1 < len(lines) and lines[number + 1].startswith("|-"):
             heading = " | ".join(cells)
         else:
             found[heading, re.sub(r" \([^)]*\)$", "", cells[0])] = cells[1:]
