@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from cnnlab import augment
 from cnnlab.augment import pixels, sampling
+from cnnlab.augment.settings import MIXERS, RANGES
 from cnnlab.images import sizing
 
 SIZE = (60, 80)
@@ -119,6 +120,15 @@ def far(policy, images, seed=0):
     fast = policy.apply(images, sampled)
     layer = np.asarray(policy.layer().apply(images, sampled))
     return np.abs(fast - expected).mean(), np.abs(layer - expected).mean()
+
+
+def test_every_operation_is_tried_and_does_something(images):
+    assert set(SINGLE) == {"flip", *RANGES} - set(MIXERS)
+    assert {f"pick_{operation}" for operation in SINGLE} <= set(sampling.COLUMNS)
+    for operation, value in SINGLE.items():
+        policy = augment.Policy(**{operation: value})
+        changed = policy.apply(images, policy.sample(len(images), seed=0))
+        assert (changed != images).mean() > 0.01, operation
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,12 @@ from PIL import Image
 from sklearn.linear_model import LogisticRegression
 
 from cnnlab import experiments, metrics, models, pipelines, serving, tables
-from cnnlab.serving.engines import digest_of
+from cnnlab.serving.description import FILE_OF
+from cnnlab.serving.engines import ENGINES, digest_of
+from cnnlab.serving.predictor import FASTEST_FIRST
+from cnnlab.serving.writers import WRITERS
+
+FORMATS = ("keras", "savedmodel", "litert", "litert_float16", "litert_int8")  # that need no package of their own
 
 
 @pytest.fixture(scope="module")
@@ -337,8 +342,12 @@ def test_the_images_checked_are_spread_over_the_table(digits_model, digits, tmp_
 @pytest.fixture(scope="module")
 def every_format(digits_model, digits, tmp_path_factory):
     folder = tmp_path_factory.mktemp("export") / "every"
-    formats = ("keras", "savedmodel", "litert", "litert_float16", "litert_int8")
-    return folder, serving.export(digits_model, folder, formats=formats, check=digits[digits["split"] != "train"])
+    return folder, serving.export(digits_model, folder, formats=FORMATS, check=digits[digits["split"] != "train"])
+
+
+def test_a_format_is_named_in_every_list():
+    assert list(WRITERS) == list(ENGINES) == list(FILE_OF)
+    assert {*FASTEST_FIRST, "savedmodel"} == {*FORMATS, "onnx"} == set(FILE_OF)
 
 
 def test_every_format_agrees(every_format, digits_model, digits):
@@ -357,7 +366,7 @@ def test_every_format_agrees(every_format, digits_model, digits):
     assert table["kept"].all()
 
 
-@pytest.mark.parametrize("format", ["savedmodel", "litert_float16", "litert_int8"])
+@pytest.mark.parametrize("format", FORMATS[1:])
 def test_every_format_predicts(every_format, digits, format):
     table = digits[digits["split"] == "test"].head(50)
     predictor, plain = (serving.Predictor(every_format[0], format=name, trust=True) for name in (format, "keras"))

@@ -122,7 +122,7 @@ class Predictor:
             raise ValueError(
                 f"`format` expects one of those exported: {', '.join(facts.formats)}. Received: {format!r}."
             )
-        self.format = format or next((name for name in FASTEST_FIRST if name in facts.formats), "savedmodel")
+        self.format = format or next(name for name in (*FASTEST_FIRST, *facts.formats) if name in facts.formats)
         self._open()
 
     def _open(self) -> None:
