@@ -24,7 +24,7 @@ from PIL import Image
 from cnnlab import audit, tables
 from cnnlab._common import available_cores
 from cnnlab.audit import copies, files
-from cnnlab.audit.register import COLOUR, FINE
+from cnnlab.audit.registration import COLOUR, FINE
 
 DATA = Path(os.environ.get("CNNLAB_REAL_DATA", "")).resolve()
 SETS = {"sign_digits": "*/*.JPG", "clothing": "*/*/*.jpg", "trash": "*/*.jpg"}

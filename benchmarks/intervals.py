@@ -13,9 +13,9 @@ import numpy as np
 import pandas as pd
 
 from cnnlab import metrics
+from cnnlab.metrics.formulas import scorer, values
 from cnnlab.metrics.intervals import score_limits
-from cnnlab.metrics.scoring import scorer, values
-from cnnlab.metrics.table import Outcome
+from cnnlab.metrics.predictions import Outcome
 
 RESAMPLES = 300
 SCORES = ("accuracy", "balanced_accuracy", "macro_precision", "macro_f1", "mcc", "log_loss", "roc_auc", "pr_auc")

@@ -19,7 +19,7 @@ import pytest
 
 from cnnlab import augment, experiments, models, pipelines, tables
 from cnnlab.experiments.runner import Runner
-from cnnlab.experiments.search import PLACES, Confirmation, _compare
+from cnnlab.experiments.search_result import PLACES, Confirmation, _compare
 from cnnlab.experiments.store import Store
 
 # KerasTuner asks threads for their names in the old way.
@@ -538,7 +538,7 @@ sys.path.insert(0, {here!r})
 from cnnlab import tables
 import test_grid_search as t
 from cnnlab.experiments.runner import Runner
-from cnnlab.experiments.search import PLACES, Confirmation, _compare
+from cnnlab.experiments.search_result import PLACES, Confirmation, _compare
 real = Runner.train
 def noted(*arguments, **options):
     found = real(*arguments, **options)

@@ -8,8 +8,8 @@ from test_metrics import drawn_table, prediction_table
 
 from cnnlab import metrics
 from cnnlab.metrics import intervals
-from cnnlab.metrics.scoring import values
-from cnnlab.metrics.table import outcome
+from cnnlab.metrics.formulas import values
+from cnnlab.metrics.predictions import outcome
 
 
 def limits(table, **options):

@@ -16,8 +16,8 @@ import pytest
 from cnnlab import augment, models, pipelines, training
 from cnnlab._upstream import build_before_tracing
 from cnnlab.training import checkpoint as checkpoints
+from cnnlab.training.callback_state import Memory, plain, restored
 from cnnlab.training.callbacks import OPTIONS
-from cnnlab.training.memory import Memory, plain, restored
 from cnnlab.training.running import Budget, DiskFullError, disk_watched
 
 EPOCHS = 4

@@ -11,9 +11,9 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from cnnlab._common import in_threads
-from cnnlab.audit import register
+from cnnlab.audit import registration
 from cnnlab.audit.neighbours import Candidates, candidates
-from cnnlab.audit.register import COARSE, FINE, STILL, Floats, Integers, flipped
+from cnnlab.audit.registration import COARSE, FINE, STILL, Floats, Integers, flipped
 
 BATCH = 128  # pairs compared at once: 1 MB of float32 in each step, so that they stay in the cache
 MIDDLE = 24  # pixels a side of the second comparison, between COARSE and FINE
@@ -73,7 +73,7 @@ def near_copies(thumbs: Thumbnails) -> tuple[Integers, Integers]:
 def _shrunk(grey: NDArray, side: int) -> Floats:
     """Pictures (count, FINE, FINE) at `side` pixels a side, softened."""
     mean = np.kron(np.eye(side, dtype=np.float32), np.full((1, FINE // side), side / FINE, np.float32))
-    return register.blurred(mean @ (grey.astype(np.float32) @ mean.T))
+    return registration.blurred(mean @ (grey.astype(np.float32) @ mean.T))
 
 
 def _compared(thumbs: Thumbnails, coarse: Floats, pairs: Candidates) -> tuple[NDArray[Any], ...]:
@@ -81,19 +81,19 @@ def _compared(thumbs: Thumbnails, coarse: Floats, pairs: Candidates) -> tuple[ND
     same, leftover = np.zeros(len(pairs.one), bool), np.zeros(len(pairs.one), np.float32)
     still = np.tile(STILL, (len(pairs.one), 1))
     first, second = coarse[pairs.one], flipped(coarse[pairs.other], pairs.mirrored)
-    pose = register.registered(first, second, still)
-    fit, fit_still = register.fit(register.warped(first, pose)[0], second), register.fit(first, second)
+    pose = registration.registered(first, second, still)
+    fit, fit_still = registration.fit(registration.warped(first, pose)[0], second), registration.fit(first, second)
 
     def greys(rows: Integers) -> tuple[Floats, Floats]:
         first, second = thumbs.grey[pairs.one[rows]], thumbs.grey[pairs.other[rows]]
         return first.astype(np.float32), flipped(second, pairs.mirrored[rows])
 
     def judge(rows: Integers, pose: Floats, *, soften: bool = False, closely: bool = False) -> None:
-        first, second = (register.blurred(grey, 6) if soften else grey for grey in greys(rows))
+        first, second = (registration.blurred(grey, 6) if soften else grey for grey in greys(rows))
         if closely:
-            pose = register.registered(register.blurred(first), register.blurred(second), pose)
+            pose = registration.registered(registration.blurred(first), registration.blurred(second), pose)
         colours = thumbs.colour[pairs.one[rows]], flipped(thumbs.colour[pairs.other[rows]], pairs.mirrored[rows])
-        same[rows], leftover[rows] = register.is_same(first, second, *colours, pose)
+        same[rows], leftover[rows] = registration.is_same(first, second, *colours, pose)
 
     small = np.minimum(thumbs.side[pairs.one], thumbs.side[pairs.other]) < SMALL
     rows = np.flatnonzero(small & (fit_still >= ROUGH_FIT))
@@ -101,9 +101,12 @@ def _compared(thumbs: Thumbnails, coarse: Floats, pairs: Candidates) -> tuple[ND
     near = (fit >= ROUGH_FIT) & ~same
     rows = np.flatnonzero(near)
     first, second = (_shrunk(grey, MIDDLE) for grey in greys(rows))
-    pose[rows] = register.registered(first, second, pose[rows], steps=2)
-    first = register.warped(first, pose[rows])[0]
-    near[rows] = register.fit(first - register.blurred(first, 3), second - register.blurred(second, 3)) >= ROUGH_DETAIL
+    pose[rows] = registration.registered(first, second, pose[rows], steps=2)
+    first = registration.warped(first, pose[rows])[0]
+    near[rows] = (
+        registration.fit(first - registration.blurred(first, 3), second - registration.blurred(second, 3))
+        >= ROUGH_DETAIL
+    )
     rows = np.flatnonzero(near & (fit_still >= fit - 0.01))
     judge(rows, still[rows])
     rows = np.flatnonzero(near & ~same)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from cnnlab._common import available_cores, progress
 from cnnlab.audit.copies import Thumbnails
-from cnnlab.audit.register import COLOUR, FINE
+from cnnlab.audit.registration import COLOUR, FINE
 from cnnlab.images import UnreadableImageError, read_file
 from cnnlab.images.colours import as_bytes, repeated, toned
 from cnnlab.images.decoding import Picture, decode

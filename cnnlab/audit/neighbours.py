@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 from scipy.fft import dctn
 
 from cnnlab._common import in_threads
-from cnnlab.audit import register
-from cnnlab.audit.register import Floats, Integers
+from cnnlab.audit import registration
+from cnnlab.audit.registration import Floats, Integers
 
 FREQUENCIES = 6  # the lowest waves along each axis make the descriptor
 NEIGHBOURS = 5  # candidates of each picture
@@ -34,7 +34,7 @@ def candidates(pictures: Floats) -> Candidates:
     The work grows as n log n.
 
     Args:
-        pictures: Blurred grey levels, shape (count, register.COARSE, register.COARSE).
+        pictures: Blurred grey levels, shape (count, registration.COARSE, registration.COARSE).
 
     Source:
         M. Muja, D. Lowe, "Fast approximate nearest neighbors with automatic algorithm configuration" (2009): FLANN.
@@ -98,9 +98,9 @@ def _explained(pictures: Floats, pairs: Candidates) -> NDArray[np.bool_]:
         distance" (1993).
     """
     one, number = np.unique(pairs.one, return_inverse=True)  # sorted: few different ones in each part
-    vectors = np.stack([register.inner(change) for change in register.changes(pictures[one])], axis=1)
+    vectors = np.stack([registration.inner(change) for change in registration.changes(pictures[one])], axis=1)
     vectors /= np.maximum(np.linalg.norm(vectors, axis=2, keepdims=True), 1e-3)
     basis = np.linalg.qr(vectors.transpose(0, 2, 1))[0][number]
-    other = register.inner(register.flipped(pictures[pairs.other], pairs.mirrored))
+    other = registration.inner(registration.flipped(pictures[pairs.other], pairs.mirrored))
     share = np.einsum("pdk,pd->pk", basis, other)
     return (share**2).sum(axis=1) >= EXPLAINED * (other**2).sum(axis=1)

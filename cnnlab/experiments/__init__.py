@@ -7,7 +7,7 @@ from cnnlab.experiments.imbalance_synthetic import synthesize
 from cnnlab.experiments.labelling import Labeller
 from cnnlab.experiments.predicting import predict, predict_augmented
 from cnnlab.experiments.probing import linear_probe
-from cnnlab.experiments.search import Confirmation, Search
+from cnnlab.experiments.search_result import Confirmation, Search
 from cnnlab.experiments.searching import grid_search
 from cnnlab.experiments.validation import Validation, cross_validate, learning_curve
 

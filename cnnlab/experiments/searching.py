@@ -10,7 +10,7 @@ import keras
 import pandas as pd
 
 from cnnlab.experiments.runner import checked_rows, experiment_facts
-from cnnlab.experiments.search import Search
+from cnnlab.experiments.search_result import Search
 from cnnlab.experiments.training_run import Recipe
 from cnnlab.models.fingerprint import describe
 from cnnlab.tables.linking import Group

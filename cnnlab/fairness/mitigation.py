@@ -7,10 +7,19 @@ from sklearn.base import BaseEstimator, ClassifierMixin
 
 from cnnlab._common import require_columns
 from cnnlab.fairness.rates import MEASURES, RATES, RESULTS, By, checked_classes, class_shares, group_names
+from cnnlab.metrics.formulas import Statistic, counter, divide
 from cnnlab.metrics.intervals import TAILS
 from cnnlab.metrics.intervals import bootstrap as resampled
-from cnnlab.metrics.scoring import Statistic, counter, divide
-from cnnlab.metrics.table import Group, Outcome, by_columns, known_probabilities, outcome, scored, units_of, with_calls
+from cnnlab.metrics.predictions import (
+    Group,
+    Outcome,
+    by_columns,
+    known_probabilities,
+    outcome,
+    scored,
+    units_of,
+    with_calls,
+)
 
 CONSTRAINTS = {
     "demographic_parity": "demographic_parity",

@@ -9,9 +9,9 @@ import numpy as np
 import pandas as pd
 import scipy.stats
 
+from cnnlab.metrics.formulas import Counts, counter
 from cnnlab.metrics.intervals import LEVEL, NORMAL, Shares, share_limits
-from cnnlab.metrics.scoring import Counts, counter
-from cnnlab.metrics.table import Group, by_columns, outcome, require_class, scored, units_of
+from cnnlab.metrics.predictions import Group, by_columns, outcome, require_class, scored, units_of
 
 SMALLEST = 30  # images: with fewer, the 95 % interval of a rate can span a third of all there is
 RESULTS = ("metric", "class", "value", "low", "high", "images", "small")

@@ -23,7 +23,7 @@ from PIL import (
     WebPImagePlugin,
 )
 
-from cnnlab.images import colours, formats, jpeg, limits
+from cnnlab.images import colours, jpeg, limits, optional_formats
 from cnnlab.images.files import MAX_BYTES, MEMORY, UnreadableImageError
 from cnnlab.images.levels import Levels
 from cnnlab.images.sizing import reduce_by
@@ -83,9 +83,9 @@ def decode(data: bytes, reduce: Reduce = lambda size: 1, *, name: str = "the byt
             picture = _decode_jpeg(data, reduce, name)
             if picture is not None:
                 return picture
-        kind = formats.needs_package(data)
+        kind = optional_formats.needs_package(data)
         if kind:
-            formats.require_package(kind, name)
+            optional_formats.require_package(kind, name)
         if kind == "DICOM":
             return _decode_dicom(data, reduce, name)
         readable = (*FORMATS, kind) if kind else FORMATS
@@ -102,15 +102,15 @@ def decode(data: bytes, reduce: Reduce = lambda size: 1, *, name: str = "the byt
 
 
 def _decode_dicom(data: bytes, reduce: Reduce, name: str) -> Picture:
-    dataset = formats.open_dicom(data, name)
+    dataset = optional_formats.open_dicom(data, name)
     size = int(dataset.Rows), int(dataset.Columns)
-    frame = formats.packed_frame(dataset)
+    frame = optional_formats.packed_frame(dataset)
     each = limits.BYTES["JPEG2000"] if frame else limits.DEEP_BYTES
     limits.require_sensible(size, each, name)
     if frame:
         _require_frame_of(size, frame, name)
     with MEMORY.hold(size[0] * size[1] * each):
-        values, window = formats.dicom_values(dataset)
+        values, window = optional_formats.dicom_values(dataset)
     if values.dtype == np.uint8:
         values = reduce_by(values, reduce(size))
     frames = min(2, int(dataset.get("NumberOfFrames") or 1))

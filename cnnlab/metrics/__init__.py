@@ -2,9 +2,9 @@
 
 from cnnlab.metrics.calibrated import calibrate, reliability, temperature
 from cnnlab.metrics.comparison import compare
-from cnnlab.metrics.curves import apply_threshold, choose_threshold, precision_recall, roc, thresholds
 from cnnlab.metrics.events import events, match_events
 from cnnlab.metrics.score import baselines, confusion, per_class, scores
+from cnnlab.metrics.tradeoffs import apply_threshold, choose_threshold, precision_recall, roc, thresholds
 
 __all__ = [
     "apply_threshold",

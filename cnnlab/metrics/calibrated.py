@@ -10,8 +10,8 @@ from scipy.special import log_softmax
 from cnnlab._answers import TINY, scaled_by_temperature
 from cnnlab._common import is_whole
 from cnnlab.metrics import intervals
-from cnnlab.metrics.scoring import BINS, bin_of, divide
-from cnnlab.metrics.table import known_probabilities, outcome, required_probability, scored
+from cnnlab.metrics.formulas import BINS, bin_of, divide
+from cnnlab.metrics.predictions import known_probabilities, outcome, required_probability, scored
 
 
 def reliability(predictions: pd.DataFrame, *, bins: int = BINS) -> pd.DataFrame:

@@ -6,8 +6,8 @@ import scipy.stats
 
 from cnnlab._common import require_columns
 from cnnlab.metrics import intervals
-from cnnlab.metrics.scoring import scorer, values
-from cnnlab.metrics.table import Group, Outcome, is_grouped, outcome, scored, units_of
+from cnnlab.metrics.formulas import scorer, values
+from cnnlab.metrics.predictions import Group, Outcome, is_grouped, outcome, scored, units_of
 
 LOSSES = ("log_loss", "brier", "calibration_error")  # the smaller the better
 

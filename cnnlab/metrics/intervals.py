@@ -19,7 +19,7 @@ import numpy as np
 import scipy.special
 
 from cnnlab._common import is_whole, require_seed
-from cnnlab.metrics.scoring import (
+from cnnlab.metrics.formulas import (
     BINS,
     Counts,
     Statistic,
@@ -31,7 +31,7 @@ from cnnlab.metrics.scoring import (
     one_hot,
     scorer,
 )
-from cnnlab.metrics.table import Outcome, is_grouped
+from cnnlab.metrics.predictions import Outcome, is_grouped
 
 LEVEL = 0.95
 TAILS = np.array([(1 - LEVEL) / 2, (1 + LEVEL) / 2])

@@ -7,9 +7,9 @@ import numpy as np
 import pandas as pd
 
 from cnnlab._common import is_whole
+from cnnlab.metrics.formulas import Counts, counter, divide, from_counts, values
 from cnnlab.metrics.intervals import Shares, score_limits, share_limits
-from cnnlab.metrics.scoring import Counts, counter, divide, from_counts, values
-from cnnlab.metrics.table import Group, Outcome, by_columns, outcome, scored, units_of
+from cnnlab.metrics.predictions import Group, Outcome, by_columns, outcome, scored, units_of
 
 COLUMNS = ("metric", "value", "low", "high")
 

@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
 
 from cnnlab._common import evenly_spaced, require_columns
-from cnnlab.metrics.scoring import divide
+from cnnlab.metrics.formulas import divide
 from cnnlab.plots.style import CYCLE, ORANGE, color_of, finish, image_grid, new_axes, readable, show, shown
 
 CONVOLUTIONS = ("Conv2D", "DepthwiseConv2D", "SeparableConv2D")

@@ -11,8 +11,8 @@ from matplotlib.ticker import PercentFormatter
 
 from cnnlab import metrics
 from cnnlab._common import require_column, require_columns
+from cnnlab.metrics.formulas import divide
 from cnnlab.metrics.score import off_diagonal
-from cnnlab.metrics.scoring import divide
 from cnnlab.plots.style import GREEN, GREY, ORANGE, RED, SKY, color_of, finish, new_axes, readable, shown, with_interval
 
 NUMBERS_UP_TO = 25  # classes: beyond, numbers in the cells of a confusion would not be legible

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from cnnlab._common import progress
-from cnnlab.samples import render
+from cnnlab.samples import metal
 from cnnlab.samples.folder import TRUTH, encoded, plain_numbers, plain_share, recipe
 
 CAMERAS = ("north", "south", "west")
@@ -67,7 +67,7 @@ def inspection(
             raise ValueError(f"`plant` knows {', '.join(PLANTS)}. Received: {name!r}.")
         highest = 1.0 if name == "hard_camera" else 0.5
         plant[name] = plain_share(f"plant[{name!r}]", share, of="images", highest=highest)
-    made_by = {"name": "inspection", "version": render.VERSION, "per_class": per_class, "size": size}
+    made_by = {"name": "inspection", "version": metal.VERSION, "per_class": per_class, "size": size}
     made_by |= {"imbalance": imbalance, "plant": plant, "seed": seed}
     folder = Path(folder).expanduser()
     with recipe(folder, made_by) as write:
@@ -87,7 +87,7 @@ def _plan(per_class: int, imbalance: float, plant: dict[str, float], seed: int) 
     """Decides what every file shows before any is rendered, so that an interrupted run continues identically."""
     rng = np.random.default_rng([seed, 1])
     rare = max(1, round(per_class / imbalance))
-    labels = [name for name in render.CLASSES for _ in range(per_class if name == "good" else rare)]
+    labels = [name for name in metal.CLASSES for _ in range(per_class if name == "good" else rare)]
     parts = [
         {"true_label": label, "label": label, "picture": picture, "planted": "", "form": ""}
         | {"camera": str(rng.choice(CAMERAS)), "shift": str(rng.choice(SHIFTS))}
@@ -102,11 +102,11 @@ def _plan(per_class: int, imbalance: float, plant: dict[str, float], seed: int) 
             part = parts[free.pop()]
             part["planted"] = planted
             if planted == "wrong label":
-                part["label"] = str(rng.choice([label for label in render.CLASSES if label != part["label"]]))
+                part["label"] = str(rng.choice([label for label in metal.CLASSES if label != part["label"]]))
     for name, planted in (("copies", "copy"), ("near_copies", "near copy")):
         for _ in range(round(plant.get(name, 0.0) * total)):
             original = parts[free.pop() if free else int(rng.integers(originals))]
-            form = str(rng.choice(render.NEAR_COPY_FORMS)) if planted == "near copy" else ""
+            form = str(rng.choice(metal.NEAR_COPY_FORMS)) if planted == "near copy" else ""
             parts.append({**original, "planted": planted, "form": form})
     # Names are shuffled so that neither the order nor the number of a file tells what it shows.
     for number, index in enumerate(rng.permutation(len(parts))):
@@ -118,9 +118,9 @@ def _photograph(part: dict, size: int, hard_camera: float, seed: int) -> bytes:
     """The file of one part."""
     rng = np.random.default_rng([seed, 2, part["picture"]])
     hard = hard_camera if part["camera"] == "west" else 0.0
-    image = render.part(part["true_label"], size, part["camera"], part["shift"], hard, rng)
+    image = metal.part(part["true_label"], size, part["camera"], part["shift"], hard, rng)
     if part["planted"] == "near copy":
-        image = render.near_copy(image, part["form"])
+        image = metal.near_copy(image, part["form"])
     data = encoded(image, "JPEG", quality=30 if part["form"] == "recompressed" else 92)
     if part["planted"] == "broken":
         return data[: len(data) // 3] if part["picture"] % 2 else b"this is not an image\n"

@@ -10,7 +10,7 @@ import pandas as pd
 
 from cnnlab._common import progress
 from cnnlab.samples.folder import encoded, plain_numbers, plain_share, recipe
-from cnnlab.samples.render import Rng, lines
+from cnnlab.samples.metal import Rng, lines
 
 VERSION = 1  # raise it when the pictures change, so that old folders are told from new ones
 TONES = ("I", "II", "III", "IV", "V", "VI")

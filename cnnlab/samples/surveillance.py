@@ -11,7 +11,7 @@ import pandas as pd
 
 from cnnlab._common import progress
 from cnnlab.samples.folder import TRUTH, encoded, plain_numbers, recipe
-from cnnlab.samples.render import Rng
+from cnnlab.samples.metal import Rng
 
 VERSION = 1  # raise it when the pictures change, so that old folders are told from new ones
 HEIGHT, WIDTH = 64, 96

@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 from cnnlab._common import did_you_mean
-from cnnlab.serving.events import Decision, EventDetector, Waiting
+from cnnlab.serving.alarms import Decision, EventDetector, Waiting
 from cnnlab.serving.sources import open_source
 
 RECENT = 10_000  # frames that latencies are told of

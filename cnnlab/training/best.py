@@ -13,7 +13,7 @@ import numpy as np
 from cnnlab._common import atomic_path, is_whole
 from cnnlab._upstream import fit_around, metric_mode
 from cnnlab.models.losses import saved_plainly
-from cnnlab.training.memory import Fields
+from cnnlab.training.callback_state import Fields
 from cnnlab.training.running import Budget, disk_watched
 from cnnlab.training.state import assign, values_of
 

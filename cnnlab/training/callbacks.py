@@ -17,9 +17,9 @@ import pandas as pd
 from cnnlab._common import atomic_path, is_quiet, is_whole, put_aside, read_json
 from cnnlab.models.naming import is_built
 from cnnlab.training.best import BEST, LAST_GOOD, BestModel, EarlyStopping, Watched, numbers
+from cnnlab.training.callback_state import Fields
 from cnnlab.training.checkpoint import FOLDER
 from cnnlab.training.distributed import process_index
-from cnnlab.training.memory import Fields
 from cnnlab.training.resuming import Checkpoints
 from cnnlab.training.running import disk_watched
 

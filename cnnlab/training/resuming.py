@@ -22,7 +22,7 @@ from cnnlab.models.fingerprint import describe, layers_digest
 from cnnlab.models.naming import is_built
 from cnnlab.training import checkpoint as checkpoints
 from cnnlab.training.batches import source_of
-from cnnlab.training.memory import Memory
+from cnnlab.training.callback_state import Memory
 from cnnlab.training.running import Budget, disk_watched, leave_folder, own_folder
 from cnnlab.training.schedules import refuse_two_rules, refuse_what_is_over
 

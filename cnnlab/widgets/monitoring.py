@@ -16,7 +16,7 @@ from cnnlab._common import is_quiet
 from cnnlab._upstream import fit_around
 from cnnlab.plots.style import BLUE, GREY, ORANGE
 from cnnlab.training.best import Watched, numbers
-from cnnlab.training.memory import Fields
+from cnnlab.training.callback_state import Fields
 from cnnlab.training.running import Budget
 
 SHARE = 0.003  # of the time may go into drawing

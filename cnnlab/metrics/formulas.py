@@ -10,7 +10,7 @@ import numpy as np
 import scipy.sparse
 
 from cnnlab._common import is_whole
-from cnnlab.metrics.table import Outcome
+from cnnlab.metrics.predictions import Outcome
 
 BINS = 15
 

@@ -7,8 +7,15 @@ import numpy as np
 import pandas as pd
 import sklearn.metrics
 
-from cnnlab.metrics.scoring import divide
-from cnnlab.metrics.table import known_probabilities, outcome, require_class, required_probability, scored, with_calls
+from cnnlab.metrics.formulas import divide
+from cnnlab.metrics.predictions import (
+    known_probabilities,
+    outcome,
+    require_class,
+    required_probability,
+    scored,
+    with_calls,
+)
 
 
 def roc(predictions: pd.DataFrame) -> pd.DataFrame:
