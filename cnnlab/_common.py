@@ -60,6 +60,24 @@ def require_column(table: pd.DataFrame, column: str, *, caller: str) -> None:
         )
 
 
+def connected(keys: Sequence[np.ndarray]) -> np.ndarray:
+    """Numbers rows from 0 up, so that rows linked by an equal code in any key are one; a code below 0 links nothing.
+
+    >>> connected([np.array([0, 0, 1, -1]), np.array([5, 6, 6, -1])]).tolist()
+    [0, 0, 0, 1]
+    """
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
+    ties, count = [], len(keys[0])  # a graph of rows and of values: each row is tied to its values
+    for codes in keys:
+        rows = np.flatnonzero(codes >= 0)
+        ties.append((rows, codes[rows] + count))
+        count += int(codes.max(initial=-1)) + 1
+    graph = coo_array((np.ones(sum(len(rows) for rows, _ in ties), bool), np.hstack(ties)), shape=(count, count))
+    return pd.factorize(connected_components(graph, directed=False)[1][: len(keys[0])])[0].astype(np.int64)
+
+
 def found_by_scan(table: pd.DataFrame) -> bool:
     """Whether the column of copies is that of one `audit.scan`, with whole numbers, missing ones or not.
 

@@ -6,9 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-import scipy.sparse.csgraph
 
-from cnnlab._common import ColumnError, require_columns
+from cnnlab._common import ColumnError, connected, require_columns
 
 Group = str | Sequence[str] | bool | None  # which column or columns say that images belong together
 FEW = 10  # groups: with fewer, intervals over them are rough
@@ -108,13 +107,7 @@ def units_of(table: pd.DataFrame, group: Group, *, keys: Sequence[str] = (), cal
     if not names:
         return rows
     require_columns(table, *names, caller=caller)
-    links = []  # each row is joined to a node for its value in each column, or to itself
-    for place, name in enumerate(names, start=1):
-        codes = pd.factorize(table[name])[0]
-        links.append(np.where(codes < 0, rows, place * len(rows) + codes))
-    ends, size = np.concatenate(links), (len(names) + 1) * len(rows)
-    joined = scipy.sparse.coo_array((np.ones(len(ends)), (np.tile(rows, len(names)), ends)), shape=(size, size))
-    units = pd.factorize(scipy.sparse.csgraph.connected_components(joined, directed=False)[1][rows])[0]
+    units = connected([pd.factorize(table[name])[0] for name in names])
     count = int(units.max()) + 1
     if count < FEW and is_grouped(units):
         warnings.warn(

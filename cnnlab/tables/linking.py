@@ -9,10 +9,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 from pandas.api.types import is_datetime64_any_dtype, is_numeric_dtype
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 
-from cnnlab._common import COPIES, found_by_scan, in_threads, require_column, require_columns
+from cnnlab._common import COPIES, connected, found_by_scan, in_threads, require_column, require_columns
 
 logger = logging.getLogger("cnnlab")
 Group = str | Sequence[str] | bool | None
@@ -63,16 +61,7 @@ def linked_groups(table: pd.DataFrame, group: Group = None) -> NDArray[np.int64]
             say_once(f"Column {column!r} has {first!r} and {second!r}, counted as two groups: give one thing one name.")
         if missing:
             say_once(f"{missing} of {len(table)} rows have no {column!r}; each counts as a group of its own.")
-    # A graph of rows and of values: each row is tied to its values, and what hangs together is one group.
-    ties, count = [], len(table)
-    for codes in keys:
-        rows = np.flatnonzero(codes >= 0)
-        ties.append((rows, codes[rows] + count))
-        count += int(codes.max(initial=-1)) + 1
-    first, second = (np.concatenate(side) for side in zip(*ties, strict=True))
-    graph = coo_array((np.ones(len(first), bool), (first, second)), shape=(count, count))
-    component = connected_components(graph, directed=False)[1][: len(table)]
-    return pd.factorize(component)[0].astype(np.int64)
+    return connected(keys)
 
 
 def _file(path: str) -> str:
