@@ -19,9 +19,9 @@ import pytest
 
 # Whole files go to the workers (`--dist loadfile`), in this order: the longest first, or a worker waits for the other.
 LONGEST = (
-    "test_notebooks_run", "test_grid_search", "test_resume", "test_models_pretrained", "test_cross_validate",
-    "test_guide", "test_serving_decisions", "test_training_tools", "test_preparation", "test_jax",
-    "test_training_asked", "test_pipelines_memory", "test_gpu_script",
+    "test_notebooks_run", "test_resume", "test_grid_search", "test_training_tools", "test_cross_validate",
+    "test_models_pretrained", "test_training_asked", "test_jax", "test_serving_decisions", "test_imbalance",
+    "test_hostile_experiments", "test_hostile_commands", "test_features", "test_pipelines_memory",
 )  # fmt: skip
 
 
