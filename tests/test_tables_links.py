@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cnnlab import tables
-from cnnlab._common import found_by_scan
+from cnnlab._groups import found_by_scan
 from cnnlab.tables import linking
 
 

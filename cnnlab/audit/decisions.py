@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from cnnlab._common import atomic_path, did_you_mean, found_by_scan, locked, require_columns
+from cnnlab._common import atomic_path, did_you_mean, locked, require_columns
 from cnnlab._csv import read_csv, write_csv
+from cnnlab._groups import found_by_scan
 from cnnlab.audit.images import CONFLICT, label_conflicts
 
 ACTIONS = ("relabel", "exclude", "keep")

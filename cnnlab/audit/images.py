@@ -6,7 +6,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from cnnlab._common import found_by_scan, require_columns
+from cnnlab._common import require_columns
+from cnnlab._groups import found_by_scan
 from cnnlab.audit import copies
 from cnnlab.audit.files import Facts, read_all
 from cnnlab.images.levels import as_text, common_levels

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from cnnlab._common import ColumnError, connected, require_columns
+from cnnlab._common import ColumnError, require_columns
+from cnnlab._groups import connected
 
 Group = str | Sequence[str] | bool | None  # which column or columns say that images belong together
 FEW = 10  # groups: with fewer, intervals over them are rough

@@ -10,7 +10,8 @@ import pandas as pd
 from numpy.typing import NDArray
 from pandas.api.types import is_datetime64_any_dtype, is_numeric_dtype
 
-from cnnlab._common import COPIES, connected, found_by_scan, in_threads, require_column, require_columns
+from cnnlab._common import COPIES, in_threads, require_column, require_columns
+from cnnlab._groups import connected, found_by_scan
 
 logger = logging.getLogger("cnnlab")
 Group = str | Sequence[str] | bool | None
